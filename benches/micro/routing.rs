@@ -7,9 +7,9 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput};
 use lens::Tick;
 use routing::settings::{Balance, By, PoolSettings};
-use routing::{AttemptResult, BalanceRequest, Member, Pool, Question};
+use routing::{AttemptResult, BalanceRequest, Member, Pool, RequestSize};
 
-const QUESTION: Question = Question { prompt: 400, output: 200 };
+const QUESTION: RequestSize = RequestSize { prompt: 400, output: 200 };
 
 /// A pool with measurements of all backends.
 fn pool(balance: Balance, members: usize) -> Pool {

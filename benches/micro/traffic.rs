@@ -9,7 +9,9 @@ use lens::Tick;
 use traffic::settings::{
     DOLLAR, Key, Limit, OnExhausted, Per, Price, Proof, Quota, Shared, Unit, Window,
 };
-use traffic::{Caller, Denied, KeyHasher, Keys, LimitRequest, RateLimits, TokenCache, Used, When};
+use traffic::{
+    Caller, Denied, KeyHasher, Keys, LimitRequest, Now, RateLimits, TokenCache, TokenUsage,
+};
 
 /// Number of keys.
 const KEYS: usize = 10_000;
@@ -110,12 +112,12 @@ pub fn decision(c: &mut Criterion) {
     ] {
         let limits = RateLimits::new(&settings, std::slice::from_ref(&price), None);
         let (mut at, mut now) = (0, 0);
-        let used = Used { input: 100, output: 50, ..Used::default() };
+        let used = TokenUsage { input: 100, output: 50, ..TokenUsage::default() };
         group.bench_function(name, |b| {
             b.iter(|| {
                 (at, now) = ((at + 7919) % KEYS, now + 1000);
-                let when = When { tick: Tick(now), wall_us: now / 1000 };
-                let expected = Used { output: 512, ..used };
+                let when = Now { tick: Tick(now), wall_us: now / 1000 };
+                let expected = TokenUsage { output: 512, ..used };
                 let asked = LimitRequest {
                     caller: &callers[at],
                     route: &route,

@@ -33,7 +33,7 @@ pub struct Machine {
 impl Machine {
     /// Reads the properties of this machine.
     #[must_use]
-    pub fn look() -> Self {
+    pub fn detect() -> Self {
         let number = |text: String| text.split_whitespace().next()?.parse::<u64>().ok();
         Self {
             cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned()),

@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn the_report_takes_the_direct_way_off_and_makes_ratios() {
-        let mut report = Report::new(Machine::look(), Load::QUICK, 1);
+        let mut report = Report::new(Machine::detect(), Load::QUICK, 1);
         for (kind, ttft, cpu) in [
             (Kind::Direct, 100.0, None),
             (Kind::Nginx, 150.0, Some(10.0)),

@@ -64,7 +64,7 @@ impl Drop for Folder {
 /// When a process does not start or an answer is wrong.
 pub async fn run(options: Options) -> Result<Report> {
     let begin = Instant::now();
-    let mut machine = Machine::look();
+    let mut machine = Machine::detect();
     let mut contenders = find(&options, &mut machine);
     let load = fit(options.load)?;
     let name = format!("llm-lens-benches-{}", std::process::id());

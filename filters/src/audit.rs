@@ -89,7 +89,7 @@ mod tests {
 
     /// RFC 4231, test case 2.
     #[test]
-    fn the_hash_is_the_one_of_the_standard() {
+    fn hash_matches_rfc_4231() {
         assert_eq!(
             Hasher::new(b"Jefe").hash("what do ya want for nothing?"),
             "5bdcc146bf60754e6a042426089575c7"

@@ -19,26 +19,26 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use lens::Tick;
 
-use crate::filter::{AnswerFacts, Filter, Hooks, Refused, RequestHead, Watch};
+use crate::filter::{AnswerFacts, AnswerWatch, Filter, FilterRefusal, Hooks, RequestHead};
 use crate::host::{Call, Host};
 use crate::report::{Failure, Report};
-use crate::settings::{Declared, Mode, OnFailure};
+use crate::settings::{FilterSettings, JudgeMode, OnFailure};
 use crate::subject::{Side, Subject};
 
-pub use assessment::{Assessment, Outcome, Verdict, account, merge, worse};
+pub use assessment::{Assessment, Outcome, Verdict, filter_account, merge_accounts, more_severe};
 
 /// Maximum bytes of a prompt that detectors check on the worker: about a quarter of a millisecond
 /// with every detector enabled. A longer check would stall the other streams of the worker.
-const INLINE: usize = 16 << 10;
+const MAX_INLINE_BYTES: usize = 16 << 10;
 
 /// Deadline of one detector for a long prompt, including the wait for a thread of the pool.
-const LOOK_NANOS: u64 = 10_000_000_000;
+const DETECTOR_DEADLINE_NANOS: u64 = 10_000_000_000;
 
 /// A filter in its chain.
 #[derive(Clone, Debug)]
 pub struct Link {
     /// What is common to all filters.
-    pub declared: Declared,
+    pub declared: FilterSettings,
     /// The filter itself.
     pub filter: Arc<dyn Filter>,
     hooks: Hooks,
@@ -46,7 +46,7 @@ pub struct Link {
 
 impl Link {
     /// Put a filter into a chain.
-    pub fn new(declared: Declared, filter: Arc<dyn Filter>) -> Self {
+    pub fn new(declared: FilterSettings, filter: Arc<dyn Filter>) -> Self {
         let hooks = filter.hooks();
         Link { declared, filter, hooks }
     }
@@ -71,7 +71,7 @@ pub struct Chain {
     /// Observe mode: findings are recorded only.
     observe: bool,
     budget: Duration,
-    risk: crate::settings::Risk,
+    risk: crate::settings::RiskSettings,
 }
 
 impl Chain {
@@ -80,7 +80,7 @@ impl Chain {
         links: Vec<Link>,
         observe: bool,
         budget: Duration,
-        risk: crate::settings::Risk,
+        risk: crate::settings::RiskSettings,
     ) -> Self {
         Chain { links: links.into_iter().map(Arc::new).collect(), observe, budget, risk }
     }
@@ -108,9 +108,9 @@ impl Chain {
     ///
     /// # Errors
     /// The first refusal.
-    pub fn head(&self, head: &RequestHead<'_>) -> Result<(), Refused> {
-        self.at(Hooks::HEAD)
-            .try_for_each(|link| link.filter.head(head))
+    pub fn check_head(&self, head: &RequestHead<'_>) -> Result<(), FilterRefusal> {
+        self.at(Hooks::CHECK_HEAD)
+            .try_for_each(|link| link.filter.check_head(head))
             .or_else(|refused| if self.observe { Ok(()) } else { Err(refused) })
     }
 
@@ -121,14 +121,14 @@ impl Chain {
     pub async fn prompt(&self, subject: &Arc<Subject>, host: &dyn Host) -> Assessment {
         let began = host.now();
         let mut assessment = Assessment::new(Side::Input, self.observe);
-        if subject.bytes() <= INLINE {
-            for link in self.at(Hooks::LOOK) {
-                assessment.add(link, look(link, subject, host));
+        if subject.bytes() <= MAX_INLINE_BYTES {
+            for link in self.at(Hooks::DETECT) {
+                assessment.add(link, run_detector(link, subject, host));
             }
-        } else if self.has(Hooks::LOOK) {
+        } else if self.has(Hooks::DETECT) {
             let looked = self
-                .at(Hooks::LOOK)
-                .map(|link| async move { (link, look_elsewhere(link, subject, host).await) });
+                .at(Hooks::DETECT)
+                .map(|link| async move { (link, run_detector_on_pool(link, subject, host).await) });
             join_all(looked)
                 .boxed()
                 .await
@@ -137,8 +137,10 @@ impl Chain {
         }
         let looked = host.now();
         assessment.looked = looked.nanos_since(began);
-        if self.has(Hooks::JUDGE) && !assessment.is_final() {
-            for (link, outcome) in self.judge(Hooks::JUDGE, None, subject, host, looked).await {
+        if self.has(Hooks::JUDGE_PROMPT) && !assessment.is_final() {
+            for (link, outcome) in
+                self.judge(Hooks::JUDGE_PROMPT, None, subject, host, looked).await
+            {
                 assessment.add(&link, outcome);
             }
         }
@@ -148,7 +150,12 @@ impl Chain {
     }
 
     /// Run all judges of one mode concurrently on a window of an answer.
-    pub async fn window(&self, mode: Mode, subject: &Arc<Subject>, host: &dyn Host) -> Assessment {
+    pub async fn window(
+        &self,
+        mode: JudgeMode,
+        subject: &Arc<Subject>,
+        host: &dyn Host,
+    ) -> Assessment {
         let mut assessment = Assessment::new(Side::Output, self.observe);
         let began = host.now();
         for (link, outcome) in
@@ -161,8 +168,8 @@ impl Chain {
     }
 
     /// The modes in which answers are judged.
-    pub fn modes(&self) -> Vec<Mode> {
-        let mut modes: Vec<Mode> =
+    pub fn modes(&self) -> Vec<JudgeMode> {
+        let mut modes: Vec<JudgeMode> =
             self.at(Hooks::JUDGE_ANSWER).map(|link| link.declared.mode).collect();
         modes.sort_unstable();
         modes.dedup();
@@ -170,8 +177,8 @@ impl Chain {
     }
 
     /// Open the watches of all filters that check this answer.
-    pub fn watch(&self, facts: &AnswerFacts) -> Vec<(Arc<Link>, Box<dyn Watch>)> {
-        self.at(Hooks::WATCH)
+    pub fn watch(&self, facts: &AnswerFacts) -> Vec<(Arc<Link>, Box<dyn AnswerWatch>)> {
+        self.at(Hooks::WATCH_ANSWER)
             .filter_map(|link| Some((link.clone(), link.filter.watch(facts)?)))
             .collect()
     }
@@ -179,7 +186,7 @@ impl Chain {
     async fn judge(
         &self,
         hooks: Hooks,
-        mode: Option<Mode>,
+        mode: Option<JudgeMode>,
         subject: &Arc<Subject>,
         host: &dyn Host,
         began: Tick,
@@ -187,7 +194,7 @@ impl Chain {
         let chosen =
             self.at(hooks).filter(|link| mode.is_none_or(|mode| link.declared.mode == mode));
         let asked = chosen.map(|link| async move {
-            (link.clone(), ask(link, subject, host, self.until(link, began)).await)
+            (link.clone(), run_judge(link, subject, host, self.until(link, began)).await)
         });
         // Boxed, so that the future of a request without judges stays small.
         join_all(asked).boxed().await
@@ -209,25 +216,25 @@ impl Chain {
 }
 
 /// Run a detector on the current thread.
-fn look(link: &Link, subject: &Subject, host: &dyn Host) -> Outcome {
+fn run_detector(link: &Link, subject: &Subject, host: &dyn Host) -> Outcome {
     let began = host.now();
-    let report =
-        catch_unwind(AssertUnwindSafe(|| link.filter.look(subject))).map_err(|_| Failure::Panicked);
+    let report = catch_unwind(AssertUnwindSafe(|| link.filter.detect(subject)))
+        .map_err(|_| Failure::Panicked);
     Outcome { report, wall: host.now().nanos_since(began), queue: 0, remote: 0, ended: host.now() }
 }
 
 /// Run a detector on a thread of the pool.
-async fn look_elsewhere(link: &Link, subject: &Arc<Subject>, host: &dyn Host) -> Outcome {
+async fn run_detector_on_pool(link: &Link, subject: &Arc<Subject>, host: &dyn Host) -> Outcome {
     let began = host.now();
-    let until = Tick(began.0.saturating_add(LOOK_NANOS));
+    let until = Tick(began.0.saturating_add(DETECTOR_DEADLINE_NANOS));
     let call = Call::new(host, Some(until), Failure::Deadline);
     let (filter, owned) = (link.filter.clone(), subject.clone());
-    let report = call.offload(move || filter.look(&owned)).await;
+    let report = call.offload(move || filter.detect(&owned)).await;
     outcome(report, &call, began)
 }
 
 /// Run a judge until its deadline.
-async fn ask(
+async fn run_judge(
     link: &Link,
     subject: &Arc<Subject>,
     host: &dyn Host,

@@ -1,7 +1,7 @@
 //! The trait that every filter implements.
 //!
 //! All requests of a route share one filter object; the state for a single answer is in the
-//! [`Watch`] that it opens. A filter runs only at its [`Hooks`] and costs nothing elsewhere.
+//! [`AnswerWatch`] that it opens. A filter runs only at its [`Hooks`] and costs nothing elsewhere.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,13 +21,13 @@ impl Hooks {
     /// No hook.
     pub const NONE: Hooks = Hooks(0);
     /// [`Filter::head`].
-    pub const HEAD: Hooks = Hooks(1);
+    pub const CHECK_HEAD: Hooks = Hooks(1);
     /// [`Filter::look`], at prompts.
-    pub const LOOK: Hooks = Hooks(2);
+    pub const DETECT: Hooks = Hooks(2);
     /// [`Filter::judge`], of prompts.
-    pub const JUDGE: Hooks = Hooks(4);
+    pub const JUDGE_PROMPT: Hooks = Hooks(4);
     /// [`Filter::watch`].
-    pub const WATCH: Hooks = Hooks(8);
+    pub const WATCH_ANSWER: Hooks = Hooks(8);
     /// [`Filter::judge`], of windows of answers.
     pub const JUDGE_ANSWER: Hooks = Hooks(16);
 
@@ -78,7 +78,7 @@ pub struct AnswerFacts {
 
 /// The refusal of a request or an answer by a filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct FilterRefusal {
     /// The response status, 400 to 599. It is not sent once the answer has started.
     pub status: u16,
     /// A stable error code for programs.
@@ -98,15 +98,15 @@ pub trait Filter: Send + Sync + fmt::Debug {
     /// Checks the head of a request. Synchronous: it must not wait, and should take microseconds.
     ///
     /// # Errors
-    /// [`Refused`], when the request ends here.
-    fn head(&self, head: &RequestHead<'_>) -> Result<(), Refused> {
+    /// [`FilterRefusal`], when the request ends here.
+    fn check_head(&self, head: &RequestHead<'_>) -> Result<(), FilterRefusal> {
         let _ = head;
         Ok(())
     }
 
     /// Checks the whole prompt. Synchronous: it blocks every other stream of the worker. Long
     /// prompts are checked on a thread of the pool instead.
-    fn look(&self, subject: &Subject) -> Report {
+    fn detect(&self, subject: &Subject) -> Report {
         let _ = subject;
         Report::default()
     }
@@ -129,26 +129,26 @@ pub trait Filter: Send + Sync + fmt::Debug {
     }
 
     /// Opens a watch for an answer, before its first event. `None`: the filter skips this answer.
-    fn watch(&self, facts: &AnswerFacts) -> Option<Box<dyn Watch>> {
+    fn watch(&self, facts: &AnswerFacts) -> Option<Box<dyn AnswerWatch>> {
         let _ = facts;
         None
     }
 }
 
 /// The state of a filter for one answer.
-pub trait Watch: Send + fmt::Debug {
+pub trait AnswerWatch: Send + fmt::Debug {
     /// Checks a piece of decoded text before it is sent to the client. Synchronous, and called for
     /// each event: it should take less than a microsecond.
     ///
     /// # Errors
-    /// [`Refused`]: the answer ends before this piece.
-    fn text(&mut self, choice: u32, channel: Channel, text: &str) -> Result<(), Refused>;
+    /// [`FilterRefusal`]: the answer ends before this piece.
+    fn text(&mut self, choice: u32, channel: Channel, text: &str) -> Result<(), FilterRefusal>;
 
     /// Checks the complete answer, before its end is sent to the client.
     ///
     /// # Errors
-    /// [`Refused`]: the answer ends early.
-    fn end(&mut self) -> Result<(), Refused> {
+    /// [`FilterRefusal`]: the answer ends early.
+    fn end(&mut self) -> Result<(), FilterRefusal> {
         Ok(())
     }
 }

@@ -21,7 +21,7 @@ use crate::judge;
 use crate::patterns;
 use crate::redact::Vault;
 use crate::registry::{Registry, UnknownFilter};
-use crate::settings::{self, Action, Class, Declared, OnFailure};
+use crate::settings::{self, Action, Class, FilterSettings, OnFailure};
 
 /// A guardrail, ready to use.
 pub struct Guardrail {
@@ -118,7 +118,7 @@ impl Guardrail {
         for action in [Action::Block, Action::Mask, Action::Flag] {
             let rules: Vec<_> = answer_rules(settings)
                 .into_iter()
-                .filter(|rule| done(settings, rule) == action)
+                .filter(|rule| effective_action(settings, rule) == action)
                 .collect();
             let made =
                 automata(&rules, settings.hold_bytes).map_err(|why| wrong(why.to_string()))?;
@@ -139,13 +139,13 @@ impl Guardrail {
     }
 
     /// The configured action on findings of a rule in answers, also in observe mode.
-    pub fn asked(&self, rule: &str) -> Action {
-        asked(&self.settings, rule)
+    pub fn configured_action(&self, rule: &str) -> Action {
+        configured_action(&self.settings, rule)
     }
 
     /// Whether this guardrail can change an answer: mask it, judge it, end it, or add a disclaimer.
     pub fn alters_answers(&self) -> bool {
-        let judged = self.chain.has(Hooks::JUDGE_ANSWER) || self.chain.has(Hooks::WATCH);
+        let judged = self.chain.has(Hooks::JUDGE_ANSWER) || self.chain.has(Hooks::WATCH_ANSWER);
         let acts = self.scanners.iter().any(|scanner| scanner.action >= Action::Mask);
         !self.settings.observe && (acts || judged || !self.settings.disclaimer.is_empty())
     }
@@ -154,7 +154,7 @@ impl Guardrail {
     pub fn reads_answers(&self) -> bool {
         !self.scanners.is_empty()
             || self.chain.has(Hooks::JUDGE_ANSWER)
-            || self.chain.has(Hooks::WATCH)
+            || self.chain.has(Hooks::WATCH_ANSWER)
             || self.alters_answers()
     }
 
@@ -179,7 +179,7 @@ impl Guardrail {
                 }
                 Piece::Mask { finding, text: matched, open } => {
                     report(finding, matched);
-                    if let Some(instead) = instead(finding, matched, vault) {
+                    if let Some(instead) = replacement(finding, matched, vault) {
                         found.push((
                             finding.span.start..if open { text.len() } else { finding.span.end },
                             instead,
@@ -204,7 +204,7 @@ impl Guardrail {
 }
 
 /// The replacement of a match in an answer; `None`: the match stays.
-pub fn instead(finding: &Finding, text: &str, vault: &Vault) -> Option<Cow<'static, str>> {
+pub fn replacement(finding: &Finding, text: &str, vault: &Vault) -> Option<Cow<'static, str>> {
     match finding.family {
         Family::Placeholder => vault.open(text).map(|value| Cow::Owned(value.to_owned())),
         _ => Some(bracketed(&finding.kind)),
@@ -212,7 +212,7 @@ pub fn instead(finding: &Finding, text: &str, vault: &Vault) -> Option<Cow<'stat
 }
 
 /// The action on findings of a rule in answers. The first part of its name is its category.
-fn asked(settings: &settings::GuardrailSettings, rule: &str) -> Action {
+fn configured_action(settings: &settings::GuardrailSettings, rule: &str) -> Action {
     match rule.split_once('.') {
         Some(("pii", _)) => settings.output_pii,
         Some(("secret", _)) => settings.output_secrets,
@@ -227,8 +227,8 @@ fn asked(settings: &settings::GuardrailSettings, rule: &str) -> Action {
 }
 
 /// The effective action on findings of a rule in answers: at most `Flag` in observe mode.
-fn done(settings: &settings::GuardrailSettings, rule: &Pattern) -> Action {
-    let asked = asked(settings, &rule.rule);
+fn effective_action(settings: &settings::GuardrailSettings, rule: &Pattern) -> Action {
+    let asked = configured_action(settings, &rule.rule);
     if settings.observe { asked.min(Action::Flag) } else { asked }
 }
 
@@ -242,7 +242,7 @@ fn embedded(settings: &settings::GuardrailSettings) -> Result<Vec<Link>, String>
     let mut links = Vec::new();
     let mut link = |name: &str, filter: Option<Arc<dyn Filter>>| {
         if let Some(filter) = filter {
-            let declared = Declared {
+            let declared = FilterSettings {
                 name: name.into(),
                 class: Class::Security,
                 on_failure: OnFailure::Closed,
@@ -324,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn guards_share_automata_which_go_with_the_last_of_them() {
+    fn guardrails_share_automata_until_the_last_one_is_dropped() {
         let rules = [patterns::of_honeytoken(&settings::Honeytoken("a planted word".into()))];
         let first = automata(&rules, 64).unwrap().unwrap();
         let again = automata(&rules, 64).unwrap().unwrap();

@@ -20,7 +20,7 @@ use crate::report::Failure;
 
 /// A request to another server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub struct HostRequest {
     /// The backend, by its name in the settings.
     pub backend: std::sync::Arc<str>,
     /// The path, appended to the path prefix of the backend.
@@ -29,9 +29,9 @@ pub struct Ask {
     pub body: Bytes,
 }
 
-/// The response to an [`Ask`].
+/// The response to an [`HostRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct HostResponse {
     /// The status.
     pub status: u16,
     /// The whole body; hosts bound its size.
@@ -53,7 +53,7 @@ pub trait Host: Send + Sync {
     ///
     /// # Errors
     /// [`Failure::Unreachable`].
-    fn ask(&self, ask: Ask) -> BoxFuture<'static, Result<Reply, Failure>>;
+    fn send(&self, ask: HostRequest) -> BoxFuture<'static, Result<HostResponse, Failure>>;
 
     /// Run a job on a thread of the pool.
     ///
@@ -111,16 +111,16 @@ impl<'h> Call<'h> {
     ///
     /// # Errors
     /// [`Failure::Unreachable`], or the failure of the deadline.
-    pub async fn ask(&self, ask: Ask) -> Result<Reply, Failure> {
+    pub async fn send(&self, ask: HostRequest) -> Result<HostResponse, Failure> {
         let began = self.host.now();
-        let answered = self.put(ask).await;
+        let answered = self.send_uncounted(ask).await;
         self.waited_for_others(began);
         answered
     }
 
     /// Like [`ask`](Self::ask), but the wait is not counted: concurrent requests count as one wait.
-    pub(crate) async fn put(&self, ask: Ask) -> Result<Reply, Failure> {
-        self.within(self.host.ask(ask)).await?
+    pub(crate) async fn send_uncounted(&self, ask: HostRequest) -> Result<HostResponse, Failure> {
+        self.within(self.host.send(ask)).await?
     }
 
     /// Count the time from `since` to now as a wait for other servers.

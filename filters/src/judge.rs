@@ -11,10 +11,10 @@
 //! instead, because text that the judge does not see must not pass. Blank texts are left out; if no
 //! text remains, no call is made. A response is valid only if all of it can be parsed.
 
+mod common;
 mod newest;
 mod offsets;
 mod reading;
-mod seat;
 mod words;
 
 mod analyzer;

@@ -12,21 +12,23 @@
 pub mod settings;
 
 mod filter;
-pub use filter::{AnswerFacts, Filter, Hooks, Refused, RequestHead, Watch};
+pub use filter::{AnswerFacts, AnswerWatch, Filter, FilterRefusal, Hooks, RequestHead};
 mod report;
 pub use report::{Category, Failure, Found, Name, Report};
 mod subject;
-pub use subject::{NORMALISED, Place, Side, Sizes, Subject, SubjectBuilder, Voice};
+pub use subject::{NORMALISED, Place, Side, Sizes, Subject, SubjectBuilder, TextSource};
 
 mod host;
-pub use host::{Ask, Call, Host, Job, Reply};
+pub use host::{Call, Host, HostRequest, HostResponse, Job};
 mod remote;
 pub use remote::Remote;
 mod breaker;
 pub use breaker::Breaker;
 
 mod chain;
-pub use chain::{Assessment, Chain, Link, Outcome, Verdict, account, merge, worse};
+pub use chain::{
+    Assessment, Chain, Link, Outcome, Verdict, filter_account, merge_accounts, more_severe,
+};
 mod risk;
 pub use risk::{Level, Risk};
 mod registry;
@@ -36,7 +38,7 @@ pub mod detect;
 pub mod judge;
 
 mod guardrail;
-pub use guardrail::{BuildError, Guardrail, LoadModel, Replacements, Scanner, instead};
+pub use guardrail::{BuildError, Guardrail, LoadModel, Replacements, Scanner, replacement};
 mod redact;
 pub use redact::{Redacted, Vault, redact};
 mod patterns;

@@ -11,7 +11,7 @@ use shield::pattern::Pattern;
 use crate::settings::{Honeytoken, Rule};
 
 /// Maximum bytes of a match of an operator's expression; streams hold no more for it.
-const LONGEST: usize = 256;
+const MAX_MATCH_BYTES: usize = 256;
 
 /// Whether an expression can be a rule.
 ///
@@ -23,12 +23,12 @@ pub fn check_rule(regex: &str) -> Result<(), String> {
         (None | Some(0), _) => {
             Err("it matches the empty text; require at least one character".into())
         }
-        (_, Some(most)) if most > LONGEST => Err(format!(
-            "it can match {most} bytes, more than the maximum of {LONGEST}; shorten its repetitions"
+        (_, Some(most)) if most > MAX_MATCH_BYTES => Err(format!(
+            "it can match {most} bytes, more than the maximum of {MAX_MATCH_BYTES}; shorten its repetitions"
         )),
         (_, None) => Err(format!(
             "its matches have no maximum length; bound each repetition, for example {{1,64}} \
-             (at most {LONGEST} bytes in total)"
+             (at most {MAX_MATCH_BYTES} bytes in total)"
         )),
         _ if !tree.properties().look_set().is_empty() => {
             Err("anchors and word boundaries do not work in streams; remove them: rules match \
@@ -88,8 +88,10 @@ fn literal(phrase: &str) -> String {
 }
 
 fn pattern(name: String, kind: String, regex: String, family: Family) -> Pattern {
-    let longest =
-        parse(&regex).ok().and_then(|tree| tree.properties().maximum_len()).unwrap_or(LONGEST);
+    let longest = parse(&regex)
+        .ok()
+        .and_then(|tree| tree.properties().maximum_len())
+        .unwrap_or(MAX_MATCH_BYTES);
     Pattern {
         rule: name.into(),
         kind: kind.into(),
@@ -107,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_a_rule_says_why() {
+    fn rejected_expressions_report_the_reason() {
         assert_eq!(check_rule("PROJECT-[0-9]{3,6}"), Ok(()));
         assert_eq!(check_rule("(?i)internal use only"), Ok(()));
         for (regex, why) in [
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_is_a_pattern_for_its_expression_and_one_for_each_phrase() {
+    fn rule_has_a_pattern_for_its_expression_and_each_phrase() {
         let rule = Rule {
             name: "code-name".into(),
             regex: "X[0-9]{2}".into(),

@@ -144,7 +144,7 @@ mod tests {
 
     use super::*;
     use crate::report::Category;
-    use crate::subject::{Place, Side, Sizes, Voice};
+    use crate::subject::{Place, Side, Sizes, TextSource};
 
     fn subject(body: &str) -> Subject {
         let facts = RequestFacts::scan(body.as_bytes()).unwrap();
@@ -153,7 +153,7 @@ mod tests {
             let raw = &body.as_bytes()[text.range.clone()];
             let escaped = raw.contains(&b'\\');
             let place = Place { body: text.range.clone(), escaped };
-            builder.text(Voice::Prompt(text.speaker), place, &Text::of(raw, escaped).decode());
+            builder.text(TextSource::Prompt(text.speaker), place, &Text::of(raw, escaped).decode());
         }
         builder.done()
     }
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn one_value_has_one_name_and_all_else_stays() {
+    fn same_value_has_one_placeholder_and_other_bytes_are_unchanged() {
         let body = r#"{ "model":"m",  "messages":[{"role":"user","content":"I am \u00e4 j@x.org, \"j@x.org\"; k@x.org"},{"role":"tool","content":"j@x.org"}], "x": 1.0 }"#;
         let subject = subject(body);
         let found = [
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn findings_that_overlap_are_one_and_names_that_stand_there_are_not_taken() {
+    fn overlapping_findings_merge_and_existing_placeholders_are_not_reused() {
         let body = r#"{"messages":[{"role":"user","content":"see [URL_1] or http://a.b/c@d"}]}"#;
         let subject = subject(body);
         let found = [find(&subject, "http://a.b/c", "URL"), find(&subject, "c@d", "EMAIL_ADDRESS")]
@@ -228,7 +228,7 @@ mod tests {
     /// Twenty thousand values, and one value twenty thousand times: the work grows with the text,
     /// not with its square.
     #[test]
-    fn many_findings_cost_no_more_each() {
+    fn cost_is_linear_in_the_number_of_findings() {
         let many: String = (0..20_000).map(|n| format!("u{n}@x.org \\u00e4 ")).collect();
         for text in [many, "j@x.org \\u00e4 ".repeat(20_000)] {
             let body = format!("{{\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}");

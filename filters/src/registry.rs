@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::detect::StopLoops;
 use crate::filter::Filter;
-use crate::settings::Named;
+use crate::settings::RegisteredFilter;
 
 /// Makes a filter from its settings, or explains what is wrong with them.
 type Make = dyn Fn(&BTreeMap<String, String>) -> Result<Arc<dyn Filter>, String> + Send + Sync;
@@ -70,7 +70,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`UnknownFilter`].
-    pub fn make(&self, named: &Named) -> Result<Arc<dyn Filter>, UnknownFilter> {
+    pub fn make(&self, named: &RegisteredFilter) -> Result<Arc<dyn Filter>, UnknownFilter> {
         let name = named.declared.name.clone();
         match self.known.get(&named.kind) {
             Some(make) => make(&named.with).map_err(|why| UnknownFilter::Settings { name, why }),

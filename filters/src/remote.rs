@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 
 use crate::breaker::Breaker;
-use crate::host::{Ask, Call};
+use crate::host::{Call, HostRequest};
 use crate::report::Failure;
 
 /// The endpoint of a judge, with its circuit breaker.
@@ -32,7 +32,7 @@ impl Remote {
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn ask<T>(
+    pub async fn call<T>(
         &self,
         call: &Call<'_>,
         question: &Value,
@@ -52,7 +52,7 @@ impl Remote {
     ///
     /// # Errors
     /// The first [`Failure`].
-    pub async fn ask_all<T>(
+    pub async fn call_all<T>(
         &self,
         call: &Call<'_>,
         questions: &[Value],
@@ -75,25 +75,25 @@ impl Remote {
     }
 
     async fn put(&self, call: &Call<'_>, question: &Value) -> Result<Value, Failure> {
-        let ask = Ask {
+        let ask = HostRequest {
             backend: self.backend.clone(),
             path: self.path.clone(),
             body: question.to_string().into(),
         };
-        match call.put(ask).await? {
+        match call.send_uncounted(ask).await? {
             reply if matches!(reply.status, 429 | 500..) => Err(Failure::Overloaded),
             reply if (200..300).contains(&reply.status) => {
                 serde_json::from_slice(&reply.body).map_err(|_| Failure::InvalidResponse)
             }
-            _ => Err(Failure::Refused),
+            _ => Err(Failure::FilterRefusal),
         }
     }
 
     fn count(&self, call: &Call<'_>, failure: Option<&Failure>) {
         match failure {
-            None => self.breaker.answered(),
+            None => self.breaker.record_success(),
             Some(Failure::Unreachable | Failure::Deadline | Failure::Overloaded) => {
-                self.breaker.failed(call.now())
+                self.breaker.record_failure(call.now())
             }
             // Other judges may have used up the common deadline. And a failure that the text of one
             // client causes must not open the breaker for all clients.

@@ -22,7 +22,7 @@ const fn weight(category: Category) -> f32 {
 }
 
 /// Minimum score that counts: classifiers give every text some score.
-const NOISE: f32 = 0.1;
+const MIN_SCORE: f32 = 0.1;
 
 /// Level of a risk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,12 +73,12 @@ impl Risk {
         let counts = Category::ALL
             .into_iter()
             .map(|category| (category, self.score(category)))
-            .filter(|(_, score)| *score >= NOISE);
+            .filter(|(_, score)| *score >= MIN_SCORE);
         1.0 - counts.map(|(category, score)| 1.0 - weight(category) * score).product::<f32>()
     }
 
     /// The level of the risk.
-    pub fn level(&self, settings: &settings::Risk) -> Level {
+    pub fn level(&self, settings: &settings::RiskSettings) -> Level {
         match self.value() {
             risk if risk >= settings.high => Level::High,
             risk if risk >= settings.medium => Level::Medium,
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn one_voice_counts_by_its_weight_and_two_add_up() {
+    fn categories_count_by_weight_and_combine() {
         assert_eq!(of(&[]), 0.0);
         assert_eq!(of(&[(Category::Injection, 0.05)]), 0.0, "noise");
         assert!((of(&[(Category::Injection, 0.9)]) - 0.9).abs() < 1e-6);
@@ -116,8 +116,12 @@ mod tests {
 
     #[test]
     fn levels_begin_at_their_thresholds() {
-        let settings =
-            settings::Risk { medium: 0.4, high: 0.8, on_medium: Action::Off, on_high: Action::Off };
+        let settings = settings::RiskSettings {
+            medium: 0.4,
+            high: 0.8,
+            on_medium: Action::Off,
+            on_high: Action::Off,
+        };
         let level = |score| {
             let mut risk = Risk::default();
             risk.add(&Report { found: Vec::new(), scores: vec![(Category::Injection, score)] });
@@ -131,7 +135,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_stays_between_nought_and_one_and_never_falls_with_a_score(
+        fn risk_is_between_zero_and_one_and_monotonic(
             scores in proptest::collection::vec((0usize..9, -1.0f32..2.0), 0..20),
             more in 0usize..9,
         ) {

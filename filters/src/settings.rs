@@ -73,7 +73,7 @@ pub enum OnFailure {
 /// When a judge checks an answer, and what is held meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
+pub enum JudgeMode {
     /// Text is held until its window has been judged.
     Hold,
     /// Text flows; the stream ends on a bad verdict.
@@ -82,20 +82,20 @@ pub enum Mode {
     End,
 }
 
-impl Mode {
+impl JudgeMode {
     /// The mode of a word in the settings.
     pub fn from_word(word: &str) -> Self {
         match word {
-            "hold" => Mode::Hold,
-            "end" => Mode::End,
-            _ => Mode::Cut,
+            "hold" => JudgeMode::Hold,
+            "end" => JudgeMode::End,
+            _ => JudgeMode::Cut,
         }
     }
 }
 
 /// What is common to all filters of a chain.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Declared {
+pub struct FilterSettings {
     /// The name in records and metrics.
     pub name: Arc<str>,
     /// What it is for.
@@ -106,7 +106,7 @@ pub struct Declared {
     #[serde(serialize_with = "seconds")]
     pub deadline: Duration,
     /// How it judges answers.
-    pub mode: Mode,
+    pub mode: JudgeMode,
 }
 
 /// Minimum scores of findings of toxic language by category, 0 to 1.
@@ -126,9 +126,9 @@ pub struct Toxicity {
 
 /// A filter that is registered by name.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Named {
+pub struct RegisteredFilter {
     /// The settings that every filter has.
-    pub declared: Declared,
+    pub declared: FilterSettings,
     /// The name it is registered under.
     pub kind: String,
     /// Its own settings.
@@ -168,14 +168,14 @@ pub struct GuardrailSettings {
     /// Bytes of an answer's text in one window of the judges.
     pub judge_window: usize,
     /// How the embedded classifier judges answers.
-    pub mode: Mode,
+    pub mode: JudgeMode,
     /// Common deadline of all judges of a prompt or a window; zero: none.
     #[serde(serialize_with = "seconds")]
     pub judges_deadline: Duration,
     /// Thresholds and actions of the risk.
-    pub risk: Risk,
+    pub risk: RiskSettings,
     /// Bounds on prompts.
-    pub sizes: Sizes,
+    pub sizes: SizeBounds,
     /// Allowed and forbidden topics.
     pub topics: Vec<Topic>,
     /// The operator's own patterns.
@@ -189,14 +189,14 @@ pub struct GuardrailSettings {
     /// Paths of requests that are not inference and pass unchecked.
     pub passthrough: Vec<String>,
     /// Filters that are registered by name.
-    pub filters: Vec<Named>,
+    pub filters: Vec<RegisteredFilter>,
     /// Remote and model judges.
     pub judges: Vec<Judge>,
 }
 
 /// Thresholds of the risk, and their actions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Risk {
+pub struct RiskSettings {
     /// Minimum risk of MEDIUM.
     pub medium: f32,
     /// Minimum risk of HIGH.
@@ -209,7 +209,7 @@ pub struct Risk {
 
 /// Bounds on a prompt; zero: none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Sizes {
+pub struct SizeBounds {
     /// The action on a prompt beyond a bound.
     pub action: Action,
     /// Tokens, estimated as a quarter of the bytes.
@@ -307,7 +307,7 @@ pub enum Template {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Judge {
     /// The settings that every filter has.
-    pub declared: Declared,
+    pub declared: FilterSettings,
     /// The kind of judge.
     pub kind: JudgeKind,
     /// The backend to call.
@@ -371,7 +371,7 @@ impl GuardrailSettings {
             .chain(self.judges.iter().map(|j| j.input));
         let acts = own.into_iter().chain(rest).any(|action| action >= Action::Mask);
         // The actions of a registered filter are unknown.
-        let stern = |filter: &Named| {
+        let stern = |filter: &RegisteredFilter| {
             filter.declared.class == Class::Security
                 && filter.declared.on_failure == OnFailure::Closed
         };
@@ -379,7 +379,7 @@ impl GuardrailSettings {
     }
 }
 
-impl Sizes {
+impl SizeBounds {
     /// Whether there is any bound.
     pub fn is_bounded(&self) -> bool {
         [self.tokens, self.messages, self.tools, self.nesting, self.output_tokens]

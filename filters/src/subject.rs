@@ -31,18 +31,21 @@ impl Side {
 
 /// The source of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Voice {
+pub enum TextSource {
     /// A prompt, with the role of the text.
     Prompt(PromptRole),
     /// An answer, with the index of the choice.
     Answer(u32),
 }
 
-impl Voice {
+impl TextSource {
     /// Whether the text comes from a user, a tool or an answer. Only these are checked for attacks:
     /// a system prompt that forbids something reads like an attack.
-    pub fn is_foreign(self) -> bool {
-        matches!(self, Voice::Prompt(PromptRole::User | PromptRole::Tool) | Voice::Answer(_))
+    pub fn is_untrusted(self) -> bool {
+        matches!(
+            self,
+            TextSource::Prompt(PromptRole::User | PromptRole::Tool) | TextSource::Answer(_)
+        )
     }
 }
 
@@ -57,7 +60,7 @@ pub struct Place {
 
 #[derive(Clone, Debug)]
 struct Piece {
-    voice: Voice,
+    voice: TextSource,
     words: Range<usize>,
     place: Place,
     /// Computed on first use, then shared by all filters.
@@ -110,14 +113,14 @@ impl Subject {
     pub fn of_user(text: &str) -> Subject {
         let mut builder =
             Subject::build(Side::Input, Sizes { messages: 1, ..Sizes::default() }, text.len());
-        builder.text(Voice::Prompt(PromptRole::User), Place::default(), text);
+        builder.text(TextSource::Prompt(PromptRole::User), Place::default(), text);
         builder.done()
     }
 
     /// A window of an answer's first choice; for tests.
     pub fn of_answer(text: &str) -> Subject {
         let mut builder = Subject::build(Side::Output, Sizes::default(), text.len());
-        builder.text(Voice::Answer(0), Place::default(), text);
+        builder.text(TextSource::Answer(0), Place::default(), text);
         builder.done()
     }
 
@@ -147,7 +150,7 @@ impl Subject {
     }
 
     /// The texts in order, with their roles.
-    pub fn texts(&self) -> impl Iterator<Item = (Voice, &str)> + '_ {
+    pub fn texts(&self) -> impl Iterator<Item = (TextSource, &str)> + '_ {
         self.pieces
             .iter()
             .map(|piece| (piece.voice, self.words.get(piece.words.clone()).unwrap_or_default()))
@@ -162,7 +165,7 @@ impl Subject {
     }
 
     /// The role of a text.
-    pub fn voice(&self, at: usize) -> Option<Voice> {
+    pub fn voice(&self, at: usize) -> Option<TextSource> {
         self.pieces.get(at).map(|piece| piece.voice)
     }
 
@@ -185,7 +188,7 @@ impl Subject {
 
 impl SubjectBuilder {
     /// Add a text.
-    pub fn text(&mut self, voice: Voice, place: Place, text: &str) {
+    pub fn text(&mut self, voice: TextSource, place: Place, text: &str) {
         let start = self.0.words.len();
         self.0.words.push_str(text);
         self.0.pieces.push(Piece {

@@ -136,7 +136,7 @@ impl Gateway {
             Tools { observatory: observatory.clone(), filters: options.filters, pool, counting };
         let usage_sums = usage_file::load(options.settings.usage_file.as_deref());
         let plan = Plan::build(Arc::new(options.settings), &Found::new(), &tools, None)?;
-        plan.rate_limits.resume(&usage_sums, when());
+        plan.rate_limits.restore_usage(&usage_sums, when());
         let shared = Arc::new(Shared {
             plan: ArcSwap::from_pointee(plan),
             found: Mutex::default(),

@@ -8,7 +8,7 @@ use crate::finding::Family;
 use crate::pattern::Pattern;
 
 /// Bytes before a candidate in which context words count.
-pub const CONTEXT: usize = 64;
+pub const CONTEXT_BYTES: usize = 64;
 
 /// Whether `pattern` matches a variable name with its value, so that a match may begin in the
 /// middle of a name: `dbPassword`, `MY_API_KEY`.
@@ -84,9 +84,9 @@ pub fn ends_clean(pattern: &Pattern, last: u8, after: &[u8]) -> bool {
     true
 }
 
-/// Whether one of `words` is in the last [`CONTEXT`] bytes of `before`.
-pub fn vouched(before: &[u8], words: &[&str]) -> bool {
-    let from = before.len().saturating_sub(CONTEXT);
+/// Whether one of `words` is in the last [`CONTEXT_BYTES`] bytes of `before`.
+pub fn has_context_word(before: &[u8], words: &[&str]) -> bool {
+    let from = before.len().saturating_sub(CONTEXT_BYTES);
     let near = before.get(from..).unwrap_or_default().to_ascii_lowercase();
     words.iter().any(|word| stands_in(&near, word.as_bytes()))
 }
@@ -107,10 +107,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_short_word_vouches_only_whole() {
-        assert!(vouched(b"my tel: ", &["tel"]));
-        assert!(!vouched(b"I tell you ", &["tel"]));
-        assert!(!vouched(b"the hotel ", &["tel"]));
-        assert!(vouched(b"all phones: ", &["phone"]));
+    fn short_context_words_match_whole_words_only() {
+        assert!(has_context_word(b"my tel: ", &["tel"]));
+        assert!(!has_context_word(b"I tell you ", &["tel"]));
+        assert!(!has_context_word(b"the hotel ", &["tel"]));
+        assert!(has_context_word(b"all phones: ", &["phone"]));
     }
 }

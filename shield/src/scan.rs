@@ -2,7 +2,7 @@
 //!
 //! - *In*: a text and the rules that are switched on.
 //! - *Out*: findings in the order of the text, without overlaps within a family, none below
-//!   [`FLOOR`].
+//!   [`MIN_SCORE`].
 //! - *Never*: more than a bounded number of steps per byte, for any text.
 //!
 //! Rules with a characteristic beginning run as one automaton, anchored at each token whose first
@@ -17,19 +17,19 @@ mod overlap;
 )]
 mod sieve;
 
-use crate::boundary::{CONTEXT, can_begin, ends_clean, starts_clean, vouched};
+use crate::boundary::{CONTEXT_BYTES, can_begin, ends_clean, has_context_word, starts_clean};
 use crate::finding::Finding;
 use crate::pattern::Pattern;
 use automaton::{Automaton, Walker};
 
 /// Minimum score of a finding.
-pub const FLOOR: f32 = 0.5;
+pub const MIN_SCORE: f32 = 0.5;
 
 /// Maximum ends of one candidate that are checked, for each rule.
-const TRIES: usize = 8;
+const MAX_ENDS: usize = 8;
 /// Bytes of text per check that may fail. After more failures, only the longest end of a candidate
 /// is checked.
-const BYTES_A_CHECK: usize = 32;
+const BYTES_PER_FAILED_CHECK: usize = 32;
 
 /// Compiled rules. Cheap to share, expensive to build.
 pub struct Scanner {
@@ -102,7 +102,7 @@ impl Scanner {
         }
         let bytes = text.as_bytes();
         let mut walker = self.narrow.walker(bytes.len());
-        let mut bench = Bench::new(text);
+        let mut bench = CandidateChecker::new(text);
         let sieve = self.narrow.sieve();
         let mut from = 0;
         while let Some(at) = sieve.next(bytes, from) {
@@ -131,7 +131,7 @@ fn around(automaton: &Automaton, pivot: Pivot, text: &str, found: &mut Vec<Findi
     }
     let bytes = text.as_bytes();
     let mut walker = automaton.walker(bytes.len());
-    let mut bench = Bench::new(text);
+    let mut bench = CandidateChecker::new(text);
     let sieve = automaton.sieve();
     let mut from = 0;
     while let Some(at) = pivot.next(bytes, from) {
@@ -156,7 +156,7 @@ fn around(automaton: &Automaton, pivot: Pivot, text: &str, found: &mut Vec<Findi
 }
 
 /// State shared by the candidates of one text.
-struct Bench<'a> {
+struct CandidateChecker<'a> {
     text: &'a str,
     /// (rule, end) of the candidate at hand.
     ends: Vec<(usize, usize)>,
@@ -166,13 +166,13 @@ struct Bench<'a> {
     patience: usize,
 }
 
-impl Bench<'_> {
-    fn new(text: &str) -> Bench<'_> {
-        Bench {
+impl CandidateChecker<'_> {
+    fn new(text: &str) -> CandidateChecker<'_> {
+        CandidateChecker {
             text,
             ends: Vec::new(),
             tried: Vec::new(),
-            patience: text.len() / BYTES_A_CHECK + 4096,
+            patience: text.len() / BYTES_PER_FAILED_CHECK + 4096,
         }
     }
 
@@ -182,7 +182,7 @@ impl Bench<'_> {
         self.ends.clear();
         self.tried.clear();
         walker.walk(self.text.as_bytes(), at, &mut self.ends);
-        let most = if self.patience == 0 { 1 } else { TRIES };
+        let most = if self.patience == 0 { 1 } else { MAX_ENDS };
         for &(rule, end) in self.ends.iter().rev() {
             let place = self.tried.iter().position(|(r, _)| *r == rule);
             let tries = place.and_then(|i| self.tried.get(i)).map_or(0, |(_, n)| *n);
@@ -216,12 +216,12 @@ fn clean(pattern: &Pattern, text: &str, at: usize, end: usize) -> bool {
 
 fn judge(pattern: &Pattern, text: &str, at: usize, end: usize) -> Option<Finding> {
     let candidate = text.get(at..end)?;
-    let before = text.as_bytes().get(at.saturating_sub(CONTEXT)..at)?;
+    let before = text.as_bytes().get(at.saturating_sub(CONTEXT_BYTES)..at)?;
     let score = match pattern.context {
-        Some((words, surer)) if vouched(before, words) => surer,
+        Some((words, surer)) if has_context_word(before, words) => surer,
         _ => pattern.score,
     };
-    if score < FLOOR || pattern.check.is_some_and(|check| !check(candidate)) {
+    if score < MIN_SCORE || pattern.check.is_some_and(|check| !check(candidate)) {
         return None;
     }
     Some(Finding {

@@ -51,7 +51,7 @@ use context::Tail;
 use scan::{Ending, Scan, State};
 
 /// Maximum bytes of buffer that a channel keeps after a large piece.
-const ROOM: usize = 1024;
+const MAX_SPARE_BYTES: usize = 1024;
 
 /// The output of a channel, in the order of the text.
 #[derive(Clone, Debug, PartialEq)]
@@ -162,8 +162,8 @@ impl Channel {
         held.push_str(text);
         let keep = self.scan(automata, &held, ending, out);
         held.drain(..keep);
-        if held.capacity() > ROOM && held.len() < ROOM {
-            held.shrink_to(ROOM);
+        if held.capacity() > MAX_SPARE_BYTES && held.len() < MAX_SPARE_BYTES {
+            held.shrink_to(MAX_SPARE_BYTES);
         }
         self.held = held;
     }

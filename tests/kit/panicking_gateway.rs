@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use filters::{Filter, Hooks, Refused, Registry, RequestHead};
+use filters::{Filter, FilterRefusal, Hooks, Registry, RequestHead};
 
 /// Panics on the field `x-test-panic`, where the filter chain does not catch panics.
 #[derive(Debug)]
@@ -10,10 +10,10 @@ struct Panicking;
 
 impl Filter for Panicking {
     fn hooks(&self) -> Hooks {
-        Hooks::HEAD
+        Hooks::CHECK_HEAD
     }
 
-    fn head(&self, head: &RequestHead<'_>) -> Result<(), Refused> {
+    fn check_head(&self, head: &RequestHead<'_>) -> Result<(), FilterRefusal> {
         assert!(
             !head.fields.iter().any(|(name, _)| *name == "x-test-panic"),
             "a test asked for a panic"

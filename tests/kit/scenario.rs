@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lens::Tick;
 use routing::settings::PoolSettings;
-use routing::{Attempt, AttemptResult, BalanceRequest, Member, Pool, Question};
+use routing::{Attempt, AttemptResult, BalanceRequest, Member, Pool, RequestSize};
 
 /// How a backend answers.
 #[derive(Clone, Copy, Debug)]
@@ -115,14 +115,14 @@ impl Scenario {
         }
         client.left = client.left.checked_sub(1)?;
         (client.began, client.has_token) = (self.now, false);
-        self.ask(client, backends, outcome).or_else(|| {
+        self.send(client, backends, outcome).or_else(|| {
             outcome.broken += 1;
             Some(Duration::from_millis(1))
         })
     }
 
     /// Tries backends until one of them does not fail at once.
-    fn ask(
+    fn send(
         &self,
         client: &mut Client,
         backends: &[Answers],
@@ -130,7 +130,7 @@ impl Scenario {
     ) -> Option<Duration> {
         let mut tried = Vec::new();
         while tried.len() <= self.retries {
-            let question = Question { prompt: 1, output: 100 };
+            let question = RequestSize { prompt: 1, output: 100 };
             let choice = self.pool.choose(
                 &BalanceRequest {
                     tokens: question.tokens(),

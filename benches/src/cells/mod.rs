@@ -124,7 +124,7 @@ impl Load {
 }
 
 /// CPU time of a proxy so far; `None` for `Direct`.
-pub(crate) fn look(peer: &Peer) -> Result<Option<Cpu>> {
+pub(crate) fn cpu_so_far(peer: &Peer) -> Result<Option<Cpu>> {
     peer.pids.as_ref().map(|pids| pids.cpu()).transpose()
 }
 
@@ -135,7 +135,7 @@ pub(crate) fn spent(
     count: f64,
     [user, kernel]: [Metric; 2],
 ) -> Result<Figures> {
-    let (Some(before), Some(after)) = (before, look(peer)?) else {
+    let (Some(before), Some(after)) = (before, cpu_so_far(peer)?) else {
         return Ok(Vec::new());
     };
     let spent: Spent = before.until(&after);

@@ -6,7 +6,7 @@
 //! proxy is busy but never queues.
 //! Never: counts the time of connecting.
 
-use super::{Figures, Load, SMALL, all, look, spent, warm};
+use super::{Figures, Load, SMALL, all, cpu_so_far, spent, warm};
 use crate::client::request;
 use crate::metric::Metric;
 use crate::peers::Peer;
@@ -46,7 +46,7 @@ async fn calls(
     let clients = warm(peer, connections).await?;
     let each = count / connections.max(1);
     let mut tasks = JoinSet::new();
-    let before = look(peer)?;
+    let before = cpu_so_far(peer)?;
     for mut client in clients {
         let ask = Arc::clone(&ask);
         tasks.spawn(async move {

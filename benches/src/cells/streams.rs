@@ -6,7 +6,7 @@
 //! shared out among its hundreds or thousands of events.
 //! Never: reports a stream with a lost, duplicated or truncated event.
 
-use super::{Figures, Load, SMALL, all, look, spent, warm};
+use super::{Figures, Load, SMALL, all, cpu_so_far, spent, warm};
 use crate::client::{Seen, request};
 use crate::metric::Metric;
 use crate::peers::Peer;
@@ -89,7 +89,7 @@ async fn many(peer: &Peer, shape: &Shape, metrics: [Metric; 2]) -> Result<Outcom
     let ask: Arc<[u8]> = request(Plan::Stream { events, gap, per }, SMALL).into();
     let clients = warm(peer, shape.streams).await?;
     let mut tasks = JoinSet::new();
-    let before = look(peer)?;
+    let before = cpu_so_far(peer)?;
     let start = Instant::now();
     for (mut client, turn) in clients.into_iter().zip(0_u32..) {
         let ask = Arc::clone(&ask);

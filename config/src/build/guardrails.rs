@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use filters::settings::{
-    Action, Class, Declared, GuardrailSettings, Honeytoken, Judge, JudgeKind, Mode, ModelFiles,
-    Named, OnFailure, Risk, Rule, Sizes, Template, Topic, Toxicity,
+    Action, Class, FilterSettings, GuardrailSettings, Honeytoken, Judge, JudgeKind, JudgeMode,
+    ModelFiles, OnFailure, RegisteredFilter, RiskSettings, Rule, SizeBounds, Template, Topic,
+    Toxicity,
 };
 
 use super::Builder;
@@ -116,8 +117,8 @@ impl Builder {
         }
     }
 
-    fn risk(&mut self, table: &Table) -> Risk {
-        let risk = Risk {
+    fn risk(&mut self, table: &Table) -> RiskSettings {
+        let risk = RiskSettings {
             medium: table.share("medium"),
             high: table.share("high"),
             on_medium: action(table, "on_medium"),
@@ -274,13 +275,13 @@ impl Builder {
         ModelFiles { model, tokenizer, labels }
     }
 
-    fn named_filters(&mut self, table: &Table) -> Vec<Named> {
+    fn named_filters(&mut self, table: &Table) -> Vec<RegisteredFilter> {
         let tables = table.list("filters");
         self.unique_names(tables);
         let class = |one: &Table| {
             if one.text("class") == Some("traffic") { Class::Traffic } else { Class::Security }
         };
-        let named = |one: &Table| Named {
+        let named = |one: &Table| RegisteredFilter {
             declared: declared(one, class(one)),
             kind: one.text("use").unwrap_or_default().to_owned(),
             with: one.map("with"),
@@ -289,8 +290,8 @@ impl Builder {
     }
 }
 
-fn declared(table: &Table, class: Class) -> Declared {
-    Declared {
+fn declared(table: &Table, class: Class) -> FilterSettings {
+    FilterSettings {
         name: table.text("name").unwrap_or_default().into(),
         class,
         on_failure: if table.text("on_failure") == Some("open") {
@@ -307,8 +308,8 @@ fn action(table: &Table, field: &str) -> Action {
     Action::from_word(table.text(field).unwrap_or_default())
 }
 
-fn mode(table: &Table, field: &str) -> Mode {
-    Mode::from_word(table.text(field).unwrap_or_default())
+fn mode(table: &Table, field: &str) -> JudgeMode {
+    JudgeMode::from_word(table.text(field).unwrap_or_default())
 }
 
 fn toxicity(table: &Table) -> Toxicity {
@@ -321,8 +322,8 @@ fn toxicity(table: &Table) -> Toxicity {
     }
 }
 
-fn size_bounds(table: &Table) -> Sizes {
-    Sizes {
+fn size_bounds(table: &Table) -> SizeBounds {
+    SizeBounds {
         action: action(table, "action"),
         tokens: table.count("tokens"),
         messages: table.count("messages"),

@@ -12,7 +12,7 @@ use super::hash::{BUCKET_BITS, BUCKETS};
 use super::lexicon::Lexicon;
 use super::phrase::Phrases;
 use super::toxic::Table;
-use super::{Head, Measured, Model};
+use super::{Accuracy, Head, Model};
 
 const MAGIC: &[u8; 8] = b"LLSHIELD";
 /// Goes up with every change of the features or of this file.
@@ -90,7 +90,7 @@ impl Reader<'_> {
         let scale = self.float()?;
         let kinds = [self.float()?, self.float()?, self.float()?];
         let (peak, threshold, slope) = (self.float()?, self.float()?, self.float()?);
-        let measured = Measured { auc: self.float()?, tpr: self.float()? };
+        let measured = Accuracy { auc: self.float()?, tpr: self.float()? };
         Ok(Head { scale, kinds, peak, threshold, slope, measured })
     }
 }

@@ -26,7 +26,7 @@ use shield::normalise::Normal;
 pub use extract::Phrase;
 pub use format::BadWeights;
 pub use phrase::Family;
-pub use toxic::Toxic;
+pub use toxic::ToxicCategory;
 
 /// The weights of this version, written by `llm-lens shield train`; `docs/guardrails.md` has their
 /// accuracy.
@@ -34,16 +34,16 @@ pub const WEIGHTS: &[u8] = include_bytes!("../weights.bin");
 
 /// The classes that a text is scored for, in the order of the table's columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
+pub enum Task {
     /// Prompt injection, jailbreak, prompt extraction.
     Injection,
     /// Hate, harassment, insult, threat.
     Toxicity,
 }
 
-impl Question {
+impl Task {
     /// Both questions.
-    pub const ALL: [Question; 2] = [Question::Injection, Question::Toxicity];
+    pub const ALL: [Task; 2] = [Task::Injection, Task::Toxicity];
 }
 
 /// The scores of one text.
@@ -53,8 +53,9 @@ pub struct Scores {
     pub injection: f32,
     /// Toxicity; above 0.5 is a finding.
     pub toxicity: f32,
-    /// Toxicity by category, in the order of [`Toxic::ALL`]: 0 if no phrase of the table matches.
-    pub toxic: [f32; Toxic::ALL.len()],
+    /// Toxicity by category, in the order of [`ToxicCategory::ALL`]: 0 if no phrase of the table
+    /// matches.
+    pub toxic: [f32; ToxicCategory::ALL.len()],
     /// The first matching phrase of an attack, whatever the score.
     pub phrase: Option<Phrase>,
 }
@@ -68,7 +69,7 @@ impl Scores {
 
 /// Accuracy measured in training. The weights file contains it, so that a deployment can report it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Measured {
+pub struct Accuracy {
     /// ROC-AUC over the folds.
     pub auc: f32,
     /// True positive rate at one per cent false positives.
@@ -89,7 +90,7 @@ pub struct Head {
     /// The slope of the score around 0.5.
     pub slope: f32,
     /// What training measured.
-    pub measured: Measured,
+    pub measured: Accuracy,
 }
 
 impl Head {
@@ -103,7 +104,7 @@ impl Head {
 pub struct Model {
     /// Weights of injection and toxicity by bucket, side by side: one lookup serves both.
     pub weights: Vec<[i8; 2]>,
-    /// One head for each question, in the order of [`Question::ALL`].
+    /// One head for each question, in the order of [`Task::ALL`].
     pub heads: [Head; 2],
     /// Classes of words.
     pub lexicon: Lexicon,
@@ -125,16 +126,16 @@ impl Model {
     }
 
     /// What training measured for a question.
-    pub fn measured(&self, question: Question) -> Measured {
+    pub fn measured(&self, question: Task) -> Accuracy {
         self.head(question).measured
     }
 
     /// The head that answers a question.
-    pub fn head(&self, question: Question) -> &Head {
+    pub fn head(&self, question: Task) -> &Head {
         let [injection, toxicity] = &self.heads;
         match question {
-            Question::Injection => injection,
-            Question::Toxicity => toxicity,
+            Task::Injection => injection,
+            Task::Toxicity => toxicity,
         }
     }
 
@@ -142,8 +143,8 @@ impl Model {
     pub fn score(&self, normal: &Normal) -> Scores {
         let (raw, phrase) = self.raw(normal);
         let [injection, toxicity] = raw;
-        let toxicity = self.head(Question::Toxicity).calibrated(toxicity);
-        let injection = self.head(Question::Injection).calibrated(injection);
+        let toxicity = self.head(Task::Toxicity).calibrated(toxicity);
+        let injection = self.head(Task::Injection).calibrated(injection);
         Scores { injection, toxicity, toxic: self.toxic.scores(normal, toxicity), phrase }
     }
 

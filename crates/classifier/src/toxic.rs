@@ -25,7 +25,7 @@ use table::{Classes, Gap, Known, Met, Part, Phrase, Reader};
 
 /// A category of toxic language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Toxic {
+pub enum ToxicCategory {
     /// Contempt or violence towards people for what they are.
     Hate,
     /// Contempt for a person.
@@ -38,19 +38,24 @@ pub enum Toxic {
     Sexual,
 }
 
-impl Toxic {
+impl ToxicCategory {
     /// All categories, in the order of their scores.
-    pub const ALL: [Toxic; 5] =
-        [Toxic::Hate, Toxic::Insult, Toxic::Threat, Toxic::SelfHarm, Toxic::Sexual];
+    pub const ALL: [ToxicCategory; 5] = [
+        ToxicCategory::Hate,
+        ToxicCategory::Insult,
+        ToxicCategory::Threat,
+        ToxicCategory::SelfHarm,
+        ToxicCategory::Sexual,
+    ];
 
     /// The name used in rules and in the table of phrases.
     pub fn name(self) -> &'static str {
         match self {
-            Toxic::Hate => "hate",
-            Toxic::Insult => "insult",
-            Toxic::Threat => "threat",
-            Toxic::SelfHarm => "self_harm",
-            Toxic::Sexual => "sexual",
+            ToxicCategory::Hate => "hate",
+            ToxicCategory::Insult => "insult",
+            ToxicCategory::Threat => "threat",
+            ToxicCategory::SelfHarm => "self_harm",
+            ToxicCategory::Sexual => "sexual",
         }
     }
 }
@@ -67,7 +72,7 @@ const BEGIN: &str = "^";
 const SOFT: f32 = 0.3;
 
 /// One number a category.
-type Weights = [f32; Toxic::ALL.len()];
+type Weights = [f32; ToxicCategory::ALL.len()];
 
 /// The compiled table. One pass over a text finds its rare words; only sentences with one are read
 /// word by word. (Finding rare words by a hash of each word was slower: 16 us instead of 11 on 4
@@ -173,7 +178,7 @@ impl Table {
         let all =
             tokens.iter().fold(Met::default(), |all, token| all.with(token.classes, token.word));
         for phrase in &self.phrases {
-            let known = |category: &Toxic| {
+            let known = |category: &ToxicCategory| {
                 weights.get(*category as usize).is_some_and(|w| *w >= phrase.weight)
             };
             if phrase.categories.iter().all(known)
@@ -221,10 +226,12 @@ impl Table {
         if before.iter().any(|token| token.classes & self.known.not != 0) {
             return 0.0;
         }
-        let soft = |category: &Toxic| match category {
-            Toxic::Hate | Toxic::Sexual => self.known.report,
-            Toxic::SelfHarm => self.known.report | self.known.harmless | self.known.care,
-            Toxic::Insult | Toxic::Threat => self.known.report | self.known.harmless,
+        let soft = |category: &ToxicCategory| match category {
+            ToxicCategory::Hate | ToxicCategory::Sexual => self.known.report,
+            ToxicCategory::SelfHarm => self.known.report | self.known.harmless | self.known.care,
+            ToxicCategory::Insult | ToxicCategory::Threat => {
+                self.known.report | self.known.harmless
+            }
         };
         let soft = phrase.categories.iter().fold(0, |all, category| all | soft(category));
         // A single word often describes its author: "I am a proud ...".
@@ -277,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_phrase_needs_the_classifier_by_its_weight() {
+    fn light_phrases_need_a_high_classifier_score() {
         let [hate, insult, ..] = scores("that bitch", 0.01);
         assert!(hate == 0.0 && insult > 0.01 && insult < 0.05, "{insult}");
         let [_, insult, ..] = scores("that bitch", 0.4);
@@ -288,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_around_a_phrase_takes_from_its_weight() {
+    fn surroundings_reduce_the_weight_of_a_phrase() {
         let of = |text: &str| scores(text, 0.1).into_iter().fold(0.0, f32::max);
         let plain = of("I hate immigrants");
         let reported = of("People say I hate immigrants");

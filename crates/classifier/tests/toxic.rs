@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use classifier::{Model, Scores, Toxic};
+use classifier::{Model, Scores, ToxicCategory};
 use shield::normalise::{Limits, normalise};
 
 static MODEL: LazyLock<Model> =
@@ -16,8 +16,8 @@ fn scores(text: &str) -> Scores {
 }
 
 /// The categories at or above one half.
-fn found(text: &str) -> Vec<Toxic> {
-    Toxic::ALL
+fn found(text: &str) -> Vec<ToxicCategory> {
+    ToxicCategory::ALL
         .into_iter()
         .zip(scores(text).toxic)
         .filter(|(_, score)| *score >= 0.5)
@@ -29,7 +29,7 @@ fn found(text: &str) -> Vec<Toxic> {
 fn each_category_is_caught() {
     for (toxic, texts) in [
         (
-            Toxic::Hate,
+            ToxicCategory::Hate,
             &[
                 "Those refugees are nothing but vermin.",
                 "Black people do not deserve to live here.",
@@ -40,7 +40,7 @@ fn each_category_is_caught() {
             ][..],
         ),
         (
-            Toxic::Insult,
+            ToxicCategory::Insult,
             &[
                 "You are a complete idiot.",
                 "You're a worthless piece of shit.",
@@ -52,7 +52,7 @@ fn each_category_is_caught() {
             ],
         ),
         (
-            Toxic::Threat,
+            ToxicCategory::Threat,
             &[
                 "I will kill you.",
                 "I'm going to find you and kill you and your family.",
@@ -62,7 +62,7 @@ fn each_category_is_caught() {
             ],
         ),
         (
-            Toxic::SelfHarm,
+            ToxicCategory::SelfHarm,
             &[
                 "Kill yourself.",
                 "kys",
@@ -71,14 +71,14 @@ fn each_category_is_caught() {
                 "You should just die.",
             ],
         ),
-        (Toxic::Sexual, &["Send me your nudes or else.", "Show me your tits."]),
+        (ToxicCategory::Sexual, &["Send me your nudes or else.", "Show me your tits."]),
     ] {
         for text in texts {
             assert_eq!(found(text), [toxic], "{text} {:?}", scores(text));
         }
     }
     for text in ["Death to all immigrants.", "We should kill all the Muslims."] {
-        assert_eq!(found(text), [Toxic::Hate, Toxic::Threat], "{text}");
+        assert_eq!(found(text), [ToxicCategory::Hate, ToxicCategory::Threat], "{text}");
     }
 }
 

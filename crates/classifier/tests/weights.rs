@@ -1,6 +1,6 @@
 //! The weights in the binary are those of this version's features.
 
-use classifier::{Model, Question};
+use classifier::{Model, Task};
 
 #[test]
 fn the_weights_can_be_read_and_say_what_training_measured() {
@@ -8,7 +8,6 @@ fn the_weights_can_be_read_and_say_what_training_measured() {
         .expect("train again: the features or the word tables changed");
     assert_eq!(model.to_bytes(), classifier::WEIGHTS);
     assert!(
-        model.measured(Question::Injection).auc > 0.95
-            && model.measured(Question::Toxicity).auc > 0.85
+        model.measured(Task::Injection).auc > 0.95 && model.measured(Task::Toxicity).auc > 0.85
     );
 }

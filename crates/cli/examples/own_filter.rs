@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use filters::settings::Action;
 use filters::{
-    AnswerFacts, Category, Filter, Found, Hooks, Refused, Registry, Report, Subject, Watch,
+    AnswerFacts, AnswerWatch, Category, Filter, FilterRefusal, Found, Hooks, Registry, Report,
+    Subject,
 };
 use wire::Channel;
 
@@ -36,11 +37,11 @@ fn letters(text: &str) -> (usize, usize) {
 
 impl Filter for Shouting {
     fn hooks(&self) -> Hooks {
-        Hooks::LOOK | Hooks::WATCH
+        Hooks::DETECT | Hooks::WATCH_ANSWER
     }
 
     /// Checks a prompt. A finding has a position, so that it can be redacted, and an action.
-    fn look(&self, subject: &Subject) -> Report {
+    fn detect(&self, subject: &Subject) -> Report {
         let shouts = |text: &str| {
             let (all, capitals) = letters(text);
             all >= 20 && capitals * 100 > all * self.max_percent
@@ -48,7 +49,7 @@ impl Filter for Shouting {
         let loud = subject
             .texts()
             .enumerate()
-            .filter(|(_, (voice, text))| voice.is_foreign() && shouts(text));
+            .filter(|(_, (voice, text))| voice.is_untrusted() && shouts(text));
         let found = loud.map(|(at, (_, text))| Found {
             rule: "style.shouting".into(),
             kind: "SHOUTING".into(),
@@ -62,7 +63,7 @@ impl Filter for Shouting {
     }
 
     /// Checks an answer. The watch holds the state of one answer.
-    fn watch(&self, _: &AnswerFacts) -> Option<Box<dyn Watch>> {
+    fn watch(&self, _: &AnswerFacts) -> Option<Box<dyn AnswerWatch>> {
         Some(Box::new(ShoutingWatch { max_percent: self.max_percent, all: 0, capitals: 0 }))
     }
 }
@@ -74,8 +75,8 @@ struct ShoutingWatch {
     capitals: usize,
 }
 
-impl Watch for ShoutingWatch {
-    fn text(&mut self, _choice: u32, channel: Channel, text: &str) -> Result<(), Refused> {
+impl AnswerWatch for ShoutingWatch {
+    fn text(&mut self, _choice: u32, channel: Channel, text: &str) -> Result<(), FilterRefusal> {
         if channel == Channel::Content {
             let (all, capitals) = letters(text);
             self.all += all;
@@ -83,7 +84,7 @@ impl Watch for ShoutingWatch {
         }
         if self.all >= 40 && self.capitals * 100 > self.all * self.max_percent {
             let message = "The answer was ended because it is mostly capitals.".to_owned();
-            return Err(Refused { status: 502, code: "answer_shouts", message });
+            return Err(FilterRefusal { status: 502, code: "answer_shouts", message });
         }
         Ok(())
     }

@@ -46,7 +46,7 @@ pub(crate) fn scan(file: &Path) -> Result<ExitCode> {
 struct Detectors {
     patterns: FindPatterns,
     /// Risk thresholds of a guardrail with default settings.
-    thresholds: filters::settings::Risk,
+    thresholds: filters::settings::RiskSettings,
 }
 
 /// Results of the detectors for one text.

@@ -9,9 +9,9 @@ use std::time::Duration;
 use config::settings::Timeouts;
 use filters::Guardrail;
 use lens::{Ledger, State, Tick};
-use relay::{Answer, Guarded, Sent, Verdict};
+use relay::{Answer, GuardrailResult, Sent, Verdict};
 use routing::AttemptResult;
-use traffic::{Caller, Charge, Permit, Used};
+use traffic::{Caller, Charge, Permit, TokenUsage};
 use transport::Upstream;
 use wire::{Dialect, RequestFacts};
 
@@ -40,7 +40,7 @@ pub struct Exchange {
     /// The caller, where authentication applies.
     pub caller: Option<Arc<Caller>>,
     /// Estimated usage.
-    pub expected: Used,
+    pub expected: TokenUsage,
     /// The prompt's tokens were counted, not estimated.
     pub prompt_counted: bool,
     /// Reservation in the rate limits; settled when the exchange ends.
@@ -53,7 +53,7 @@ pub struct Exchange {
     pub attempts: Attempts,
     /// Its admission permit at the backend.
     pub permit: Option<Permit>,
-    pub(crate) guarded: Guarded,
+    pub(crate) guarded: GuardrailResult,
     /// State of the upstream request.
     pub sent: Sent,
     /// State of the answer.
@@ -177,14 +177,14 @@ impl Exchange {
             routed: None,
             credential: None,
             caller: None,
-            expected: Used::default(),
+            expected: TokenUsage::default(),
             prompt_counted: false,
             charge: Charge::default(),
             cors: None,
             hints: ClientHints::default(),
             attempts: Attempts::default(),
             permit: None,
-            guarded: Guarded::default(),
+            guarded: GuardrailResult::default(),
             sent: Sent::default(),
             answer: Answer::default(),
             verdict: Verdict::default(),

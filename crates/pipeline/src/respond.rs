@@ -282,7 +282,7 @@ impl Refusal {
     }
 
     /// A filter refused the request.
-    pub fn by_filter(refused: filters::Refused) -> Self {
+    pub fn by_filter(refused: filters::FilterRefusal) -> Self {
         Refusal::from(&Failure::RefusedByFilter(refused))
     }
 

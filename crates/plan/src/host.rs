@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use filters::{Ask, BoxFuture, Failure, Host, Job, Reply};
+use filters::{BoxFuture, Failure, Host, HostRequest, HostResponse, Job};
 use lens::Tick;
 use transport::Upstream;
 
@@ -65,7 +65,7 @@ impl Host for FilterHost {
         Box::pin(tokio::time::sleep(time))
     }
 
-    fn ask(&self, ask: Ask) -> BoxFuture<'static, Result<Reply, Failure>> {
+    fn send(&self, ask: HostRequest) -> BoxFuture<'static, Result<HostResponse, Failure>> {
         // Checked settings: every judge names an existing backend.
         let Some(upstream) = self.backends.get(&ask.backend).cloned() else {
             return Box::pin(async { Err(Failure::Unreachable) });

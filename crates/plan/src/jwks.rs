@@ -10,7 +10,7 @@ use std::sync::Arc;
 use config::settings::{JwksSource, JwtSettings, Limits};
 use futures_util::future::join_all;
 use traffic::Identity;
-use traffic::jwks::ON_DEMAND;
+use traffic::jwks::MIN_ON_DEMAND_INTERVAL;
 use traffic::settings::Limit;
 use transport::{BuildError, Upstream};
 
@@ -54,8 +54,8 @@ impl Jwks {
     }
 
     /// Verify a token. Malformed ones are bad at once.
-    pub fn judge(&self, token: &str, rates: &[Limit]) -> Identity {
-        self.keys.judge(token, rates, clock::wall_us())
+    pub fn authenticate(&self, token: &str, rates: &[Limit]) -> Identity {
+        self.keys.authenticate(token, rates, clock::wall_us())
     }
 
     /// Fetch the key sets that are due, concurrently.
@@ -71,7 +71,7 @@ impl Jwks {
         };
         let fetched = source.fetch().await;
         let text = fetched.as_deref().ok();
-        let taken = self.keys.fetched(issuer, text, clock::now()).map_err(|e| e.to_string());
+        let taken = self.keys.store_keys(issuer, text, clock::now()).map_err(|e| e.to_string());
         if let Err(why) = fetched.map(drop).and(taken) {
             tracing::error!(
                 issuer = settings.issuer.issuer,
@@ -87,7 +87,8 @@ impl Source {
         match self {
             Source::File(path) => tokio::fs::read(path).await.map_err(|e| e.to_string()),
             Source::Server(upstream) => {
-                let reply = tokio::time::timeout(ON_DEMAND, client::get(upstream)).await;
+                let reply =
+                    tokio::time::timeout(MIN_ON_DEMAND_INTERVAL, client::get(upstream)).await;
                 let reply = reply.map_err(|_| "timed out")?.map_err(|e| e.to_string())?;
                 if reply.status == 200 {
                     Ok(reply.body.to_vec())

@@ -18,7 +18,7 @@ use futures_util::StreamExt;
 use redis::FromRedisValue;
 use redis::aio::MultiplexedConnection;
 use traffic::store::{Call, Granted, Script};
-use traffic::{StoreTask, Wanted};
+use traffic::{LeaseRequest, StoreTask};
 
 /// Maximum concurrent store tasks.
 const AT_A_TIME: usize = 128;
@@ -68,7 +68,7 @@ impl Store {
     }
 
     /// Lease a slice.
-    pub async fn lease(&self, wanted: &Wanted) -> Result<Granted, StoreUnavailable> {
+    pub async fn lease(&self, wanted: &LeaseRequest) -> Result<Granted, StoreUnavailable> {
         let answer: Result<(u64, i64), StoreUnavailable> =
             self.run(wanted.take(&NAME), wanted).await;
         answer.map(Granted::from)
@@ -79,7 +79,7 @@ impl Store {
     async fn run<T: FromRedisValue>(
         &self,
         call: Call<'_>,
-        wanted: &Wanted,
+        wanted: &LeaseRequest,
     ) -> Result<T, StoreUnavailable> {
         let Some(script) = SCRIPTS.get(call.script as usize) else { return Err(StoreUnavailable) };
         let mut invocation = script.key(call.key);
@@ -130,7 +130,7 @@ impl Store {
     }
 
     /// Run store tasks concurrently: there may be one for each key.
-    pub async fn run_tasks(&self, chores: Vec<StoreTask>) {
+    pub async fn run_tasks(&self, store_tasks: Vec<StoreTask>) {
         let attend = async |chore: StoreTask| {
             let units = match &chore {
                 StoreTask::Owe(wanted) => match self.lease(wanted).await {
@@ -149,7 +149,7 @@ impl Store {
             };
             chore.done(units);
         };
-        futures_util::stream::iter(chores).for_each_concurrent(AT_A_TIME, attend).await;
+        futures_util::stream::iter(store_tasks).for_each_concurrent(AT_A_TIME, attend).await;
     }
 
     /// Connect, if the store can be reached.

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_events_repeat_the_names_of_the_first() {
+    fn closing_events_repeat_the_ids_of_the_first_event() {
         let chat = closing(
             Dialect::OpenAiChat,
             Framing::Sse,

@@ -30,7 +30,7 @@ pub enum Failure {
         kind: String,
     },
     /// A filter refused the answer with its own code and message.
-    RefusedByFilter(filters::Refused),
+    RefusedByFilter(filters::FilterRefusal),
     /// A required filter failed.
     GuardrailUnavailable {
         /// Name of the filter.

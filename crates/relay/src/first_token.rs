@@ -24,7 +24,7 @@ const BAD_GATEWAY: u16 = 502;
 
 /// How an answer is parsed to find its first token.
 #[derive(Clone, Copy, Debug)]
-pub struct Reads {
+pub struct ProbeParsing {
     /// API dialect of the backend.
     pub dialect: Dialect,
     /// Size limits of one event.
@@ -37,7 +37,7 @@ pub struct Reads {
 #[derive(Debug)]
 pub struct FirstTokenProbe<S> {
     source: S,
-    reads: Option<Reads>,
+    reads: Option<ProbeParsing>,
     head: Option<AnswerHead>,
     held: Option<Box<Held>>,
     error_status: Option<u16>,
@@ -58,7 +58,7 @@ struct Held {
 
 impl<S: Source> FirstTokenProbe<S> {
     /// A probe around a source that has not been polled.
-    pub fn new(source: S, reads: Option<Reads>) -> Self {
+    pub fn new(source: S, reads: Option<ProbeParsing>) -> Self {
         FirstTokenProbe {
             source,
             reads,
@@ -171,7 +171,7 @@ impl<S: Source> Source for FirstTokenProbe<S> {
 }
 
 impl Held {
-    fn new(framing: Framing, reads: Reads) -> Self {
+    fn new(framing: Framing, reads: ProbeParsing) -> Self {
         Held {
             is_stream: matches!(framing, Framing::Sse | Framing::Ndjson),
             reader: Reader::new(reads.dialect, framing, reads.limits).expecting_echo(reads.echo),
@@ -248,7 +248,7 @@ mod tests {
     fn held(framing: Framing) -> Held {
         Held::new(
             framing,
-            Reads {
+            ProbeParsing {
                 dialect: Dialect::OpenAiChat,
                 limits: ReaderLimits { event: 1 << 20 },
                 echo: false,

@@ -10,10 +10,12 @@
 mod failure;
 pub use failure::Failure;
 mod request;
-pub use request::{Answer, Context, Guarded, GuardrailTools, Note, Parts, Request, Sent, Verdict};
+pub use request::{
+    Answer, Context, GuardrailResult, GuardrailTools, Note, Parts, Request, Sent, Verdict,
+};
 
 mod first_token;
-pub use first_token::{FirstTokenProbe, Reads};
+pub use first_token::{FirstTokenProbe, ProbeParsing};
 
 mod closing;
 mod deadlines;
@@ -24,4 +26,4 @@ mod resume;
 mod strip;
 
 mod relay;
-pub use relay::{Cut, End, Relay};
+pub use relay::{End, InterruptedStream, Relay};

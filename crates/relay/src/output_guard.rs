@@ -44,7 +44,7 @@ use text_channels::{Slot, TextChannels};
 
 /// Maximum bytes of held events. Above this, undecided text is decided with what has arrived. A
 /// stream with one choice stays far below, because `hold_bytes` bounds its text.
-const MAX_WAITING: usize = 1 << 20;
+const MAX_HELD_EVENT_BYTES: usize = 1 << 20;
 
 /// The parts of an output guardrail that stay constant during the answer.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ struct Content {
     /// the event is released.
     ends: Vec<(usize, usize)>,
     /// It may contain text that is in no slot.
-    strange: bool,
+    has_unslotted_text: bool,
     /// It is injected usage, and is removed.
     goes: bool,
 }

@@ -44,7 +44,7 @@ pub enum End {
     /// The backend answered with this retryable error status. Another backend is tried.
     Again(u16),
     /// The backend died mid-stream, and another one has been selected to resume.
-    Cut,
+    Interrupted,
     /// The client disconnected.
     Gone,
     /// The client disconnected after it received the answer's end marker: nothing is missing.
@@ -71,14 +71,14 @@ enum Step {
 
 /// State of a stream whose backend died, for the relay that resumes it.
 #[derive(Debug, Default)]
-pub struct Cut {
+pub struct InterruptedStream {
     /// Bytes that are not yet written to the client.
     pub out: Out,
     strip: Option<Strip>,
     closing: Option<Closing>,
 }
 
-impl Cut {
+impl InterruptedStream {
     /// Text sent to the client or queued for it; `None`: the stream cannot be resumed.
     pub fn text(&self) -> Option<&str> {
         self.strip.as_ref()?.text()
@@ -125,13 +125,13 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         context: Context,
         source: &'x mut S,
         sink: &'x mut D,
-        cut: Option<Box<Cut>>,
+        cut: Option<Box<InterruptedStream>>,
     ) -> Self {
         let deadlines = Deadlines::new(context.timeouts, context.head_at);
         let first = if source.is_connecting() { State::Connect } else { State::Send };
         request.parts().ledger.switch(first, clock::now());
         let resumes = cut.is_some();
-        let Cut { out, strip, closing } = cut.map(|cut| *cut).unwrap_or_default();
+        let InterruptedStream { out, strip, closing } = cut.map(|cut| *cut).unwrap_or_default();
         Relay {
             guardrail_counts_ttft: context.guardrail.is_some(),
             request,
@@ -159,11 +159,11 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
     ///
     /// # Cancel safety
     /// Dropping the future drops the upstream connection with the request.
-    pub async fn run(mut self) -> (End, Option<Box<Cut>>) {
+    pub async fn run(mut self) -> (End, Option<Box<InterruptedStream>>) {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
         // If a resuming relay got no answer, it hands the unchanged state to the next relay.
-        let cut = (self.resumes || matches!(end, End::Cut)).then(|| {
-            Box::new(Cut {
+        let cut = (self.resumes || matches!(end, End::Interrupted)).then(|| {
+            Box::new(InterruptedStream {
                 out: std::mem::take(&mut self.out),
                 strip: self.strip.take(),
                 closing: self.closing.take(),
@@ -176,7 +176,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             End::Complete => self.sink.end(true),
             End::Broken | End::Gone | End::Served => self.sink.end(false),
             // The sink stays open for another answer, or for the rest of this one.
-            End::Unanswered(_) | End::Refused(_) | End::Again(_) | End::Cut => {}
+            End::Unanswered(_) | End::Refused(_) | End::Again(_) | End::Interrupted => {}
         }
         if let Some(mut guardrail) = self.guardrail.take() {
             if guardrail.observes() && matches!(end, End::Complete | End::Served) {
@@ -200,7 +200,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
                 Err(Gone) => return Poll::Ready(self.gone()),
             };
             if self.guardrail.as_ref().is_some_and(OutputGuard::has_failed) {
-                match self.end_by_guard() {
+                match self.end_by_guardrail() {
                     Some(end) => return Poll::Ready(end),
                     None => continue,
                 }
@@ -336,12 +336,12 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             Poll::Pending => Ok(Step::Idle),
             Poll::Ready(Ok(BodyStep::More)) => Ok(Step::Moved),
             // A body that ends without a finish reason is an interrupted stream.
-            Poll::Ready(Ok(BodyStep::End)) if self.may_resume() => Err(End::Cut),
+            Poll::Ready(Ok(BodyStep::End)) if self.may_resume() => Err(End::Interrupted),
             Poll::Ready(Ok(BodyStep::End)) => self.complete().map(|()| Step::Moved),
             Poll::Ready(Err(error)) => {
                 tracing::debug!(%error, "upstream answer ended prematurely");
                 if self.may_resume() {
-                    return Err(End::Cut);
+                    return Err(End::Interrupted);
                 }
                 self.end_early(Failure::UpstreamDied).map(|()| Step::Moved)
             }

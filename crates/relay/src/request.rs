@@ -65,7 +65,7 @@ pub struct Parts<'p> {
     /// Facts about the answer.
     pub answer: &'p mut Answer,
     /// Findings and cost of the guardrail.
-    pub guarded: &'p mut Guarded,
+    pub guarded: &'p mut GuardrailResult,
     /// Outcome of the request.
     pub verdict: &'p mut Verdict,
 }
@@ -152,7 +152,7 @@ pub struct Sent {
     /// When the last byte of the request was written.
     pub at: Option<Tick>,
     /// The gateway injected `include_usage`.
-    pub usage_asked: bool,
+    pub usage_injected: bool,
 }
 
 /// Facts about an answer.
@@ -193,7 +193,7 @@ impl Default for Answer {
 
 /// Findings of a guardrail in the prompt and the answer, and their cost.
 #[derive(Debug, Default)]
-pub struct Guarded {
+pub struct GuardrailResult {
     /// Findings of the prompt by rule.
     pub input: Findings,
     /// Findings of the answer by rule.

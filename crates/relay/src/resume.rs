@@ -10,12 +10,12 @@
 use transport::Out;
 
 /// Number of equal leading bytes that proves a restart.
-const SAME: usize = 32;
+const MIN_EQUAL_BYTES: usize = 32;
 /// Minimum bytes of text before the resume point for a verdict. Shorter text may repeat by chance.
 const MIN_TEXT: usize = 16;
 /// Maximum bytes of a stream that are held. A longer stream without a verdict is released: it is
 /// white space, or little text in very many events.
-const MAX_HELD: usize = 16 << 10;
+const MAX_RESUME_HELD_BYTES: usize = 16 << 10;
 
 /// What the resuming backend does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,9 @@ impl ResumeCheck {
     pub(crate) fn verdict(&mut self, text: &str, is_all: bool) -> Resumed {
         self.held.commit();
         match text.split_at_checked(self.text_before) {
-            Some((before, behind)) if self.held.len() < MAX_HELD => verdict(before, behind, is_all),
+            Some((before, behind)) if self.held.len() < MAX_RESUME_HELD_BYTES => {
+                verdict(before, behind, is_all)
+            }
             _ => Resumed::Continues,
         }
     }
@@ -65,7 +67,7 @@ fn verdict(before: &str, behind: &str, is_all: bool) -> Resumed {
     // Templates and engines differ in the white space that an answer begins with.
     let (before, behind) = (before.trim_start().as_bytes(), behind.trim_start().as_bytes());
     let same = before.iter().zip(behind).take_while(|(one, other)| one == other).count();
-    let enough = SAME.min(before.len());
+    let enough = MIN_EQUAL_BYTES.min(before.len());
     // Repetitive text may legitimately repeat again.
     let repeats = || {
         before

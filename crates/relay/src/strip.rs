@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_usage_event_goes_at_any_cut() {
+    fn usage_event_is_removed_at_every_cut() {
         let token = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"}}],\"usage\":null}\r\n\r\n";
         let usage = "id: 7\r\n: inside\r\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\r\n: too\r\n\r\n";
         let filter = "data: {\"choices\":[],\"prompt_filter_results\":[]}\r\n\r\n";
@@ -321,7 +321,7 @@ mod tests {
     /// Wherever a stream breaks off, a backend that resumes the recorded text completes it byte for
     /// byte, with one role event.
     #[test]
-    fn a_resumed_stream_is_whole_at_every_cut() {
+    fn resumed_stream_is_complete_at_every_cut() {
         let event = |delta: &str| {
             format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{{delta}}}}}]}}\r\n\r\n")
         };

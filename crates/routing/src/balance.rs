@@ -7,12 +7,12 @@ pub(crate) mod prefix;
 use lens::Tick;
 
 use crate::member::Member;
-use crate::pool::{BalanceRequest, Choice, Pool, Reason};
+use crate::pool::{BalanceRequest, Pool, Reason, Selection};
 use crate::settings::Balance;
 
 /// Share of the pool's usual time to first token that is assumed for a backend without recent
 /// measurements.
-const HOPE: f64 = 0.5;
+const UNMEASURED_TTFT_RATIO: f64 = 0.5;
 /// Random pairs that are tried before all backends are scanned.
 const DRAWS: usize = 8;
 /// Maximum load of a preferred backend, relative to the mean (Mirrokni, Thorup and Zadimoghaddam,
@@ -57,7 +57,10 @@ impl<'a> Candidates<'a> {
     pub(crate) fn ttft(&self, member: &Member) -> Option<f64> {
         let mean = member.ttft.mean()?;
         let sure = member.ttft.certainty(self.pool.decay(), self.now);
-        Some(mean * sure + self.pool.usual_ttft().unwrap_or(mean) * HOPE * (1.0 - sure))
+        Some(
+            mean * sure
+                + self.pool.usual_ttft().unwrap_or(mean) * UNMEASURED_TTFT_RATIO * (1.0 - sure),
+        )
     }
 
     /// Recent failures and refusals. Each counts as a request of mean size in flight: a backend
@@ -97,8 +100,8 @@ impl<'a> Candidates<'a> {
 }
 
 /// Select a backend by the pool's algorithm.
-pub(crate) fn choose(candidates: &Candidates<'_>) -> Option<Choice> {
-    let balanced = |at| Choice { at, reason: Reason::Balanced };
+pub(crate) fn choose(candidates: &Candidates<'_>) -> Option<Selection> {
+    let balanced = |at| Selection { at, reason: Reason::Balanced };
     match &candidates.pool.settings.balance {
         Balance::RoundRobin => round_robin(candidates).map(balanced),
         Balance::Weighted => weighted(candidates).map(balanced),

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_jumps_to_peaks_and_comes_back_slowly() {
+    fn peaks_apply_at_once_and_decay_slowly() {
         let (ewma, tau) = (PeakEwma::default(), 10e9);
         let at = |seconds: u64| Tick(seconds * 1_000_000_000);
         assert_eq!(ewma.mean(), None);

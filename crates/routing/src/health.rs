@@ -19,7 +19,7 @@ use crate::settings::{Checks, Ejection};
 use crate::window::Window;
 
 /// Time between two probes of an ejected backend. It doubles for each probe without a result.
-const TRY: u64 = 1_000_000_000;
+const PROBE_INTERVAL_NANOS: u64 = 1_000_000_000;
 /// Maximum doublings of that time: up to about a minute.
 const TRIES: u32 = 6;
 /// Maximum `Retry-After` that is honored. A backend that needs longer can send it again.
@@ -185,7 +185,9 @@ impl Health {
             return false;
         }
         let next = self.next_try.load(Ordering::Relaxed);
-        let after = now.0.saturating_add(TRY << self.tries.load(Ordering::Relaxed).min(TRIES));
+        let after = now
+            .0
+            .saturating_add(PROBE_INTERVAL_NANOS << self.tries.load(Ordering::Relaxed).min(TRIES));
         let mine = now.0 >= next
             && self
                 .next_try
@@ -350,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn checks_take_it_down_and_up() {
+    fn checks_change_state_after_enough_equal_results() {
         let checks = Checks {
             probe: Probe::Path("/health".into()),
             interval: Duration::from_secs(1),
@@ -422,7 +424,7 @@ mod interleavings {
     }
 
     #[test]
-    fn one_request_tries_it_and_one_finds_it_well() {
+    fn one_request_probes_and_one_success_recovers() {
         check_random(
             || {
                 let health = Arc::new(Health::default());
@@ -440,7 +442,7 @@ mod interleavings {
     /// A successful and a failed probe at once: the backend is healthy or ejected, and an ejected
     /// one is probed again.
     #[test]
-    fn whatever_trials_say_it_is_never_out_for_good() {
+    fn concurrent_probe_results_never_eject_permanently() {
         check_random(
             || {
                 let health = Arc::new(Health::default());

@@ -19,19 +19,19 @@ pub mod health;
 mod sync;
 mod tail;
 
-pub mod signals;
-pub use signals::Signals;
+pub mod engine_metrics;
+pub use engine_metrics::EngineMetrics;
 
 pub mod pool;
-pub use pool::{BalanceRequest, Choice, Pool, Reason};
+pub use pool::{BalanceRequest, Pool, Reason, Selection};
 mod balance;
 pub use balance::prefix::blocks;
 
 pub mod budget;
 pub use budget::Budget;
 pub mod predict;
-pub use predict::{AnswerTimes, Busy, MedianErrors, Predicted, Predictor, Question};
+pub use predict::{AnswerTimes, Load, MedianErrors, Predicted, Predictor, RequestSize};
 pub mod offload;
 pub use offload::{Offload, Offloaded, RequestTraits, TierOffer};
 pub mod release;
-pub use release::{Release, Rollback, Side, VersionResult};
+pub use release::{Release, Rollback, Version, VersionResult};

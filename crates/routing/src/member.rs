@@ -14,11 +14,11 @@ use lens::observe::{Observe, Samples};
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::engine_metrics::{EngineMetrics, ScrapedMetrics};
 use crate::ewma::{DecayingCount, Mean, PeakEwma};
 use crate::health::{Cause, Health, State, nanos};
-use crate::predict::{AnswerTimes, Busy, MedianErrors, Predicted, Predictor, Question};
+use crate::predict::{AnswerTimes, Load, MedianErrors, Predicted, Predictor, RequestSize};
 use crate::settings::Ejection;
-use crate::signals::{Heard, Signals};
 use crate::tail::Tail;
 
 /// Share of its weight that a backend has at the start of slow start.
@@ -45,7 +45,7 @@ pub struct Member {
     slow_in_a_row: AtomicU64,
     predictor: Predictor,
     /// Last scraped engine metrics. Selection never waits for this lock.
-    heard: Mutex<Option<Heard>>,
+    heard: Mutex<Option<ScrapedMetrics>>,
     requests: AtomicU64,
     tokens: AtomicU64,
     /// Start of its time in rotation: creation, or the end of an ejection.
@@ -154,14 +154,14 @@ impl Member {
     }
 
     /// Record scraped engine metrics, which are valid for that long.
-    pub fn record_engine_metrics(&self, signals: Signals, fresh: Duration, now: Tick) {
-        *self.heard.lock() = Some(Heard { signals, at: now, fresh: nanos(fresh) });
+    pub fn record_engine_metrics(&self, engine_metrics: EngineMetrics, fresh: Duration, now: Tick) {
+        *self.heard.lock() = Some(ScrapedMetrics { engine_metrics, at: now, fresh: nanos(fresh) });
     }
 
     /// Engine metrics; `None`: none, or too old.
-    pub fn signals(&self, now: Tick) -> Option<Signals> {
+    pub fn engine_metrics(&self, now: Tick) -> Option<EngineMetrics> {
         let heard = (*self.heard.try_lock()?)?;
-        (now.0.saturating_sub(heard.at.0) <= heard.fresh).then_some(heard.signals)
+        (now.0.saturating_sub(heard.at.0) <= heard.fresh).then_some(heard.engine_metrics)
     }
 
     /// Record whether an answer was much slower than the pool's others.
@@ -178,12 +178,12 @@ impl Member {
     }
 
     /// Current load.
-    pub fn busy(&self) -> Busy {
-        Busy { requests: self.requests(), tokens: self.tokens() }
+    pub fn busy(&self) -> Load {
+        Load { requests: self.requests(), tokens: self.tokens() }
     }
 
     /// Predicted times of a request; `None`: too few measurements.
-    pub fn predict(&self, question: &Question) -> Option<Predicted> {
+    pub fn predict(&self, question: &RequestSize) -> Option<Predicted> {
         self.predictor.predict(question, &self.busy())
     }
 
@@ -222,16 +222,16 @@ impl Member {
 #[derive(Debug)]
 pub struct Attempt {
     member: Arc<Member>,
-    question: Question,
+    question: RequestSize,
     /// Load of the backend at the start, and the prediction made then.
-    busy: Busy,
+    busy: Load,
     predicted: Option<Predicted>,
     over: bool,
 }
 
 impl Attempt {
     /// Start an attempt.
-    pub fn begin(member: &Arc<Member>, question: Question) -> Self {
+    pub fn begin(member: &Arc<Member>, question: RequestSize) -> Self {
         let (busy, predicted) = (member.busy(), member.predict(&question));
         member.asked.fetch_add(1, Ordering::Relaxed);
         member.requests.fetch_add(1, Ordering::Relaxed);
@@ -327,11 +327,11 @@ impl Observe for Member {
                 samples.push_with("llm_lens_prediction_error_ratio", ("target", target), error)
             });
         }
-        let signals = self.signals(now).unwrap_or_default();
+        let engine_metrics = self.engine_metrics(now).unwrap_or_default();
         for (name, value) in [
-            ("llm_lens_engine_running", signals.running),
-            ("llm_lens_engine_waiting", signals.waiting),
-            ("llm_lens_engine_cache_ratio", signals.cache),
+            ("llm_lens_engine_running", engine_metrics.running),
+            ("llm_lens_engine_waiting", engine_metrics.waiting),
+            ("llm_lens_engine_cache_ratio", engine_metrics.cache),
         ] {
             value.into_iter().for_each(|value| samples.push(name, value));
         }
@@ -351,10 +351,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_flight_is_counted_however_it_ends() {
+    fn in_flight_counts_return_to_zero_for_every_result() {
         let member = Arc::new(Member::new("a".into(), 1, Tick(0)));
         let attempts: Vec<Attempt> = (0..3)
-            .map(|n| Attempt::begin(&member, Question { prompt: 10 * n, output: 0 }))
+            .map(|n| Attempt::begin(&member, RequestSize { prompt: 10 * n, output: 0 }))
             .collect();
         assert_eq!((member.requests(), member.tokens()), (3, 30));
         let ejection = Ejection { consecutive: 1, ..Ejection::default() };
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_has_a_growing_share() {
+    fn new_backend_has_a_growing_share() {
         let member = Member::new("a".into(), 4, Tick(0));
         let share =
             |seconds: u64| member.effective_weight(10_000_000_000, Tick(seconds * 1_000_000_000));

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use crate::predict::{Predicted, Question};
+use crate::predict::{Predicted, RequestSize};
 use crate::settings::{Complexity, Objective};
 
 /// Hysteresis: how much better the edge must be to win requests back.
 const MARGIN: f64 = 0.8;
 /// One in this many requests explores a cloud without measurements.
-const EXPLORE: u64 = 8;
+const EXPLORE_EVERY: u64 = 8;
 
 /// One in this many requests explores the tier that is predicted to be worse.
 const EXPLORE_AGAIN: u64 = 32;
@@ -160,15 +160,15 @@ impl Offload {
     /// Decide, and remember the tier for the hysteresis.
     pub fn decide(
         &self,
-        question: &Question,
+        question: &RequestSize,
         traits: RequestTraits,
         edge: &TierOffer,
         cloud: &TierOffer,
     ) -> Offloaded {
         let decided = self.explain(question, traits, edge, cloud);
         if matches!(decided, Offloaded::ExploreCloud) {
-            // Only one in `EXPLORE` requests explores.
-            return if self.unknown.fetch_add(1, Ordering::Relaxed).is_multiple_of(EXPLORE) {
+            // Only one in `EXPLORE_EVERY` requests explores.
+            return if self.unknown.fetch_add(1, Ordering::Relaxed).is_multiple_of(EXPLORE_EVERY) {
                 decided
             } else {
                 Offloaded::Default
@@ -199,7 +199,7 @@ impl Offload {
     /// The decision that would be made now.
     pub fn explain(
         &self,
-        question: &Question,
+        question: &RequestSize,
         traits: RequestTraits,
         edge: &TierOffer,
         cloud: &TierOffer,
@@ -234,7 +234,7 @@ impl Offload {
         if edge <= cloud * margin { Offloaded::EdgeBetter } else { Offloaded::CloudBetter }
     }
 
-    fn too_much(&self, question: &Question, traits: RequestTraits) -> Option<Offloaded> {
+    fn too_much(&self, question: &RequestSize, traits: RequestTraits) -> Option<Offloaded> {
         let Complexity { prompt_tokens, output_tokens, tools } = self.complexity;
         let over = |tokens: u64, most: u64| most > 0 && tokens > most;
         match () {
@@ -248,7 +248,7 @@ impl Offload {
     }
 
     /// Ratio of a prediction to the objective; up to 1 meets it. `None`: there is no objective.
-    fn misses(&self, question: &Question, predicted: &Predicted) -> Option<f64> {
+    fn misses(&self, question: &RequestSize, predicted: &Predicted) -> Option<f64> {
         let part = |seconds: f64, objective: std::time::Duration| {
             (!objective.is_zero()).then(|| seconds / objective.as_secs_f64())
         };
@@ -286,27 +286,37 @@ mod tests {
         TierOffer { is_there: false, ..tier_offer(0.0) }
     }
 
-    const SMALL: Question = Question { prompt: 100, output: 100 };
+    const SMALL: RequestSize = RequestSize { prompt: 100, output: 100 };
 
     #[test]
     #[expect(clippy::too_many_lines, reason = "a row for each rule of the table")]
-    fn what_is_there_comes_first_and_what_is_too_much_second() {
+    fn availability_is_decided_before_complexity() {
         let offload = Offload::new(
             Objective::default(),
             Complexity { prompt_tokens: 1000, output_tokens: 500, tools: true },
         );
-        let decide = |question: Question, traits, edge: &TierOffer, cloud: &TierOffer| {
+        let decide = |question: RequestSize, traits, edge: &TierOffer, cloud: &TierOffer| {
             offload.decide(&question, traits, edge, cloud)
         };
         let plain = RequestTraits::default();
         assert_eq!(decide(SMALL, plain, &tier_offer(0.1), &away()), Offloaded::CloudOutage);
         assert_eq!(decide(SMALL, plain, &away(), &tier_offer(9.0)), Offloaded::EdgeOutage);
         assert_eq!(
-            decide(Question { prompt: 1001, output: 1 }, plain, &tier_offer(0.1), &tier_offer(1.0)),
+            decide(
+                RequestSize { prompt: 1001, output: 1 },
+                plain,
+                &tier_offer(0.1),
+                &tier_offer(1.0)
+            ),
             Offloaded::PromptTokens
         );
         assert_eq!(
-            decide(Question { prompt: 1, output: 501 }, plain, &tier_offer(0.1), &tier_offer(1.0)),
+            decide(
+                RequestSize { prompt: 1, output: 501 },
+                plain,
+                &tier_offer(0.1),
+                &tier_offer(1.0)
+            ),
             Offloaded::OutputTokens
         );
         assert_eq!(
@@ -357,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn an_objective_that_is_met_keeps_requests_and_a_margin_brings_them_back() {
+    fn met_objective_stays_at_edge_and_hysteresis_delays_return() {
         let objective = Objective { ttft: Duration::from_millis(500), ..Objective::default() };
         let offload = Offload::new(objective, Complexity::default());
         let decide = |edge: f64, cloud: f64| {
@@ -379,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edge_that_was_slow_is_tried_again_now_and_then() {
+    fn slow_edge_is_explored_occasionally() {
         let objective = Objective { ttft: Duration::from_millis(500), ..Objective::default() };
         let offload = Offload::new(objective, Complexity::default());
         let decide =
@@ -389,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_objective_the_weights_decide_and_a_stranger_is_tried() {
+    fn without_objective_weights_decide_and_unmeasured_cloud_is_explored() {
         let offload = Offload::new(
             Objective { cost_weight: 0.1, ..Objective::default() },
             Complexity::default(),

@@ -19,7 +19,7 @@ use crate::budget::Budget;
 use crate::ewma::Mean;
 use crate::health::{Cause, State, nanos};
 use crate::member::{Attempt, AttemptResult, Change, Member};
-use crate::predict::{Predicted, Question};
+use crate::predict::{Predicted, RequestSize};
 use crate::random::Random;
 use crate::settings::{Balance, PoolSettings};
 
@@ -115,7 +115,7 @@ impl Reason {
 
 /// A selected backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub struct Selection {
     /// Its index in the pool.
     pub at: usize,
     /// The reason.
@@ -205,7 +205,7 @@ impl Pool {
     }
 
     /// Select a backend; `None`: no untried backend fits.
-    pub fn choose(&self, request: &BalanceRequest<'_>, now: Tick) -> Option<Choice> {
+    pub fn choose(&self, request: &BalanceRequest<'_>, now: Tick) -> Option<Selection> {
         if let [only] = &*self.members {
             if !request.tried.is_empty() || !request.unfit.is_empty() {
                 return None;
@@ -215,17 +215,17 @@ impl Pool {
                 () if !request.is_another() && only.health.may_probe(now) => Reason::HalfOpen,
                 () => Reason::Panic,
             };
-            return Some(Choice { at: 0, reason });
+            return Some(Selection { at: 0, reason });
         }
         if let Some(at) = self.trial(request, now) {
-            return Some(Choice { at, reason: Reason::HalfOpen });
+            return Some(Selection { at, reason: Reason::HalfOpen });
         }
         let candidates = Candidates { pool: self, request, now, near: &self.near, is_panic: false };
         let near = if self.near.is_empty() { None } else { balance::choose(&candidates) };
         near.or_else(|| balance::choose(&Candidates { near: &[], ..candidates })).or_else(|| {
             // Panic mode: an attempt that may fail is better than none.
             let candidates = Candidates { near: &[], is_panic: true, ..candidates };
-            balance::choose(&candidates).map(|choice| Choice { reason: Reason::Panic, ..choice })
+            balance::choose(&candidates).map(|choice| Selection { reason: Reason::Panic, ..choice })
         })
     }
 
@@ -258,7 +258,7 @@ impl Pool {
     }
 
     /// Start an attempt at a backend.
-    pub fn begin(&self, at: usize, question: Question) -> Option<Attempt> {
+    pub fn begin(&self, at: usize, question: RequestSize) -> Option<Attempt> {
         // Requests that are passed through have no estimate.
         if question.tokens() > 0 {
             self.size.add(question.tokens() as f64, SIZE_SHARE);
@@ -269,7 +269,7 @@ impl Pool {
     /// What the pool offers for a request: its best healthy backend.
     pub fn tier_offer(
         &self,
-        question: &Question,
+        question: &RequestSize,
         unfit: &[usize],
         now: Tick,
     ) -> (bool, Option<Predicted>) {
@@ -307,7 +307,7 @@ impl Pool {
         let change = attempt.end(
             ended,
             &self.settings.ejection,
-            || self.is_backed() || self.bears(&member, now),
+            || self.is_backed() || self.allows_ejection(&member, now),
             now,
         )?;
         // A slow backend whose probe was slow as well stays ejected.
@@ -317,7 +317,7 @@ impl Pool {
                 .is_some_and(|limit| member.ttft.mean().is_some_and(|mean| mean > limit))
         {
             let span = self
-                .bears(&member, now)
+                .allows_ejection(&member, now)
                 .then(|| member.health.eject(Cause::Slow, &self.settings.ejection, now));
             return span.flatten().map(|span| Change::Ejected(Cause::Slow, span)).or(Some(change));
         }
@@ -340,18 +340,18 @@ impl Pool {
 
     /// Whether ejecting a backend keeps the pool within `max_ejected`. The last backend in rotation
     /// is never ejected. A backend in backoff counts as in rotation, because it is back soon.
-    fn bears(&self, without: &Member, now: Tick) -> bool {
+    fn allows_ejection(&self, without: &Member, now: Tick) -> bool {
         let others = || {
             self.members
                 .iter()
                 .filter(|member| !std::ptr::eq(&***member, without))
                 .map(|member| member.health.state(now))
         };
-        let left_alone =
+        let out_of_rotation =
             others().filter(|state| !matches!(state, State::Healthy | State::Backoff)).count() + 1;
-        let somebody_stays = others().any(|state| matches!(state, State::Healthy | State::Backoff));
-        somebody_stays
-            && left_alone as f64
+        let one_stays = others().any(|state| matches!(state, State::Healthy | State::Backoff));
+        one_stays
+            && out_of_rotation as f64
                 <= (self.members.len() as f64 * self.settings.ejection.max_ejected).max(1.0)
     }
 
@@ -398,7 +398,7 @@ impl Pool {
                 && member.ttft.mean().is_some_and(|mean| mean > limit)
         };
         let eject = |(at, member): (usize, &Arc<Member>)| {
-            let out = slow(member) && self.bears(member, now);
+            let out = slow(member) && self.allows_ejection(member, now);
             let span =
                 out.then(|| member.health.eject(Cause::Slow, &self.settings.ejection, now))??;
             Some((at, Change::Ejected(Cause::Slow, span)))

@@ -28,14 +28,14 @@ const ERRORS: usize = 128;
 
 /// Size of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Question {
+pub struct RequestSize {
     /// Prompt tokens.
     pub prompt: u64,
     /// Maximum output tokens.
     pub output: u64,
 }
 
-impl Question {
+impl RequestSize {
     /// Their sum.
     pub fn tokens(&self) -> u64 {
         self.prompt.saturating_add(self.output)
@@ -44,7 +44,7 @@ impl Question {
 
 /// Load of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Busy {
+pub struct Load {
     /// Requests in flight.
     pub requests: u64,
     /// Their tokens.
@@ -92,7 +92,7 @@ pub struct MedianErrors {
 
 impl Predictor {
     /// Predict the times of a request; `None`: too few measurements.
-    pub fn predict(&self, question: &Question, busy: &Busy) -> Option<Predicted> {
+    pub fn predict(&self, question: &RequestSize, busy: &Load) -> Option<Predicted> {
         let rtt = self.rtt.mean().unwrap_or(0.0);
         let ttft = self.first.at(&first_of(question, busy))?.max(0.0) + rtt;
         Some(Predicted { ttft, tpot: self.each.at(&each_of(busy)).map(|tpot| tpot.max(0.0)) })
@@ -101,8 +101,8 @@ impl Predictor {
     /// Learn from a first token, and record the error of its prediction.
     pub fn learn_first(
         &self,
-        question: &Question,
-        busy: &Busy,
+        question: &RequestSize,
+        busy: &Load,
         predicted: Option<&Predicted>,
         took: Duration,
     ) {
@@ -113,7 +113,7 @@ impl Predictor {
     }
 
     /// Learn from a complete answer, and record the error of its prediction.
-    pub fn learn_each(&self, busy: &Busy, predicted: Option<&Predicted>, pace: &AnswerTimes) {
+    pub fn learn_each(&self, busy: &Load, predicted: Option<&Predicted>, pace: &AnswerTimes) {
         let [first, last, each] = [pace.first, pace.last, pace.each].map(|span| span.as_secs_f64());
         if let Some((predicted, tpot)) =
             predicted.and_then(|predicted| Some((predicted, predicted.tpot?)))
@@ -140,17 +140,17 @@ impl Predictor {
 
 impl Predicted {
     /// Seconds to the last token.
-    pub fn completion(&self, question: &Question) -> Option<f64> {
+    pub fn completion(&self, question: &RequestSize) -> Option<f64> {
         self.tpot.map(|tpot| self.ttft + tpot * question.output as f64)
     }
 }
 
 /// Thousands of tokens, so that the coefficients have similar magnitudes.
-fn first_of(question: &Question, busy: &Busy) -> [f64; 3] {
+fn first_of(question: &RequestSize, busy: &Load) -> [f64; 3] {
     [1.0, question.prompt as f64 / 1000.0, busy.tokens as f64 / 1000.0]
 }
 
-fn each_of(busy: &Busy) -> [f64; 2] {
+fn each_of(busy: &Load) -> [f64; 2] {
     [1.0, busy.requests as f64]
 }
 
@@ -260,19 +260,19 @@ mod tests {
     use crate::random::Random;
 
     #[test]
-    fn a_line_is_learnt_and_followed_when_it_moves() {
+    fn coefficients_are_learned_and_follow_changes() {
         let (predictor, random) = (Predictor::default(), Random::new(3));
-        let question = |prompt| Question { prompt, output: 100 };
+        let question = |prompt| RequestSize { prompt, output: 100 };
         let took = |prompt: u64, tokens: u64, base: f64| {
             base + 0.2e-3 * prompt as f64 + 0.05e-3 * tokens as f64
         };
-        assert_eq!(predictor.predict(&question(1), &Busy::default()), None);
+        assert_eq!(predictor.predict(&question(1), &Load::default()), None);
         predictor.round_trip(Duration::from_millis(80));
         for base in [0.02, 0.3] {
             for _ in 0..1500 {
                 let (prompt, busy) = (
                     random.below(4000) as u64,
-                    Busy { requests: random.below(10) as u64, tokens: random.below(20_000) as u64 },
+                    Load { requests: random.below(10) as u64, tokens: random.below(20_000) as u64 },
                 );
                 let seconds =
                     0.08 + took(prompt, busy.tokens, base) * (0.95 + 0.1 * random.share());
@@ -289,7 +289,7 @@ mod tests {
                 predictor.learn_each(&busy, predicted.as_ref(), &AnswerTimes { first, last, each });
             }
             let predicted =
-                predictor.predict(&question(1000), &Busy { requests: 4, tokens: 5000 }).unwrap();
+                predictor.predict(&question(1000), &Load { requests: 4, tokens: 5000 }).unwrap();
             let (want, errors) = (0.08 + took(1000, 5000, base), predictor.median_errors());
             assert!((predicted.ttft / want - 1.0).abs() < 0.05, "{predicted:?} {want}");
             assert!(errors.ttft.unwrap() < 0.06 && errors.completion.unwrap() < 0.06, "{errors:?}");
@@ -300,16 +300,16 @@ mod tests {
 
     /// Learns an input that starts to vary after a long time.
     #[test]
-    fn what_begins_to_vary_late_is_learnt_all_the_same() {
+    fn input_that_varies_late_is_learned() {
         let (predictor, random) = (Predictor::default(), Random::new(9));
         let took = |prompt: u64| Duration::from_secs_f64(0.05 + 0.0002 * prompt as f64);
         let mut off = 0;
         for n in 0..4000 {
-            let question = Question {
+            let question = RequestSize {
                 prompt: if n < 1000 { 500 } else { 100 + random.below(4000) as u64 },
                 output: 1,
             };
-            let predicted = predictor.predict(&question, &Busy::default());
+            let predicted = predictor.predict(&question, &Load::default());
             if let (Some(predicted), true) = (&predicted, n > 1200) {
                 off += usize::from(
                     (predicted.ttft / took(question.prompt).as_secs_f64() - 1.0).abs() > 0.1,
@@ -317,7 +317,7 @@ mod tests {
             }
             predictor.learn_first(
                 &question,
-                &Busy::default(),
+                &Load::default(),
                 predicted.as_ref(),
                 took(question.prompt),
             );
@@ -326,18 +326,18 @@ mod tests {
     }
 
     #[test]
-    fn what_never_varies_breaks_nothing() {
+    fn constant_input_stays_stable() {
         let predictor = Predictor::default();
         for _ in 0..100_000 {
             predictor.learn_first(
-                &Question { prompt: 10, output: 1 },
-                &Busy::default(),
+                &RequestSize { prompt: 10, output: 1 },
+                &Load::default(),
                 None,
                 Duration::from_millis(100),
             );
         }
         let predicted =
-            predictor.predict(&Question { prompt: 10, output: 1 }, &Busy::default()).unwrap();
+            predictor.predict(&RequestSize { prompt: 10, output: 1 }, &Load::default()).unwrap();
         assert!((predicted.ttft - 0.1).abs() < 1e-3, "{predicted:?}");
     }
 }

@@ -37,7 +37,7 @@ pub struct Rollback {
 /// A version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Side {
+pub enum Version {
     /// The stable version.
     Stable,
     /// The canary.
@@ -69,7 +69,7 @@ pub enum VersionResult {
 
 /// Results of a version since its share was set.
 #[derive(Debug, Default)]
-struct Seen {
+struct VersionCounts {
     well: AtomicU64,
     badly: AtomicU64,
     /// Recent requests: all, refused, failed.
@@ -77,7 +77,7 @@ struct Seen {
     ttft: Tail,
 }
 
-impl Seen {
+impl VersionCounts {
     fn count(&self, went: VersionResult) {
         if went == VersionResult::Failure { &self.badly } else { &self.well }
             .fetch_add(1, Ordering::Relaxed);
@@ -119,8 +119,8 @@ pub struct Release {
     /// share that was set after it was computed.
     decision: AtomicU64,
     rollback: Option<Rollback>,
-    stable: Seen,
-    canary: Seen,
+    stable: VersionCounts,
+    canary: VersionCounts,
     /// The stable version's 95th percentile when the share was set, in nanoseconds; 0: unknown.
     baseline: AtomicU64,
     random: Random,
@@ -132,8 +132,8 @@ impl Release {
         let release = Release {
             decision: AtomicU64::new(0),
             rollback,
-            stable: Seen::default(),
-            canary: Seen::default(),
+            stable: VersionCounts::default(),
+            canary: VersionCounts::default(),
             baseline: AtomicU64::new(0),
             random: Random::new(seed),
         };
@@ -186,18 +186,18 @@ impl Release {
     }
 
     /// The version of a request; the same for the same key.
-    pub fn side(&self, key: Option<&[u8]>) -> Side {
+    pub fn side(&self, key: Option<&[u8]>) -> Version {
         let share = share_of(self.decision.load(Ordering::Relaxed));
         let draw = match key {
             Some(key) => (u128::from(xxh3_64_with_seed(key, 2)) * u128::from(WHOLE)) >> 64,
             None => u128::from(self.random.below(WHOLE as usize) as u64),
         };
-        if draw < u128::from(share) { Side::Canary } else { Side::Stable }
+        if draw < u128::from(share) { Version::Canary } else { Version::Stable }
     }
 
     /// Record the result of a request.
-    pub fn seen(&self, side: Side, went: VersionResult, ttft: Option<Duration>) {
-        let seen = self.of(side);
+    pub fn record_result(&self, side: Version, went: VersionResult, ttft: Option<Duration>) {
+        let seen = self.counts_of(side);
         seen.count(went);
         if let Some(ttft) = ttft {
             seen.ttft.add(u64::try_from(ttft.as_nanos()).unwrap_or(u64::MAX));
@@ -205,8 +205,8 @@ impl Release {
     }
 
     /// Successes and failures of a version since its share was set.
-    pub fn counts(&self, side: Side) -> (u64, u64) {
-        let seen = self.of(side);
+    pub fn counts(&self, side: Version) -> (u64, u64) {
+        let seen = self.counts_of(side);
         (seen.well.load(Ordering::Relaxed), seen.badly.load(Ordering::Relaxed))
     }
 
@@ -249,10 +249,10 @@ impl Release {
         })
     }
 
-    fn of(&self, side: Side) -> &Seen {
+    fn counts_of(&self, side: Version) -> &VersionCounts {
         match side {
-            Side::Stable => &self.stable,
-            Side::Canary => &self.canary,
+            Version::Stable => &self.stable,
+            Version::Canary => &self.canary,
         }
     }
 }
@@ -261,7 +261,7 @@ impl Observe for Release {
     fn observe(&self, _: Tick, samples: &mut Samples) {
         samples.push("llm_lens_canary_share", self.share());
         samples.push("llm_lens_canary_rolled_back", f64::from(u8::from(self.was_rolled_back())));
-        for (side, version) in [(Side::Stable, "stable"), (Side::Canary, "canary")] {
+        for (side, version) in [(Version::Stable, "stable"), (Version::Canary, "canary")] {
             let (successes, failures) = self.counts(side);
             for (result, count) in [("success", successes), ("failure", failures)] {
                 samples.with_labels(&[("version", version), ("result", result)], |samples| {
@@ -285,7 +285,9 @@ mod tests {
         Rollback { max_failure_increase: 0.05, max_ttft_ratio: 1.5, min_requests: 50 };
 
     fn canaries(release: &Release) -> Vec<u32> {
-        (0..2000u32).filter(|key| release.side(Some(&key.to_le_bytes())) == Side::Canary).collect()
+        (0..2000u32)
+            .filter(|key| release.side(Some(&key.to_le_bytes())) == Version::Canary)
+            .collect()
     }
 
     #[test]
@@ -299,18 +301,19 @@ mod tests {
         assert!((520..=680).contains(&more.len()) && few.iter().all(|key| more.contains(key)));
         release.set_share(1.0);
         assert_eq!(canaries(&release).len(), 2000);
-        assert!((0..100).all(|_| release.side(None) == Side::Canary));
+        assert!((0..100).all(|_| release.side(None) == Version::Canary));
         release.set_share(0.0);
         assert!(
-            canaries(&release).is_empty() && (0..100).all(|_| release.side(None) == Side::Stable)
+            canaries(&release).is_empty()
+                && (0..100).all(|_| release.side(None) == Version::Stable)
         );
     }
 
     #[test]
-    fn a_version_that_fails_more_or_is_slower_is_taken_back_and_one_that_is_not_stays() {
+    fn canary_that_fails_more_or_is_slower_is_rolled_back() {
         let tell = |release: &Release, side, times: u32, failures: u32, ms: u64| {
             for n in 0..times {
-                release.seen(
+                release.record_result(
                     side,
                     if n >= failures { VersionResult::Success } else { VersionResult::Failure },
                     Some(Duration::from_millis(ms)),
@@ -318,39 +321,41 @@ mod tests {
             }
         };
         let release = Release::new(0.1, Some(RULE), 1);
-        tell(&release, Side::Stable, 200, 2, 100);
-        tell(&release, Side::Canary, 49, 20, 100);
+        tell(&release, Version::Stable, 200, 2, 100);
+        tell(&release, Version::Canary, 49, 20, 100);
         assert_eq!(release.tick(), None, "too few");
-        tell(&release, Side::Canary, 10, 0, 100);
+        tell(&release, Version::Canary, 10, 0, 100);
         let Some(RollbackCause::Failures(new, old)) = release.tick() else { panic!("no rollback") };
         assert!(new > 0.3 && old < 0.02, "{new} {old}");
         assert!(release.was_rolled_back() && release.share() == 0.0);
         assert_eq!(release.tick(), None, "it rolls back once");
         release.set_share(0.2);
-        tell(&release, Side::Stable, 200, 2, 100);
-        tell(&release, Side::Canary, 60, 2, 130);
+        tell(&release, Version::Stable, 200, 2, 100);
+        tell(&release, Version::Canary, 60, 2, 130);
         assert_eq!(release.tick(), None, "slightly slower, same failures");
-        tell(&release, Side::Canary, 60, 0, 300);
+        tell(&release, Version::Canary, 60, 0, 300);
         assert!(matches!(release.tick(), Some(RollbackCause::Slower(new, old)) if new > old * 2));
     }
 
     #[test]
-    fn a_version_that_becomes_worse_after_a_long_time_is_taken_back_as_soon() {
+    fn canary_that_degrades_late_is_rolled_back() {
         let release = Release::new(0.5, Some(RULE), 1);
-        let tell = |side, times: u32, went| (0..times).for_each(|_| release.seen(side, went, None));
-        tell(Side::Stable, 100_000, VersionResult::Success);
-        tell(Side::Canary, 100_000, VersionResult::Success);
+        let tell = |side, times: u32, went| {
+            (0..times).for_each(|_| release.record_result(side, went, None))
+        };
+        tell(Version::Stable, 100_000, VersionResult::Success);
+        tell(Version::Canary, 100_000, VersionResult::Success);
         assert_eq!(release.tick(), None);
-        tell(Side::Canary, 150, VersionResult::Failure);
+        tell(Version::Canary, 150, VersionResult::Failure);
         assert!(matches!(release.tick(), Some(RollbackCause::Failures(..))));
-        assert_eq!(release.counts(Side::Canary), (100_000, 150));
+        assert_eq!(release.counts(Version::Canary), (100_000, 150));
     }
 
     #[test]
-    fn a_version_without_the_model_is_worse_and_client_mistakes_are_not() {
+    fn canary_with_more_4xx_is_rolled_back() {
         let tell = |release: &Release, side, times: u32, refused: u32| {
             (0..times).for_each(|n| {
-                release.seen(
+                release.record_result(
                     side,
                     if n < refused { VersionResult::Refused } else { VersionResult::Success },
                     None,
@@ -358,47 +363,55 @@ mod tests {
             });
         };
         let release = Release::new(0.5, Some(RULE), 1);
-        tell(&release, Side::Stable, 100, 20);
-        tell(&release, Side::Canary, 100, 22);
+        tell(&release, Version::Stable, 100, 20);
+        tell(&release, Version::Canary, 100, 22);
         assert_eq!(release.tick(), None, "the same share of 4xx");
-        tell(&release, Side::Canary, 100, 100);
+        tell(&release, Version::Canary, 100, 100);
         assert!(matches!(release.tick(), Some(RollbackCause::Failures(..))));
         // Without a version to compare with, a share of 4xx means nothing.
         let alone = Release::new(1.0, Some(RULE), 1);
-        tell(&alone, Side::Canary, 100, 60);
+        tell(&alone, Version::Canary, 100, 60);
         assert_eq!(alone.tick(), None);
     }
 
     #[test]
-    fn after_the_switch_it_is_compared_to_what_was_before() {
+    fn after_switch_over_canary_is_compared_with_baseline() {
         let release = Release::new(0.5, Some(RULE), 1);
         let tell = |side, ms: u64| {
             (0..100).for_each(|_| {
-                release.seen(side, VersionResult::Success, Some(Duration::from_millis(ms)))
+                release.record_result(side, VersionResult::Success, Some(Duration::from_millis(ms)))
             })
         };
-        tell(Side::Stable, 100);
-        tell(Side::Canary, 100);
+        tell(Version::Stable, 100);
+        tell(Version::Canary, 100);
         assert_eq!(release.tick(), None);
         release.set_share(1.0);
-        tell(Side::Canary, 110);
+        tell(Version::Canary, 110);
         assert_eq!(release.tick(), None);
-        (0..5).for_each(|_| tell(Side::Canary, 400));
+        (0..5).for_each(|_| tell(Version::Canary, 400));
         assert!(matches!(release.tick(), Some(RollbackCause::Slower(..))));
     }
 
     #[test]
-    fn other_rules_are_no_other_decision() {
+    fn reload_with_new_rules_keeps_the_decision() {
         let release = Release::new(0.5, Some(RULE), 1);
         (0..100).for_each(|_| {
-            release.seen(Side::Stable, VersionResult::Success, Some(Duration::from_millis(100)))
+            release.record_result(
+                Version::Stable,
+                VersionResult::Success,
+                Some(Duration::from_millis(100)),
+            )
         });
         release.tick();
         release.set_share(1.0);
         let again = Release::after(&release, None, Some(Rollback { min_requests: 20, ..RULE }), 2);
         assert_eq!((again.share(), again.was_rolled_back()), (1.0, false));
         (0..40).for_each(|_| {
-            again.seen(Side::Canary, VersionResult::Success, Some(Duration::from_millis(900)))
+            again.record_result(
+                Version::Canary,
+                VersionResult::Success,
+                Some(Duration::from_millis(900)),
+            )
         });
         assert_eq!(
             again.tick().map(|worse| matches!(worse, RollbackCause::Slower(..))),
@@ -433,7 +446,7 @@ mod interleavings {
                 let rule =
                     Rollback { max_failure_increase: 0.05, max_ttft_ratio: 0.0, min_requests: 1 };
                 let release = Arc::new(Release::new(0.25, Some(rule), 1));
-                release.seen(Side::Canary, VersionResult::Failure, None);
+                release.record_result(Version::Canary, VersionResult::Failure, None);
                 let ticking = {
                     let release = release.clone();
                     thread::spawn(move || release.tick().is_some())
@@ -448,13 +461,13 @@ mod interleavings {
 
     /// If several workers tick at once, one of them rolls back.
     #[test]
-    fn a_version_is_taken_back_once() {
+    fn concurrent_ticks_roll_back_once() {
         check_random(
             || {
                 let rule =
                     Rollback { max_failure_increase: 0.05, max_ttft_ratio: 0.0, min_requests: 1 };
                 let release = Arc::new(Release::new(0.25, Some(rule), 1));
-                release.seen(Side::Canary, VersionResult::Failure, None);
+                release.record_result(Version::Canary, VersionResult::Failure, None);
                 let ticks: Vec<_> = (0..2)
                     .map(|_| {
                         let release = release.clone();

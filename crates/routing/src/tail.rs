@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_quantile_is_within_a_bucket_and_forgets() {
+    fn quantile_is_accurate_and_decays() {
         let tail = Tail::default();
         (0..19).for_each(|_| tail.add(1_000_000));
         tail.tick();
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn every_time_has_a_bucket_that_ends_behind_it() {
+    fn every_time_is_below_the_end_of_its_bucket() {
         for nanos in [0, 1, 1 << 14, 20_000, 1_000_000, 999_999_999, 70_000_000_000, u64::MAX] {
             let bucket = bucket_of(nanos);
             assert!(bucket < (PER_OCTAVE * OCTAVES) as usize, "{nanos}");

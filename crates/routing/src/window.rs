@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_forgets_after_ten_seconds() {
+    fn counts_expire_after_ten_seconds() {
         let window = Window::default();
         let at = |seconds: u64| Tick(seconds * 1_000_000_000);
         (0..5).for_each(|_| window.count(false, at(100)));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lens::Tick;
 use routing::settings::{Balance, PoolSettings};
-use routing::{Attempt, AttemptResult, BalanceRequest, Member, Pool, Question};
+use routing::{Attempt, AttemptResult, BalanceRequest, Member, Pool, RequestSize};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MS;
@@ -16,7 +16,7 @@ const SECOND: u64 = 1000 * MS;
 const EVERY: u64 = 20 * MS;
 const SPAN: u64 = 60 * SECOND;
 /// A question of the mean size.
-const QUESTION: Question = Question { prompt: 400, output: 100 };
+const QUESTION: RequestSize = RequestSize { prompt: 400, output: 100 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Does {

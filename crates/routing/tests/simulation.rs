@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use lens::Tick;
 use routing::settings::{Balance, By, PoolSettings};
-use routing::{AnswerTimes, Attempt, AttemptResult, BalanceRequest, Member, Pool, Question};
+use routing::{AnswerTimes, Attempt, AttemptResult, BalanceRequest, Member, Pool, RequestSize};
 
 /// Microseconds.
 const MS: u64 = 1000;
@@ -159,7 +159,7 @@ struct Workload {
 
 /// What one request is like.
 struct Arrival {
-    question: Question,
+    question: RequestSize,
     prefix: Vec<u64>,
     key: [u8; 8],
 }
@@ -176,7 +176,7 @@ impl Workload {
         let output = 1 + draw.exponential(self.mean_output) as u64;
         // Five hundred users, or one for each beginning.
         let key = if self.beginnings > 0 { beginning } else { draw.below(500) }.to_le_bytes();
-        Arrival { question: Question { prompt, output }, prefix, key }
+        Arrival { question: RequestSize { prompt, output }, prefix, key }
     }
 }
 
@@ -228,7 +228,7 @@ fn engine_of(pool: &Pool, at: usize) -> usize {
 fn ask(
     pool: &Pool,
     engines: &[Engine],
-    question: &Question,
+    question: &RequestSize,
     prefix: &[u64],
     key: &[u8],
     now: u64,
@@ -293,7 +293,7 @@ fn run(
             };
             report.asked[place] += 1;
             let engine = &mut engines[place];
-            let Question { prompt, output } = question;
+            let RequestSize { prompt, output } = question;
             engine.take(Request {
                 arrived: now,
                 prompt,

@@ -23,7 +23,7 @@ use super::settings::{Quota, Shared, Window};
 
 /// The current time on both clocks: rates use the monotonic one, calendars the wall clock.
 #[derive(Clone, Copy, Debug)]
-pub struct When {
+pub struct Now {
     /// Monotonic time.
     pub tick: Tick,
     /// Wall-clock time in Unix microseconds.
@@ -38,7 +38,7 @@ pub(super) enum Account {
     /// Units taken in a day or month.
     Calendar(Mutex<CalendarWindow>),
     /// Units in use at the moment.
-    Places(AtomicU64),
+    Concurrent(AtomicU64),
     /// A slice of a limit that several gateways share.
     Leased(Lease),
 }
@@ -89,12 +89,12 @@ impl Account {
         match quota.window {
             Window::Rolling(_) => Account::Rate(Mutex::default()),
             Window::Day | Window::Month => Account::Calendar(Mutex::default()),
-            Window::AtATime => Account::Places(AtomicU64::new(0)),
+            Window::AtATime => Account::Concurrent(AtomicU64::new(0)),
         }
     }
 
     /// Take units, if the limit has them; for a lease, if the slice has them.
-    pub(super) fn take(&self, quota: &Quota, units: u64, now: When) -> Result<Taking, Wait> {
+    pub(super) fn take(&self, quota: &Quota, units: u64, now: Now) -> Result<Taking, Wait> {
         match self {
             Account::Rate(rate) => {
                 let (cost, most) = (quota.time_of(units), quota.time_of(quota.burst));
@@ -118,7 +118,7 @@ impl Account {
                     None => Err(Some(window.end.saturating_sub(now.wall_us).saturating_mul(1000))),
                 }
             }
-            Account::Places(taken) => {
+            Account::Concurrent(taken) => {
                 let take = |taken: u64| taken.checked_add(units).filter(|sum| *sum <= quota.amount);
                 // The end of a stream is unknown, so clients may retry after a second.
                 taken
@@ -130,7 +130,7 @@ impl Account {
     }
 
     /// Charge units, even beyond the limit.
-    pub(super) fn charge(&self, quota: &Quota, units: u64, now: When) -> Taking {
+    pub(super) fn charge(&self, quota: &Quota, units: u64, now: Now) -> Taking {
         match self {
             Account::Rate(rate) => {
                 let mut rate = rate.lock();
@@ -147,7 +147,7 @@ impl Account {
                 window.used = window.used.saturating_add(units);
                 Taking { until: window.end, number: 0 }
             }
-            Account::Places(taken) => {
+            Account::Concurrent(taken) => {
                 taken.fetch_add(units, Ordering::Relaxed);
                 Taking::default()
             }
@@ -156,7 +156,7 @@ impl Account {
     }
 
     /// Return units of a taking.
-    pub(super) fn give_back(&self, quota: &Quota, units: u64, taking: Taking, now: When) {
+    pub(super) fn give_back(&self, quota: &Quota, units: u64, taking: Taking, now: Now) {
         match self {
             Account::Rate(rate) => rate.lock().give_back(quota.time_of(units), taking, now.tick.0),
             Account::Calendar(window) => {
@@ -165,7 +165,7 @@ impl Account {
                     window.used = window.used.saturating_sub(units);
                 }
             }
-            Account::Places(taken) => {
+            Account::Concurrent(taken) => {
                 let _ = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
                     Some(taken.saturating_sub(units))
                 });
@@ -185,7 +185,7 @@ impl Account {
     }
 
     /// Units available now, and nanoseconds until all are available.
-    pub(super) fn left(&self, quota: &Quota, now: When) -> (u64, u64) {
+    pub(super) fn left(&self, quota: &Quota, now: Now) -> (u64, u64) {
         match self {
             Account::Rate(rate) => {
                 let owed = rate.lock().owed.saturating_sub(now.tick.0);
@@ -199,7 +199,7 @@ impl Account {
                     window.end.saturating_sub(now.wall_us).saturating_mul(1000),
                 )
             }
-            Account::Places(taken) => {
+            Account::Concurrent(taken) => {
                 (quota.amount.saturating_sub(taken.load(Ordering::Relaxed)), 0)
             }
             Account::Leased(lease) => (lease.left(), 0),
@@ -208,19 +208,19 @@ impl Account {
 
     /// Whether it counts concurrent units.
     pub(super) fn is_places(&self) -> bool {
-        matches!(self, Account::Places(_))
+        matches!(self, Account::Concurrent(_))
     }
 
     /// Whether it is equivalent to a new account.
-    pub(super) fn is_as_new(&self, now: When) -> bool {
+    pub(super) fn is_unused(&self, now: Now) -> bool {
         match self {
             Account::Rate(rate) => rate.lock().owed <= now.tick.0,
             Account::Calendar(window) => {
                 let window = window.lock();
                 window.used == 0 || window.end <= now.wall_us
             }
-            Account::Places(taken) => taken.load(Ordering::Relaxed) == 0,
-            Account::Leased(lease) => lease.is_as_new(now),
+            Account::Concurrent(taken) => taken.load(Ordering::Relaxed) == 0,
+            Account::Leased(lease) => lease.is_unused(now),
         }
     }
 }
@@ -263,12 +263,12 @@ impl CalendarWindow {
 }
 
 /// End of a calendar window in Unix microseconds; `None` for other windows.
-pub(super) fn window_end(window: Window, now: When) -> Option<u64> {
+pub(super) fn window_end(window: Window, now: Now) -> Option<u64> {
     matches!(window, Window::Day | Window::Month).then(|| end_of(window, now.wall_us))
 }
 
 /// First day of a calendar window; `None` for other windows.
-pub(super) fn first_day(window: Window, now: When) -> Option<Date> {
+pub(super) fn first_day(window: Window, now: Now) -> Option<Date> {
     let today = day(now.wall_us)?;
     match window {
         Window::Day => Some(today),
@@ -308,8 +308,8 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    fn at(nanos: u64) -> When {
-        When { tick: Tick(nanos), wall_us: nanos / 1000 }
+    fn at(nanos: u64) -> Now {
+        Now { tick: Tick(nanos), wall_us: nanos / 1000 }
     }
 
     fn rolling(amount: u64, seconds: u64, burst: u64) -> Quota {
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_debt_is_paid_before_anything_is_given() {
+    fn debt_is_paid_before_units_are_granted() {
         let quota = rolling(10, 1, 10);
         let account = Account::new(&quota, None);
         account.charge(&quota, 30, at(0));
@@ -342,7 +342,7 @@ mod tests {
     /// Burst 100, one unit per second: a reservation at 0 s that is returned at 100 s does not add
     /// to the burst at 100 s.
     #[test]
-    fn a_refund_is_no_second_burst() {
+    fn refund_does_not_add_a_second_burst() {
         let quota = rolling(1, 1, 100);
         let account = Account::new(&quota, None);
         let early = account.take(&quota, 100, at(0)).unwrap();
@@ -370,10 +370,10 @@ mod tests {
     }
 
     #[test]
-    fn calendars_turn_and_never_back() {
+    fn calendar_windows_only_advance() {
         let quota = Quota { amount: 10, window: Window::Month, burst: 10 };
         let account = Account::new(&quota, None);
-        let wall = |text: &str| When {
+        let wall = |text: &str| Now {
             tick: Tick(0),
             wall_us: text.parse::<Timestamp>().unwrap().as_microsecond() as u64,
         };

@@ -28,7 +28,7 @@ use adaptive::Adaptive;
 /// Weight of a request in addition to its tokens.
 const OVERHEAD: u64 = 16;
 /// Maximum tokens that are counted for a request. No engine has a larger context.
-const MAX_TOKENS: u64 = 1 << 32;
+const MAX_COUNTED_TOKENS: u64 = 1 << 32;
 /// Weight of a new departure gap in the mean.
 const NEW: f64 = 0.1;
 
@@ -127,7 +127,7 @@ struct State {
 
 #[derive(Debug)]
 struct Waiter {
-    wish: QueueRequest,
+    request: QueueRequest,
     start: u64,
     tell: oneshot::Sender<Result<Permit, Shed>>,
 }
@@ -170,7 +170,7 @@ impl AdmissionQueue {
 
     /// Take a permit, if one is free and no request waits.
     pub fn enter(self: &Arc<Self>, tokens: u64) -> Option<Permit> {
-        let tokens = tokens.min(MAX_TOKENS);
+        let tokens = tokens.min(MAX_COUNTED_TOKENS);
         let mut state = self.state.lock();
         if !state.waiting.is_empty() || !state.has_room(&self.settings, tokens) {
             return None;
@@ -182,14 +182,16 @@ impl AdmissionQueue {
     ///
     /// # Errors
     /// [`Shed`], if the queue is full or the expected wait is too long.
-    pub fn wait(self: &Arc<Self>, wish: QueueRequest, now: Tick) -> Result<Waiting, Shed> {
-        let wish = QueueRequest { tokens: wish.tokens.min(MAX_TOKENS), ..wish };
-        let max_wait = wish.max_wait.unwrap_or(self.settings.max_wait).min(self.settings.max_wait);
+    pub fn wait(self: &Arc<Self>, request: QueueRequest, now: Tick) -> Result<Waiting, Shed> {
+        let request = QueueRequest { tokens: request.tokens.min(MAX_COUNTED_TOKENS), ..request };
+        let max_wait =
+            request.max_wait.unwrap_or(self.settings.max_wait).min(self.settings.max_wait);
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let start = state.virtual_time.max(state.tenants.get(&wish.tenant).copied().unwrap_or(0));
-        let finish = start.saturating_add(wish.tokens.saturating_add(OVERHEAD));
-        let turn = (9 - wish.priority.min(9), finish, state.arrivals);
+        let start =
+            state.virtual_time.max(state.tenants.get(&request.tenant).copied().unwrap_or(0));
+        let finish = start.saturating_add(request.tokens.saturating_add(OVERHEAD));
+        let turn = (9 - request.priority.min(9), finish, state.arrivals);
         let ahead = state.waiting.range(..turn).count() as u64;
         let expected = state.wait_of(ahead, now);
         let retry_after = expected.saturating_sub(max_wait).max(Duration::from_secs(1));
@@ -222,10 +224,10 @@ impl AdmissionQueue {
             let past = state.virtual_time;
             state.tenants.retain(|_, finish| *finish > past);
         }
-        state.tenants.insert(wish.tenant.clone(), finish);
-        state.waiting.insert(turn, Waiter { wish, start, tell });
+        state.tenants.insert(request.tenant.clone(), finish);
+        state.waiting.insert(turn, Waiter { request, start, tell });
         // A permit may have become free meanwhile.
-        let unsent = self.let_in(state);
+        let unsent = self.admit_waiting(state);
         drop(guard);
         drop(unsent);
         Ok(Waiting { queue: self.clone(), turn, max_wait, told })
@@ -250,10 +252,10 @@ impl AdmissionQueue {
 
     /// Admit waiting requests while permits are free. Permits of requests that left are returned;
     /// they must be dropped without the lock.
-    fn let_in(self: &Arc<Self>, state: &mut State) -> Vec<Permit> {
+    fn admit_waiting(self: &Arc<Self>, state: &mut State) -> Vec<Permit> {
         let mut unsent = Vec::new();
         while let Some(next) = state.waiting.first_entry() {
-            let tokens = next.get().wish.tokens;
+            let tokens = next.get().request.tokens;
             if !state.counts.has_room(state.adaptive.as_ref(), &self.settings, tokens) {
                 break;
             }
@@ -291,7 +293,7 @@ impl AdmissionQueue {
             }
             state.last_departure = now;
         }
-        let unsent = self.let_in(state);
+        let unsent = self.admit_waiting(state);
         drop(guard);
         drop(unsent);
     }
@@ -386,7 +388,7 @@ impl Drop for Waiting {
         let mut state = self.queue.state.lock();
         if state.waiting.remove(&self.turn).is_some() {
             // The request behind may fit where this one did not.
-            let unsent = self.queue.let_in(&mut state);
+            let unsent = self.queue.admit_waiting(&mut state);
             drop(state);
             drop(unsent);
         }

@@ -31,11 +31,11 @@ pub struct Caller {
 #[derive(Debug)]
 pub enum Identity {
     /// It is valid.
-    Good(Arc<Caller>),
+    Valid(Arc<Caller>),
     /// It is invalid, from an unknown issuer, or expired.
-    Bad,
+    Invalid,
     /// The keys of its issuer have not been fetched yet.
-    NotYet,
+    KeysPending,
 }
 
 impl Caller {
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_stand_in_three_places() {
+    fn credential_is_read_from_three_fields() {
         let of = |fields: &'static [(&'static str, &'static [u8])]| {
             credential(move |name| {
                 fields.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)

@@ -8,26 +8,26 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::account::{Account, Taking, When};
-use super::limits::{Held, Limit};
-use super::prices::Used;
+use super::account::{Account, Now, Taking};
+use super::limits::{Limit, LimitAccount};
+use super::prices::TokenUsage;
 use super::settings::{OnExhausted, Price, Unit};
 
 /// The units that a request has taken from one limit.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct Reservation {
     pub(super) limit: Arc<Limit>,
-    pub(super) held: Arc<Held>,
+    pub(super) held: Arc<LimitAccount>,
     pub(super) taken: u64,
     pub(super) taking: Taking,
     /// They were taken from this gateway's share while the store was unreachable.
     pub(super) of_share: bool,
 }
 
-impl Part {
+impl Reservation {
     /// Take more units, up to `units` in total. Returns false if the limit has too few; they are
     /// charged anyway.
-    pub(super) fn grow_to(&mut self, units: u64, now: When) -> bool {
+    pub(super) fn grow_to(&mut self, units: u64, now: Now) -> bool {
         let Some(more) = units.checked_sub(self.taken).filter(|more| *more > 0) else {
             return true;
         };
@@ -56,7 +56,7 @@ impl Part {
     }
 
     /// Return the taken units beyond `units`.
-    pub(super) fn shrink_to(&mut self, units: u64, now: When) {
+    pub(super) fn shrink_to(&mut self, units: u64, now: Now) {
         if let Some(back) = self.taken.checked_sub(units).filter(|back| *back > 0) {
             match &*self.held.account {
                 Account::Leased(lease) if self.of_share => {
@@ -72,7 +72,7 @@ impl Part {
 /// The units that a request has taken from all its limits.
 #[derive(Debug, Default)]
 pub struct Charge {
-    parts: Vec<Part>,
+    parts: Vec<Reservation>,
     price: Option<Price>,
     /// An exhausted limit has requested the end of the stream.
     exhausted: bool,
@@ -105,12 +105,12 @@ impl Charge {
         Charge { price, ..Charge::default() }
     }
 
-    pub(super) fn add(&mut self, part: Part) {
+    pub(super) fn add(&mut self, part: Reservation) {
         self.parts.push(part);
     }
 
     /// The request is refused: return all units.
-    pub(super) fn cancel(&mut self, now: When) {
+    pub(super) fn cancel(&mut self, now: Now) {
         for mut part in self.parts.drain(..) {
             part.shrink_to(0, now);
             part.close();
@@ -124,7 +124,7 @@ impl Charge {
 
     /// Charge the usage of the stream so far, even beyond a limit. Returns the first exhausted
     /// limit that ends the stream.
-    pub fn grow(&mut self, used: &Used, now: When) -> Option<Exhausted> {
+    pub fn grow(&mut self, used: &TokenUsage, now: Now) -> Option<Exhausted> {
         let mut exhausted = None;
         for part in &mut self.parts {
             let settings = &part.limit.settings;
@@ -144,7 +144,7 @@ impl Charge {
 
     /// Settle the final usage of a request: return surplus reservations, charge what is missing,
     /// and release streams.
-    pub fn settle(&mut self, used: &Used, now: When) {
+    pub fn settle(&mut self, used: &TokenUsage, now: Now) {
         for mut part in self.parts.drain(..) {
             let units = match part.limit.settings.unit {
                 Unit::Streams => 0,
@@ -157,7 +157,7 @@ impl Charge {
     }
 
     /// Limits at or above their `warn_at`: name and percentage. Each is counted.
-    pub fn warnings(&self, now: When) -> impl Iterator<Item = (&str, u64)> {
+    pub fn warnings(&self, now: Now) -> impl Iterator<Item = (&str, u64)> {
         self.parts.iter().filter(|part| part.limit.settings.warn_at > 0).filter_map(move |part| {
             let quota = &part.held.quota;
             let (left, _) = part.held.account.left(quota, now);
@@ -173,20 +173,20 @@ impl Charge {
     }
 
     /// Requests left of the tightest limit on requests.
-    pub fn requests_left(&self, now: When) -> Option<Left> {
+    pub fn requests_left(&self, now: Now) -> Option<Left> {
         self.tightest(|unit| unit == Unit::Requests, now)
     }
 
     /// Tokens left of the tightest limit on tokens.
-    pub fn tokens_left(&self, now: When) -> Option<Left> {
+    pub fn tokens_left(&self, now: Now) -> Option<Left> {
         self.tightest(
             |unit| matches!(unit, Unit::InputTokens | Unit::OutputTokens | Unit::TotalTokens),
             now,
         )
     }
 
-    fn tightest(&self, wanted: impl Fn(Unit) -> bool, now: When) -> Option<Left> {
-        let left = |part: &Part| {
+    fn tightest(&self, wanted: impl Fn(Unit) -> bool, now: Now) -> Option<Left> {
+        let left = |part: &Reservation| {
             let (remaining, reset) = part.held.account.left(&part.held.quota, now);
             Left { limit: part.held.quota.burst, remaining, reset: Duration::from_nanos(reset) }
         };

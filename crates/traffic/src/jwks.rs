@@ -4,8 +4,8 @@
 //!   they are due.
 //! - *Out*: its [`Caller`], from the claims named in the settings.
 //! - *Never*: a token whose algorithm is symmetric, or differs from the one that its key declares;
-//!   a fetch that an unauthenticated client can trigger more than once per [`ON_DEMAND`]; an
-//!   invalid token in the cache.
+//!   a fetch that an unauthenticated client can trigger more than once per
+//!   [`MIN_ON_DEMAND_INTERVAL`]; an invalid token in the cache.
 //!
 //! A valid token is cached by its hash until it expires: verifying a signature takes a tenth of a
 //! millisecond, hashing a microsecond.
@@ -29,7 +29,7 @@ use super::token_cache::{Expired, TokenCache};
 /// Time between regular fetches of keys.
 const REFRESH: Duration = Duration::from_secs(600);
 /// Minimum time between fetches caused by tokens with an unknown key.
-pub const ON_DEMAND: Duration = Duration::from_secs(10);
+pub const MIN_ON_DEMAND_INTERVAL: Duration = Duration::from_secs(10);
 /// Tolerated clock difference to issuers, in seconds.
 const LEEWAY: u64 = 30;
 
@@ -87,7 +87,7 @@ impl Jwks {
     ///
     /// # Errors
     /// [`BadKeys`]; the known keys stay.
-    pub fn fetched(&self, issuer: usize, text: Option<&[u8]>, now: Tick) -> Result<(), BadKeys> {
+    pub fn store_keys(&self, issuer: usize, text: Option<&[u8]>, now: Tick) -> Result<(), BadKeys> {
         let Some(issuer) = self.issuers.get(issuer) else { return Ok(()) };
         issuer.wanted.store(0, Ordering::Relaxed);
         issuer.fetched.store(now.0.max(1), Ordering::Relaxed);
@@ -105,18 +105,18 @@ impl Jwks {
     }
 
     /// Verify a token. A malformed one is invalid at once, even before keys are fetched.
-    pub fn judge(&self, token: &str, rates: &[Limit], wall_us: u64) -> Identity {
+    pub fn authenticate(&self, token: &str, rates: &[Limit], wall_us: u64) -> Identity {
         let (hash, epoch) = (TokenCache::hash(token), self.good.epoch());
         match self.good.find(&hash, wall_us) {
-            Ok(Some(caller)) => return Identity::Good(caller),
+            Ok(Some(caller)) => return Identity::Valid(caller),
             Ok(None) => {}
-            Err(Expired) => return Identity::Bad,
+            Err(Expired) => return Identity::Invalid,
         }
-        let Ok(header) = decode_header(token) else { return Identity::Bad };
-        let mut identity = Identity::Bad;
+        let Ok(header) = decode_header(token) else { return Identity::Invalid };
+        let mut identity = Identity::Invalid;
         for issuer in &self.issuers {
             let Some(keys) = issuer.keys.read().clone() else {
-                identity = Identity::NotYet;
+                identity = Identity::KeysPending;
                 continue;
             };
             let fits = |jwk: &&Jwk| header.kid.is_none() || jwk.common.key_id == header.kid;
@@ -126,10 +126,10 @@ impl Jwks {
             }
             if let Some(claims) = candidates.find_map(|jwk| issuer.verify(token, jwk, &header)) {
                 let Some(caller) = issuer.caller(&claims, rates).map(Arc::new) else {
-                    return Identity::Bad;
+                    return Identity::Invalid;
                 };
                 self.good.keep(hash, &caller, epoch, wall_us);
-                return Identity::Good(caller);
+                return Identity::Valid(caller);
             }
         }
         identity
@@ -212,7 +212,7 @@ impl Issuer {
         let fetched = self.fetched.load(Ordering::Relaxed);
         let since = Duration::from_nanos(now.0.saturating_sub(fetched));
         let wanted = self.wanted.load(Ordering::Relaxed) > 0 || self.keys.read().is_none();
-        fetched == 0 || since >= REFRESH || wanted && since >= ON_DEMAND
+        fetched == 0 || since >= REFRESH || wanted && since >= MIN_ON_DEMAND_INTERVAL
     }
 }
 
@@ -241,33 +241,36 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_due_at_first_then_seldom_and_sooner_where_one_is_missing() {
+    fn keys_are_due_at_start_then_regularly_and_sooner_if_one_is_unknown() {
         let jwks = one();
         assert_eq!(jwks.due(at(1)), [0], "never fetched");
-        jwks.fetched(0, None, at(1)).expect("nothing to read");
+        jwks.store_keys(0, None, at(1)).expect("nothing to read");
         assert!(jwks.due(at(5)).is_empty(), "it failed a moment ago");
         assert_eq!(jwks.due(at(11)), [0], "there are still no keys");
-        jwks.fetched(0, Some(ONE_KEY), at(11)).expect("a set of keys");
+        jwks.store_keys(0, Some(ONE_KEY), at(11)).expect("a set of keys");
         assert!(jwks.due(at(600)).is_empty());
         // A token with an unknown key.
         let token = "eyJhbGciOiJFZERTQSIsImtpZCI6ImIifQ.e30.AA";
-        assert!(matches!(jwks.judge(token, &[], 0), Identity::Bad));
+        assert!(matches!(jwks.authenticate(token, &[], 0), Identity::Invalid));
         assert_eq!(jwks.due(at(22)), [0], "its key may be new");
-        jwks.fetched(0, Some(ONE_KEY), at(22)).expect("a set of keys");
+        jwks.store_keys(0, Some(ONE_KEY), at(22)).expect("a set of keys");
         assert!(jwks.due(at(40)).is_empty());
         assert_eq!(jwks.due(at(22 + 600)), [0]);
     }
 
     #[test]
-    fn a_token_waits_for_the_first_keys_and_bad_ones_change_nothing() {
+    fn token_is_pending_before_the_first_keys_and_invalid_keys_change_nothing() {
         let jwks = one();
         let token = "eyJhbGciOiJFZERTQSIsImtpZCI6ImEifQ.e30.AA";
-        assert!(matches!(jwks.judge(token, &[], 0), Identity::NotYet));
-        assert!(jwks.fetched(0, Some(b"<html>"), at(1)).is_err());
-        assert!(matches!(jwks.judge(token, &[], 0), Identity::NotYet));
-        jwks.fetched(0, Some(ONE_KEY), at(2)).expect("a set of keys");
-        assert!(jwks.fetched(0, Some(b"<html>"), at(3)).is_err());
-        assert!(matches!(jwks.judge(token, &[], 0), Identity::Bad), "the signature is invalid");
-        assert!(matches!(jwks.judge("no token", &[], 0), Identity::Bad));
+        assert!(matches!(jwks.authenticate(token, &[], 0), Identity::KeysPending));
+        assert!(jwks.store_keys(0, Some(b"<html>"), at(1)).is_err());
+        assert!(matches!(jwks.authenticate(token, &[], 0), Identity::KeysPending));
+        jwks.store_keys(0, Some(ONE_KEY), at(2)).expect("a set of keys");
+        assert!(jwks.store_keys(0, Some(b"<html>"), at(3)).is_err());
+        assert!(
+            matches!(jwks.authenticate(token, &[], 0), Identity::Invalid),
+            "the signature is invalid"
+        );
+        assert!(matches!(jwks.authenticate("no token", &[], 0), Identity::Invalid));
     }
 }

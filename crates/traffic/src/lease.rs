@@ -12,8 +12,8 @@
 
 use std::sync::Arc;
 
-use super::account::{Account, Taking, When, window_end};
-use super::limits::Held;
+use super::account::{Account, Now, Taking, window_end};
+use super::limits::LimitAccount;
 use super::settings::{Quota, Shared, Window};
 use super::sync::Mutex;
 
@@ -42,13 +42,13 @@ struct State {
     is_dry: bool,
     /// A request is fetching a slice: others fetch only what they need, so that a gateway never has
     /// two slices.
-    is_asking: bool,
+    is_fetching: bool,
     /// When units were last taken, in nanoseconds.
     used_at: u64,
     /// Units that the store has granted to this gateway, in use or not.
     leased: i64,
     /// When concurrent units were last kept alive, in nanoseconds.
-    told_at: u64,
+    kept_alive_at: u64,
     /// A reply of the store was lost, so its count may differ from `leased`.
     is_lost: bool,
     /// Calls in flight. Until they are answered, the count of the store is uncertain.
@@ -69,7 +69,7 @@ impl State {
 
 /// What to do while the store is unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Away {
+pub enum StoreFallback {
     /// Apply this gateway's share of the limit.
     Local,
     /// Admit requests; their usage becomes a debt.
@@ -80,8 +80,8 @@ pub enum Away {
 
 /// Units to lease from the store or to return to it. Counts as a call in flight until dropped.
 #[derive(Debug)]
-pub struct Wanted {
-    held: Arc<Held>,
+pub struct LeaseRequest {
+    held: Arc<LimitAccount>,
     /// Key of the account in the store.
     pub key: String,
     /// Quota of the account.
@@ -113,7 +113,7 @@ impl Lease {
     }
 
     /// Take units of the slice; `None`: it has too few.
-    pub(super) fn take(&self, quota: &Quota, units: u64, now: When) -> Option<Taking> {
+    pub(super) fn take(&self, quota: &Quota, units: u64, now: Now) -> Option<Taking> {
         let mut state = self.state.lock();
         // A slice of a past window is void.
         if let Some(end) = window_end(quota.window, now).filter(|end| *end != state.window) {
@@ -131,16 +131,16 @@ impl Lease {
     pub(super) fn take_without(
         &self,
         quota: &Quota,
-        away: Away,
+        away: StoreFallback,
         units: u64,
-        now: When,
+        now: Now,
     ) -> Result<(Taking, bool), Option<u64>> {
         match away {
-            Away::Local => {
+            StoreFallback::Local => {
                 self.local.take(&self.share(quota), units, now).map(|taking| (taking, true))
             }
-            Away::Open => Ok((self.charge(quota, units, now), false)),
-            Away::Closed => Err(Some(1_000_000_000)),
+            StoreFallback::Open => Ok((self.charge(quota, units, now), false)),
+            StoreFallback::Closed => Err(Some(1_000_000_000)),
         }
     }
 
@@ -152,7 +152,7 @@ impl Lease {
         has || !state.is_dry
     }
 
-    pub(super) fn charge(&self, quota: &Quota, units: u64, now: When) -> Taking {
+    pub(super) fn charge(&self, quota: &Quota, units: u64, now: Now) -> Taking {
         let mut state = self.state.lock();
         state.balance = state.balance.saturating_sub(signed(units));
         taking(quota, signed(units), now)
@@ -160,7 +160,7 @@ impl Lease {
 
     /// Units that refilled with time are not returned again, nor units of a past window. Streams
     /// are always returned.
-    pub(super) fn give_back(&self, quota: &Quota, units: u64, taking: Taking, now: When) {
+    pub(super) fn give_back(&self, quota: &Quota, units: u64, taking: Taking, now: Now) {
         let back = match window_end(quota.window, now) {
             _ if quota.window == Window::AtATime => units,
             Some(end) if end == taking.until => units,
@@ -172,7 +172,7 @@ impl Lease {
     }
 
     /// Return units that were taken from this gateway's share.
-    pub(super) fn give_back_share(&self, quota: &Quota, units: u64, taking: Taking, now: When) {
+    pub(super) fn give_back_share(&self, quota: &Quota, units: u64, taking: Taking, now: Now) {
         self.local.give_back(&self.share(quota), units, taking, now);
     }
 
@@ -186,43 +186,50 @@ impl Lease {
         u64::try_from(self.state.lock().balance).unwrap_or(0)
     }
 
-    pub(super) fn is_as_new(&self, now: When) -> bool {
+    pub(super) fn is_unused(&self, now: Now) -> bool {
         let state = self.state.lock();
         // Running streams hold units that only their end returns.
         let runs = self.local.is_places() && state.leased != 0;
-        state.balance == 0 && !runs && self.local.is_as_new(now)
+        state.balance == 0 && !runs && self.local.is_unused(now)
     }
 }
 
 /// The taking for a later return: for a rate, when it is paid off; for a calendar, the end of the
 /// window.
-fn taking(quota: &Quota, units: i64, now: When) -> Taking {
+fn taking(quota: &Quota, units: i64, now: Now) -> Taking {
     let paid = || now.tick.0.saturating_add(quota.time_of(units.unsigned_abs()));
     Taking::until(window_end(quota.window, now).unwrap_or_else(paid))
 }
 
-impl Wanted {
+impl LeaseRequest {
     /// The units that a request lacks, plus a new slice.
-    pub(super) fn of(held: &Arc<Held>, key: &str, units: u64) -> Option<Wanted> {
+    pub(super) fn of(held: &Arc<LimitAccount>, key: &str, units: u64) -> Option<LeaseRequest> {
         let mut state = held.lease()?.state.lock();
         let short = signed(units).saturating_sub(state.balance);
         // A debt larger than the burst is paid in parts. A request larger than the burst never
         // fits.
         let need = u64::try_from(short).unwrap_or(1).clamp(1, held.quota.burst.max(units));
-        let asks = !std::mem::replace(&mut state.is_asking, true);
+        let asks = !std::mem::replace(&mut state.is_fetching, true);
         let want = if asks { need.saturating_add(held.quota.burst / SLICES) } else { need };
-        Some(Wanted::new(held, &mut state, key, (need, want), asks))
+        Some(LeaseRequest::new(held, &mut state, key, (need, want), asks))
     }
 
     fn new(
-        held: &Arc<Held>,
+        held: &Arc<LimitAccount>,
         state: &mut State,
         key: &str,
         (need, want): (u64, u64),
         asks: bool,
     ) -> Self {
         state.calls += 1;
-        Wanted { held: held.clone(), key: key.to_owned(), quota: held.quota, need, want, asks }
+        LeaseRequest {
+            held: held.clone(),
+            key: key.to_owned(),
+            quota: held.quota,
+            need,
+            want,
+            asks,
+        }
     }
 
     /// Units that the store should count for this gateway, and whether that is certain: no other
@@ -238,7 +245,7 @@ impl Wanted {
         let Some(lease) = self.held.lease() else { return };
         let mut state = lease.state.lock();
         state.is_lost = true;
-        state.told_at = 0;
+        state.kept_alive_at = 0;
     }
 
     /// The store granted these units.
@@ -250,12 +257,12 @@ impl Wanted {
     }
 }
 
-impl Drop for Wanted {
+impl Drop for LeaseRequest {
     fn drop(&mut self) {
         let Some(lease) = self.held.lease() else { return };
         let mut state = lease.state.lock();
         state.calls = state.calls.saturating_sub(1);
-        state.is_asking &= !self.asks;
+        state.is_fetching &= !self.asks;
     }
 }
 
@@ -263,20 +270,21 @@ impl Drop for Wanted {
 #[derive(Debug)]
 pub enum StoreTask {
     /// Lease the debt of running streams; [`StoreTask::done`] reports how much was granted.
-    Owe(Wanted),
+    Owe(LeaseRequest),
     /// Return units to the store.
-    Return(Wanted),
+    Return(LeaseRequest),
     /// Report to the store that streams are in use.
-    Live(Wanted),
+    Live(LeaseRequest),
 }
 
 impl StoreTask {
     /// `None` for `now`: the gateway shuts down and returns everything.
-    pub(super) fn of(held: &Arc<Held>, key: &str, now: Option<When>) -> Option<StoreTask> {
+    pub(super) fn of(held: &Arc<LimitAccount>, key: &str, now: Option<Now>) -> Option<StoreTask> {
         let mut state = held.lease()?.state.lock();
         let balance = state.balance;
-        let wanted =
-            |state: &mut State, need, want| Wanted::new(held, state, key, (need, want), false);
+        let wanted = |state: &mut State, need, want| {
+            LeaseRequest::new(held, state, key, (need, want), false)
+        };
         if balance < 0 {
             return Some(StoreTask::Owe(wanted(&mut state, 1, balance.unsigned_abs())));
         }
@@ -285,10 +293,10 @@ impl StoreTask {
         let back = balance.saturating_sub(slice);
         if back <= 0 {
             let has = state.leased > 0 || state.is_lost;
-            let is_due = |now: &When| now.tick.0.saturating_sub(state.told_at) > KEEP_ALIVE;
+            let is_due = |now: &Now| now.tick.0.saturating_sub(state.kept_alive_at) > KEEP_ALIVE;
             let now =
                 now.filter(|now| held.quota.window == Window::AtATime && has && is_due(now))?;
-            state.told_at = now.tick.0;
+            state.kept_alive_at = now.tick.0;
             return Some(StoreTask::Live(wanted(&mut state, 0, 0)));
         }
         // Subtracted first, so that no request spends the returned units.
@@ -297,7 +305,7 @@ impl StoreTask {
     }
 
     /// The units to lease or to return.
-    pub fn wanted(&self) -> &Wanted {
+    pub fn wanted(&self) -> &LeaseRequest {
         match self {
             StoreTask::Owe(wanted) | StoreTask::Return(wanted) | StoreTask::Live(wanted) => wanted,
         }
@@ -327,7 +335,7 @@ impl StoreTask {
 }
 
 /// Key of an account in the store. For a calendar, it includes the end of the window.
-pub(super) fn key(prefix: &str, limit: &str, subject: &str, window: Window, now: When) -> String {
+pub(super) fn key(prefix: &str, limit: &str, subject: &str, window: Window, now: Now) -> String {
     match window_end(window, now) {
         Some(end) => format!("{prefix}:{limit}:{subject}:{}", end / 1_000_000),
         None if window == Window::AtATime => format!("{prefix}:{limit}:{subject}:places"),
@@ -345,17 +353,17 @@ mod tests {
 
     use super::*;
 
-    fn at(nanos: u64) -> When {
-        When { tick: Tick(nanos), wall_us: nanos / 1000 }
+    fn at(nanos: u64) -> Now {
+        Now { tick: Tick(nanos), wall_us: nanos / 1000 }
     }
 
-    fn held() -> Arc<Held> {
+    fn held() -> Arc<LimitAccount> {
         let quota = Quota {
             amount: 1000,
             window: Window::Rolling(std::time::Duration::from_secs(60)),
             burst: 1000,
         };
-        Arc::new(Held {
+        Arc::new(LimitAccount {
             quota,
             account: Arc::new(Account::new(
                 &quota,
@@ -364,7 +372,7 @@ mod tests {
         })
     }
 
-    fn lease(held: &Held) -> &Lease {
+    fn lease(held: &LimitAccount) -> &Lease {
         held.lease().expect("a leased account")
     }
 
@@ -372,7 +380,7 @@ mod tests {
     fn a_slice_is_spent_returned_when_idle_and_paid_back() {
         let held = held();
         assert!(lease(&held).take(&held.quota, 30, at(0)).is_none());
-        let wanted = Wanted::of(&held, "k", 30).unwrap();
+        let wanted = LeaseRequest::of(&held, "k", 30).unwrap();
         assert_eq!((wanted.need, wanted.want), (30, 80));
         wanted.granted(80);
         let taking = lease(&held).take(&held.quota, 30, at(0)).unwrap();
@@ -396,23 +404,23 @@ mod tests {
         assert_eq!(chore.wanted().want, 5);
         chore.done(Some(2));
         assert!(!lease(&held).grow(1));
-        let wanted = Wanted::of(&held, "k", 10).unwrap();
+        let wanted = LeaseRequest::of(&held, "k", 10).unwrap();
         assert_eq!(wanted.need, 14, "a request pays the debt first");
         StoreTask::of(&held, "k", Some(at(0))).unwrap().done(Some(4));
         assert!(lease(&held).grow(1));
     }
 
     #[test]
-    fn places_come_back_whenever_they_are_left_and_are_told_of_meanwhile() {
+    fn concurrent_units_are_returned_and_kept_alive() {
         let quota = Quota { amount: 40, window: Window::AtATime, burst: 40 };
-        let held = Arc::new(Held {
+        let held = Arc::new(LimitAccount {
             quota,
             account: Arc::new(Account::new(
                 &quota,
                 Some(&Shared { prefix: "p".into(), replicas: 4 }),
             )),
         });
-        let wanted = Wanted::of(&held, "k", 1).unwrap();
+        let wanted = LeaseRequest::of(&held, "k", 1).unwrap();
         assert_eq!((wanted.need, wanted.want), (1, 3));
         wanted.granted(3);
         drop(wanted);
@@ -426,7 +434,7 @@ mod tests {
             panic!("one is taken")
         };
         assert_eq!(live.leased(), (1, true));
-        let other = Wanted::of(&held, "k", 1).unwrap();
+        let other = LeaseRequest::of(&held, "k", 1).unwrap();
         assert_eq!(live.leased(), (1, false), "another call is in flight");
         drop((other, live));
         assert!(StoreTask::of(&held, "k", Some(at(3 * IDLE))).is_none(), "just kept alive");
@@ -438,16 +446,16 @@ mod tests {
     }
 
     #[test]
-    fn without_a_store_the_declared_mode_holds() {
+    fn configured_mode_applies_without_a_store() {
         let held = held();
         let (lease, quota) = (lease(&held), held.quota);
-        assert!(lease.take_without(&quota, Away::Local, 250, at(0)).is_ok());
+        assert!(lease.take_without(&quota, StoreFallback::Local, 250, at(0)).is_ok());
         assert!(
-            lease.take_without(&quota, Away::Local, 1, at(0)).is_err(),
+            lease.take_without(&quota, StoreFallback::Local, 1, at(0)).is_err(),
             "a quarter of a thousand"
         );
-        assert!(lease.take_without(&quota, Away::Open, 10_000, at(0)).is_ok());
-        assert!(lease.take_without(&quota, Away::Closed, 1, at(0)).is_err());
+        assert!(lease.take_without(&quota, StoreFallback::Open, 10_000, at(0)).is_ok());
+        assert!(lease.take_without(&quota, StoreFallback::Closed, 1, at(0)).is_err());
     }
 }
 
@@ -460,7 +468,7 @@ mod interleavings {
 
     use super::*;
 
-    const NOW: When = When { tick: Tick(1), wall_us: 0 };
+    const NOW: Now = Now { tick: Tick(1), wall_us: 0 };
 
     /// Requests, the task that returns leases, and a store that sometimes does not reply: no unit
     /// is lost, duplicated, or spent before it is leased.
@@ -471,7 +479,7 @@ mod interleavings {
                 let quota = Quota { amount: 100, window: Window::AtATime, burst: 100 };
                 let account =
                     Account::new(&quota, Some(&Shared { prefix: "p".into(), replicas: 2 }));
-                let held = Arc::new(Held { quota, account: Arc::new(account) });
+                let held = Arc::new(LimitAccount { quota, account: Arc::new(account) });
                 // Units granted by the store.
                 let given = std::sync::Arc::new(AtomicI64::new(0));
                 let requests = (0..2).map(|_| {
@@ -499,21 +507,21 @@ mod interleavings {
                     given.load(Ordering::SeqCst),
                     "`leased` is what the store granted"
                 );
-                assert_eq!((state.calls, state.is_asking), (0, false));
+                assert_eq!((state.calls, state.is_fetching), (0, false));
             },
             2_000,
         );
     }
 
     /// Take five units, leasing the missing ones, and return two. Returns the units still in use.
-    fn request(held: &Arc<Held>, given: &AtomicI64) -> i64 {
+    fn request(held: &Arc<LimitAccount>, given: &AtomicI64) -> i64 {
         let lease = held.lease().expect("a lease");
         for _ in 0..3 {
             if let Some(taking) = lease.take(&held.quota, 5, NOW) {
                 lease.give_back(&held.quota, 2, taking, NOW);
                 return 3;
             }
-            let wanted = Wanted::of(held, "k", 5).expect("a lease");
+            let wanted = LeaseRequest::of(held, "k", 5).expect("a lease");
             given.fetch_add(signed(wanted.want), Ordering::SeqCst);
             thread::yield_now();
             wanted.granted(wanted.want);
@@ -521,7 +529,7 @@ mod interleavings {
         0
     }
 
-    fn keep(held: &Arc<Held>, given: &AtomicI64, is_away: bool) {
+    fn keep(held: &Arc<LimitAccount>, given: &AtomicI64, is_away: bool) {
         let Some(chore) = StoreTask::of(held, "k", None) else { return };
         let units = match &chore {
             StoreTask::Return(wanted) if !is_away => {

@@ -26,17 +26,17 @@ mod sync;
 mod token_cache;
 mod usage;
 
-pub use account::When;
+pub use account::Now;
 pub use admission_queue::{
     AdmissionQueue, Permit, QueueCounts, QueueRequest, Shed, ShedReason, Waiting,
 };
 pub use caller::{Caller, Identity, credential};
 pub use charge::{Charge, Exhausted, Left};
 pub use keys::{KeyHasher, Keys};
-pub use lease::{Away, StoreTask, Wanted};
+pub use lease::{LeaseRequest, StoreFallback, StoreTask};
 pub use limits::{Denied, LimitCounts, LimitRequest, Limited, RateLimits};
 pub use network::network;
 pub use pattern::Pattern;
-pub use prices::Used;
+pub use prices::TokenUsage;
 pub use token_cache::{Expired, TokenCache};
 pub use usage::{GroupBy, Totals, UsageRow, UsageSums};

@@ -15,15 +15,15 @@ use std::time::Duration;
 use lens::Tick;
 use lens::observe::{Observe, Samples};
 
-use super::account::{Account, When};
+use super::account::{Account, Now};
 use super::caller::Caller;
-use super::charge::{Charge, Part};
-use super::lease::{Away, StoreTask, Wanted};
-use super::prices::{self, Used};
+use super::charge::{Charge, Reservation};
+use super::lease::{LeaseRequest, StoreFallback, StoreTask};
+use super::prices::{self, TokenUsage};
 use super::settings::{self, Per, Price, Quota, Unit};
 use super::usage::UsageSums;
 use crate::Pattern;
-pub(super) use limit::{Held, Limit};
+pub(super) use limit::{Limit, LimitAccount};
 
 /// The facts about a request that limits use.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,7 @@ pub struct LimitRequest<'a> {
     /// The client's address.
     pub address: Option<IpAddr>,
     /// Estimated usage.
-    pub expected: Used,
+    pub expected: TokenUsage,
 }
 
 /// A limit has too few units left.
@@ -67,7 +67,7 @@ pub enum Denied {
     /// A limit has too few units left.
     Limited(Limited),
     /// Slices of shared limits have too few units. These are to be leased from the store.
-    Short(Vec<Wanted>),
+    Short(Vec<LeaseRequest>),
 }
 
 /// Counters of a limit.
@@ -116,8 +116,8 @@ impl RateLimits {
     ///
     /// Usage sums have no routes and no addresses, so limits by these restart from zero. Shared
     /// limits keep their state in the store.
-    pub fn resume(&self, spend: &UsageSums, now: When) {
-        self.limits.iter().for_each(|limit| limit.resume(spend, now));
+    pub fn restore_usage(&self, spend: &UsageSums, now: Now) {
+        self.limits.iter().for_each(|limit| limit.restore_usage(spend, now));
     }
 
     /// Whether any limit of a route counts tokens or cost, which requires parsing bodies and
@@ -153,20 +153,16 @@ impl RateLimits {
     pub fn reserve(
         &self,
         asked: &LimitRequest<'_>,
-        away: Option<Away>,
-        now: When,
+        away: Option<StoreFallback>,
+        now: Now,
     ) -> Result<Charge, Denied> {
-        let price = self
-            .limits
-            .iter()
-            .any(|limit| limit.settings.unit == Unit::Cost)
-            .then(|| self.price(asked.model))
-            .flatten();
+        let costs = self.limits.iter().any(|limit| limit.settings.unit == Unit::Cost);
+        let price = if costs { self.price(asked.model) } else { None };
         let mut charge = Charge::new(price.cloned());
         let mut short = Vec::new();
         for limit in self.limits.iter().filter(|limit| limit.concerns(asked)) {
             let held = limit.account(asked, now);
-            let prompt = Used { output: 0, reasoning: 0, ..asked.expected }
+            let prompt = TokenUsage { output: 0, reasoning: 0, ..asked.expected }
                 .in_units(limit.settings.unit, price);
             let whole = asked.expected.in_units(limit.settings.unit, price);
             let units =
@@ -182,16 +178,20 @@ impl RateLimits {
                 (Account::Leased(lease), None) => match lease.take(&held.quota, units, now) {
                     Some(taking) => Ok((taking, false)),
                     None => {
-                        short.extend(Wanted::of(&held, &limit.key(asked, now), units));
+                        short.extend(LeaseRequest::of(&held, &limit.key(asked, now), units));
                         continue;
                     }
                 },
                 (account, _) => account.take(&held.quota, units, now).map(|taking| (taking, false)),
             };
             match taken {
-                Ok((taking, of_share)) => {
-                    charge.add(Part { limit: limit.clone(), held, taken: units, taking, of_share })
-                }
+                Ok((taking, of_share)) => charge.add(Reservation {
+                    limit: limit.clone(),
+                    held,
+                    taken: units,
+                    taking,
+                    of_share,
+                }),
                 Err(wait) => {
                     limit.refused.fetch_add(1, Ordering::Relaxed);
                     let limited = Limited {
@@ -216,7 +216,7 @@ impl RateLimits {
     }
 
     /// The refusal for a shared limit that has too few units in the store.
-    pub fn limited(&self, wanted: &Wanted, retry_after: Option<Duration>) -> Option<Limited> {
+    pub fn limited(&self, wanted: &LeaseRequest, retry_after: Option<Duration>) -> Option<Limited> {
         let limit = self
             .limits
             .iter()
@@ -235,13 +235,13 @@ impl RateLimits {
     }
 
     /// Tasks for the store that are due: debts, idle slices and keep-alives.
-    pub fn chores(&self, now: When) -> Vec<StoreTask> {
-        self.shared().flat_map(|limit| limit.chores(now, Some(now))).collect()
+    pub fn store_tasks(&self, now: Now) -> Vec<StoreTask> {
+        self.shared().flat_map(|limit| limit.store_tasks(now, Some(now))).collect()
     }
 
     /// Tasks for the store at shutdown: all slices are returned.
-    pub fn last_chores(&self, now: When) -> Vec<StoreTask> {
-        self.shared().flat_map(|limit| limit.chores(now, None)).collect()
+    pub fn shutdown_tasks(&self, now: Now) -> Vec<StoreTask> {
+        self.shared().flat_map(|limit| limit.store_tasks(now, None)).collect()
     }
 
     fn shared(&self) -> impl Iterator<Item = &Arc<Limit>> {

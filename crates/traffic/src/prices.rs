@@ -5,7 +5,7 @@ use crate::Pattern;
 
 /// Tokens that a request has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Used {
+pub struct TokenUsage {
     /// Prompt tokens, including cached ones.
     pub input: u64,
     /// Of these, from a cache.
@@ -16,7 +16,7 @@ pub struct Used {
     pub reasoning: u64,
 }
 
-impl Used {
+impl TokenUsage {
     /// Cost in pico-dollars; zero without a price.
     pub fn cost(&self, price: Option<&Price>) -> u64 {
         let Some(price) = price else { return 0 };
@@ -57,10 +57,13 @@ mod tests {
     fn each_kind_of_token_has_its_price() {
         let price =
             Price { models: vec![], input: 100, cached_input: 10, output: 1000, reasoning: 2000 };
-        let used = Used { input: 10, cached: 4, output: 5, reasoning: 2 };
+        let used = TokenUsage { input: 10, cached: 4, output: 5, reasoning: 2 };
         assert_eq!(used.cost(Some(&price)), 6 * 100 + 4 * 10 + 3 * 1000 + 2 * 2000);
         assert_eq!(used.cost(None), 0);
         // Inconsistent usage of an engine must not lower the cost.
-        assert_eq!(Used { input: 1, cached: 9, output: 0, reasoning: 9 }.cost(Some(&price)), 10);
+        assert_eq!(
+            TokenUsage { input: 1, cached: 9, output: 0, reasoning: 9 }.cost(Some(&price)),
+            10
+        );
     }
 }

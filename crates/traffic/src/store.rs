@@ -1,6 +1,6 @@
 //! Calls to the store of shared limits: scripts for Redis or Valkey, and their arguments.
 //!
-//! - *In*: units that are [`Wanted`] from the store.
+//! - *In*: units that requests need of the store, as [`LeaseRequest`].
 //! - *Out*: a [`Call`], and the meaning of its reply.
 //! - *Never*: a connection. The plan owns it and runs the call.
 //!
@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use super::lease::Wanted;
+use super::lease::LeaseRequest;
 use super::settings::Window;
 
 /// Milliseconds for which a key outlives its last debt.
@@ -88,7 +88,7 @@ impl From<(u64, i64)> for Granted {
     }
 }
 
-impl Wanted {
+impl LeaseRequest {
     /// Take at least `need` and at most `want` units. `gateway`: id of this process in the store.
     pub fn take(&self, gateway: &str) -> Call<'_> {
         let (need, want) = (self.need, self.want);
@@ -159,14 +159,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_grants_units_or_says_when_there_are_some() {
+    fn reply_grants_units_or_gives_a_wait() {
         assert_eq!(Granted::from((3, 0)), Granted::Units(3));
         assert_eq!(Granted::from((0, 5)), Granted::None(Some(Duration::from_micros(5))));
         assert_eq!(Granted::from((0, -1)), Granted::None(None), "it never fits");
     }
 
     #[test]
-    fn the_name_of_a_window_has_its_end() {
+    fn window_end_is_parsed_from_the_key() {
         assert_eq!(end_of("p:limit:subject:1700000000"), 1_700_000_000);
         assert_eq!(end_of("p:limit:subject"), u64::from(u32::MAX));
     }

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::caller::Caller;
 
 /// Maximum number of cached credentials.
-const MAX_TOKENS: usize = 10_000;
+const MAX_CACHED_TOKENS: usize = 10_000;
 
 /// The cache.
 #[derive(Debug, Default)]
@@ -58,10 +58,10 @@ impl TokenCache {
         if epoch != self.epoch() {
             return;
         }
-        if good.len() >= MAX_TOKENS {
+        if good.len() >= MAX_CACHED_TOKENS {
             good.retain(|_, caller| lives(caller, wall_us));
         }
-        if good.len() >= MAX_TOKENS {
+        if good.len() >= MAX_CACHED_TOKENS {
             good.clear();
         }
         good.insert(hash, caller.clone());
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_remembered_until_it_expires_and_never_more_than_so_many_are() {
+    fn token_is_cached_until_expiry_and_the_cache_is_bounded() {
         let remembered = TokenCache::default();
         let caller = |expires| Arc::new(Caller { expires: Some(expires), ..Caller::anonymous() });
         let hash = TokenCache::hash("a");
@@ -96,14 +96,14 @@ mod tests {
         remembered.keep(hash, &caller(100), 0, 0);
         assert_eq!(remembered.find(&hash, 99), Ok(Some(caller(100))));
         assert_eq!(remembered.find(&hash, 100), Err(Expired));
-        for at in 0..3 * MAX_TOKENS {
+        for at in 0..3 * MAX_CACHED_TOKENS {
             remembered.keep(
                 TokenCache::hash(&at.to_string()),
                 &caller(if at % 2 == 0 { 50 } else { 1000 }),
                 0,
                 60,
             );
-            assert!(remembered.good.lock().len() <= MAX_TOKENS);
+            assert!(remembered.good.lock().len() <= MAX_CACHED_TOKENS);
         }
         let before = remembered.epoch();
         remembered.clear();

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::account::day;
-use super::prices::Used;
+use super::prices::TokenUsage;
 use super::settings::{DOLLAR, Unit};
 
 /// Maximum number of sums, about 100 MiB.
@@ -89,7 +89,7 @@ impl UsageSums {
     pub fn add(
         &self,
         (owner, key, model): (&Arc<str>, &Arc<str>, &Arc<str>),
-        used: &Used,
+        used: &TokenUsage,
         cost_pico: u64,
         wall_us: u64,
     ) {
@@ -223,7 +223,7 @@ mod tests {
             let names: [Arc<str>; 3] = ["o".into(), format!("k{key}").into(), "m".into()];
             spend.add(
                 (&names[0], &names[1], &names[2]),
-                &Used::default(),
+                &TokenUsage::default(),
                 0,
                 us("2026-02-01T10:00:00Z"),
             );
@@ -233,10 +233,10 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_by_what_is_told_apart_and_come_back() {
+    fn sums_are_grouped_and_restored() {
         let spend = UsageSums::default();
         let name = |text: &str| -> Arc<str> { text.into() };
-        let used = Used { input: 10, output: 5, ..Used::default() };
+        let used = TokenUsage { input: 10, output: 5, ..TokenUsage::default() };
         for (owner, key, at) in [
             ("a", "k1", "2026-01-31T10:00:00Z"),
             ("a", "k2", "2026-02-01T10:00:00Z"),

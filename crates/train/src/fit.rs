@@ -16,7 +16,7 @@ use classifier::hash::BUCKETS;
 use classifier::lexicon::Lexicon;
 use classifier::phrase::Phrases;
 use classifier::toxic::Table;
-use classifier::{Head, Measured, Model, Question};
+use classifier::{Accuracy, Head, Model, Task};
 
 /// Number of cross-validation folds.
 pub(crate) const FOLDS: usize = 5;
@@ -37,16 +37,16 @@ struct Hyperparameters {
     clip: f64,
 }
 
-fn hyperparameters(question: Question) -> Hyperparameters {
+fn hyperparameters(question: Task) -> Hyperparameters {
     match question {
-        Question::Injection => Hyperparameters {
+        Task::Injection => Hyperparameters {
             cost: 0.7,
             kinds: [1.0, 0.5, 0.5],
             log_ratio_weight: 0.4,
             peak: 0.2,
             clip: 0.0,
         },
-        Question::Toxicity => Hyperparameters {
+        Task::Toxicity => Hyperparameters {
             cost: 0.15,
             kinds: [0.7, 1.0, 1.5],
             log_ratio_weight: 0.3,
@@ -57,10 +57,10 @@ fn hyperparameters(question: Question) -> Hyperparameters {
 }
 
 /// Label and weight of a row for a question. `None`: the row is not labeled for it.
-fn role(question: Question, row: &Row) -> Option<(bool, f32)> {
+fn role(question: Task, row: &Row) -> Option<(bool, f32)> {
     let (own, other) = match question {
-        Question::Injection => (File::Injection, File::Toxicity),
-        Question::Toxicity => (File::Toxicity, File::Injection),
+        Task::Injection => (File::Injection, File::Toxicity),
+        Task::Toxicity => (File::Toxicity, File::Injection),
     };
     if row.file == own {
         // A harmful request is not toxic language and is excluded; a harmless request that looks
@@ -69,12 +69,12 @@ fn role(question: Question, row: &Row) -> Option<(bool, f32)> {
             .then_some((row.positive, 1.0));
     }
     let useful = row.file == File::Benign
-        || (row.file == other && question == Question::Toxicity && !row.positive && !row.own);
+        || (row.file == other && question == Task::Toxicity && !row.positive && !row.own);
     useful.then_some((false, if row.file == other { 0.5 } else { 1.0 }))
 }
 
 struct Fitter<'a> {
-    question: Question,
+    question: Task,
     hyperparameters: Hyperparameters,
     rows: &'a [Row],
     samples: &'a [Sample],
@@ -119,7 +119,7 @@ impl Fitter<'_> {
                     continue;
                 };
                 let judged = row.file
-                    == if self.question == Question::Injection {
+                    == if self.question == Task::Injection {
                         File::Injection
                     } else {
                         File::Toxicity
@@ -159,7 +159,7 @@ impl Fitter<'_> {
         let spread = scored.iter().map(|(s, _)| (s - head.threshold).powi(2)).sum::<f32>()
             / scored.len().max(1) as f32;
         head.slope = 3.0 / spread.sqrt().max(1e-6);
-        head.measured = Measured { auc: auc(&scored) as f32, tpr: tpr(&scored) as f32 };
+        head.measured = Accuracy { auc: auc(&scored) as f32, tpr: tpr(&scored) as f32 };
         head
     }
 
@@ -206,7 +206,7 @@ pub fn fit(
         rows.iter().enumerate().filter(|(_, r)| r.own || pick(r)).map(|(i, _)| i).collect();
     let mut table = vec![[0i8; 2]; BUCKETS];
     let mut heads: [Head; 2] = Default::default();
-    for (column, (question, head)) in Question::ALL.into_iter().zip(&mut heads).enumerate() {
+    for (column, (question, head)) in Task::ALL.into_iter().zip(&mut heads).enumerate() {
         let fitter = Fitter {
             question,
             hyperparameters: hyperparameters(question),

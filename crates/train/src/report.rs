@@ -11,12 +11,12 @@ use crate::data::{File, Row};
 use crate::fit::{FOLDS, fit};
 use crate::metrics::{Scored, above, auc, threshold, tpr};
 use crate::sample::Samples;
-use classifier::{Question, Scores, Toxic};
+use classifier::{Scores, Task, ToxicCategory};
 
-fn question_score(question: Question, scores: &Scores) -> f32 {
+fn question_score(question: Task, scores: &Scores) -> f32 {
     match question {
-        Question::Injection => scores.injection,
-        Question::Toxicity => scores.toxicity,
+        Task::Injection => scores.injection,
+        Task::Toxicity => scores.toxicity,
     }
 }
 
@@ -48,7 +48,7 @@ pub fn sources(rows: &[Row], samples: &Samples) -> Result<String, aho_corasick::
         let mut shares: BTreeMap<(bool, u8), Vec<f32>> = BTreeMap::new();
         for row in rows.iter().filter(|r| r.source == name) {
             let question =
-                if row.file == File::Toxicity { Question::Toxicity } else { Question::Injection };
+                if row.file == File::Toxicity { Task::Toxicity } else { Task::Injection };
             let asked = question_score(question, &model.score(&row.normal));
             shares.entry((row.positive, row.file as u8)).or_default().push(asked);
         }
@@ -68,8 +68,8 @@ pub fn sources(rows: &[Row], samples: &Samples) -> Result<String, aho_corasick::
 /// All metrics of both questions.
 pub fn report(rows: &[Row], scores: &[Scores]) -> String {
     let mut out = String::new();
-    for question in Question::ALL {
-        let file = if question == Question::Injection { File::Injection } else { File::Toxicity };
+    for question in Task::ALL {
+        let file = if question == Task::Injection { File::Injection } else { File::Toxicity };
         let all: Vec<(&Row, f32)> = rows
             .iter()
             .zip(scores)
@@ -79,7 +79,7 @@ pub fn report(rows: &[Row], scores: &[Scores]) -> String {
         let _ = writeln!(out, "{question:?}");
         line(&mut out, "all", &all, |r| r.file == file);
         match question {
-            Question::Injection => {
+            Task::Injection => {
                 line(&mut out, "obfuscation against all benign", &all, |r| {
                     r.file == file && (!r.positive || r.source == "derived/obfuscation")
                 });
@@ -89,7 +89,7 @@ pub fn report(rows: &[Row], scores: &[Scores]) -> String {
                 let ascii = |r: &Row| r.file == file && !r.source.ends_with("multilingual");
                 line(&mut out, "without the machine-translated", &all, ascii);
             }
-            Question::Toxicity => {
+            Task::Toxicity => {
                 line(&mut out, "without request:*", &all, |r| {
                     r.file == file && !r.category.starts_with("request:")
                 });
@@ -156,7 +156,7 @@ fn categories(out: &mut String, rows: &[Row], scores: &[Scores]) {
     );
     let source = |r: &Row| format!("{} {}", r.source, if r.positive { "+" } else { "-" });
     groups(out, &all, File::Toxicity, source);
-    for (i, category) in Toxic::ALL.into_iter().enumerate() {
+    for (i, category) in ToxicCategory::ALL.into_iter().enumerate() {
         let _ = writeln!(out, "  {}", category.name());
         let mut all = of(&|s| s.toxic.get(i).copied().unwrap_or_default());
         all.retain(|(r, _)| r.file == File::Toxicity && !request(r));

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 /// under load.
 pub const SCRATCH: usize = 32 << 10;
 /// Maximum number of buffers that a worker keeps, and maximum capacity of a kept one, in bytes.
-const KEEP: usize = 64;
+const MAX_FREE_BUFFERS: usize = 64;
 const LARGEST: usize = 64 << 10;
 /// Capacity of a new buffer in bytes: the head of an ordinary request with a small body.
 const FRESH: usize = 4 << 10;
@@ -39,7 +39,7 @@ pub fn give(mut buffer: Vec<u8>) {
     }
     buffer.clear();
     FREE.with_borrow_mut(|free| {
-        if free.len() < KEEP {
+        if free.len() < MAX_FREE_BUFFERS {
             free.push(buffer);
         }
     });

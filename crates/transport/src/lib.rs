@@ -18,6 +18,6 @@ pub use h1_sink::{H1Sink, reason_phrase};
 
 mod upstream;
 pub use upstream::{
-    BuildError, Call, Connection, Edit, Edits, H1Source, H2Source, Permit, Request, Upstream,
-    connect, peer, reach,
+    BuildError, Call, Connection, ConnectionPermit, Edit, Edits, H1Source, H2Source, Request,
+    Upstream, connect, dial_tcp, peer,
 };

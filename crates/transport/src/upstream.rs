@@ -31,7 +31,7 @@ use crate::clock;
 use crate::leg::AnswerHead;
 
 pub use call::Call;
-pub use connect::{Connection, connect, reach};
+pub use connect::{Connection, connect, dial_tcp};
 pub use h1::{Edit, Edits, H1Source, Request};
 pub use h2::H2Source;
 pub use tls::BuildError;
@@ -61,8 +61,8 @@ pub struct Upstream {
     limits: Limits,
     /// The key of its idle connections; unique in the process.
     number: usize,
-    tls: Option<tls::Client>,
-    h2: Option<h2::Client>,
+    tls: Option<tls::TlsClient>,
+    h2: Option<h2::H2Client>,
     /// Certificate authorities from the settings, in pingora's form.
     authorities: Option<Arc<CaType>>,
     in_use: Arc<AtomicUsize>,
@@ -90,12 +90,12 @@ impl Upstream {
                 let tls = backend
                     .tls
                     .as_ref()
-                    .map(|tls| tls::Client::build(&backend.name, tls))
+                    .map(|tls| tls::TlsClient::build(&backend.name, tls))
                     .transpose()?;
                 (tls, h2::authorities(&backend)?)
             }
         };
-        let h2 = backend.http2.then(h2::Client::build);
+        let h2 = backend.http2.then(h2::H2Client::build);
         let queue = backend.admission.map(|admission| Arc::new(AdmissionQueue::new(admission)));
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let member = Arc::new(Member::new(backend.name.clone(), backend.weight, clock::now()));
@@ -120,7 +120,7 @@ impl Upstream {
 
     /// Start a Retry-After backoff if the head asks for one. A 429 for a credential of the client
     /// concerns only that client.
-    pub fn heed(&self, head: &AnswerHead, with_credential: bool) {
+    pub fn apply_retry_after(&self, head: &AnswerHead, with_credential: bool) {
         if head.status == 429 && with_credential && self.backend.api_key.is_none() {
             return;
         }
@@ -130,7 +130,7 @@ impl Upstream {
     }
 
     /// Whether an answer with this status is worth an attempt at another backend.
-    pub fn is_worth_another(&self, status: u16) -> bool {
+    pub fn is_retryable(&self, status: u16) -> bool {
         // 520 to 530: proxies in front of engines, and Anthropic, report a broken or overloaded
         // backend.
         matches!(status, 429 | 500 | 502..=504 | 520..=530)
@@ -160,7 +160,7 @@ impl Upstream {
         self.is_saturated()
             || self
                 .member
-                .signals(now)
+                .engine_metrics(now)
                 .and_then(|signals| signals.waiting)
                 .is_some_and(|waiting| waiting >= 1.0)
     }
@@ -193,20 +193,20 @@ impl Upstream {
     }
 
     /// A permit for a connection, released when it is dropped; `None` when all are in use.
-    pub fn permit(&self) -> Option<Permit> {
+    pub fn permit(&self) -> Option<ConnectionPermit> {
         let most = self.backend.max_connections;
         let taken = self
             .in_use
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1));
-        taken.is_ok().then(|| Permit(self.in_use.clone()))
+        taken.is_ok().then(|| ConnectionPermit(self.in_use.clone()))
     }
 }
 
 /// A permit for one connection; dropping it releases it.
 #[derive(Debug)]
-pub struct Permit(Arc<AtomicUsize>);
+pub struct ConnectionPermit(Arc<AtomicUsize>);
 
-impl Drop for Permit {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

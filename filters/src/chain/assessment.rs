@@ -97,7 +97,7 @@ impl Assessment {
 
     /// Add the report of a filter.
     pub(super) fn add(&mut self, link: &Link, outcome: Outcome) {
-        let mut account = account(link, self.side, &outcome);
+        let mut account = filter_account(link, self.side, &outcome);
         // The filter that ends last is critical: the stage waits for it.
         account.critical = self.ends.iter().all(|end| *end <= outcome.ended);
         if account.critical {
@@ -122,9 +122,9 @@ impl Assessment {
             Err(failure) => {
                 let failed = link.failed(failure);
                 if failed == Verdict::Pass {
-                    self.word = worse(self.word, "failed_open");
+                    self.word = more_severe(self.word, "failed_open");
                 } else {
-                    self.word = worse(self.word, "failed_closed");
+                    self.word = more_severe(self.word, "failed_closed");
                     if !self.observe && !self.is_final() {
                         self.verdict = failed;
                     }
@@ -135,7 +135,7 @@ impl Assessment {
 
     /// Raise the verdict to the action of a finding.
     fn demand(&mut self, action: Action, kind: impl FnOnce() -> Name) {
-        self.word = worse(self.word, action.name());
+        self.word = more_severe(self.word, action.name());
         if self.observe || self.is_final() {
             return;
         }
@@ -152,7 +152,7 @@ impl Assessment {
     }
 
     /// Set the risk level and apply its action.
-    pub(super) fn conclude(&mut self, settings: &settings::Risk) {
+    pub(super) fn conclude(&mut self, settings: &settings::RiskSettings) {
         self.level = self.risk.level(settings);
         let action = match self.level {
             Level::Low => Action::Off,
@@ -182,12 +182,12 @@ fn rank(word: &str) -> usize {
 }
 
 /// The severer of two words.
-pub fn worse<W: AsRef<str>>(one: W, other: W) -> W {
+pub fn more_severe<W: AsRef<str>>(one: W, other: W) -> W {
     if rank(other.as_ref()) > rank(one.as_ref()) { other } else { one }
 }
 
 /// The account of one run of a filter.
-pub fn account(link: &Link, side: Side, outcome: &Outcome) -> FilterAccount {
+pub fn filter_account(link: &Link, side: Side, outcome: &Outcome) -> FilterAccount {
     let (verdict, failure) = match &outcome.report {
         Ok(report) => (report.action().name(), None),
         Err(failure) => {
@@ -216,7 +216,7 @@ pub fn account(link: &Link, side: Side, outcome: &Outcome) -> FilterAccount {
 }
 
 /// Add accounts to those of earlier windows, so that an answer has one account for each filter.
-pub fn merge(into: &mut Vec<FilterAccount>, new: Vec<FilterAccount>) {
+pub fn merge_accounts(into: &mut Vec<FilterAccount>, new: Vec<FilterAccount>) {
     for account in new {
         let Some(known) = into
             .iter_mut()
@@ -232,6 +232,6 @@ pub fn merge(into: &mut Vec<FilterAccount>, new: Vec<FilterAccount>) {
         known.wall_us += account.wall_us;
         known.critical |= account.critical;
         known.failure = account.failure.or(known.failure.take());
-        known.verdict = worse(std::mem::take(&mut known.verdict), account.verdict);
+        known.verdict = more_severe(std::mem::take(&mut known.verdict), account.verdict);
     }
 }

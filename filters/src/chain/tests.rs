@@ -6,20 +6,20 @@ use lens::security::FilterAccount;
 
 use super::*;
 use crate::BoxFuture;
-use crate::host::{Ask, Job, Reply};
+use crate::host::{HostRequest, HostResponse, Job};
 use crate::report::{Category, Found};
 use crate::risk::Level;
-use crate::settings::{Action, Class, Risk};
+use crate::settings::{Action, Class, RiskSettings};
 
 /// A host in which time passes only when all tasks wait.
 #[derive(Default)]
-struct World {
+struct TestHost {
     now: Arc<AtomicU64>,
     pool_is_full: bool,
     offloaded: Mutex<usize>,
 }
 
-impl Host for World {
+impl Host for TestHost {
     fn now(&self) -> Tick {
         Tick(self.now.load(Ordering::Relaxed))
     }
@@ -33,7 +33,7 @@ impl Host for World {
         })
     }
 
-    fn ask(&self, _: Ask) -> BoxFuture<'static, Result<Reply, Failure>> {
+    fn send(&self, _: HostRequest) -> BoxFuture<'static, Result<HostResponse, Failure>> {
         Box::pin(async { Err(Failure::Unreachable) })
     }
 
@@ -49,7 +49,7 @@ impl Host for World {
 
 /// A scripted filter.
 #[derive(Debug)]
-struct Told {
+struct ScriptedFilter {
     hooks: Hooks,
     does: Does,
 }
@@ -65,21 +65,21 @@ enum Does {
     Take(u64, Action),
 }
 
-impl Told {
+impl ScriptedFilter {
     fn found(action: Action) -> Report {
         let (rule, kind, category) = ("r".into(), "KIND".into(), Category::Policy);
         Report::of(Found { rule, kind, category, text: 0, span: 0..1, score: 0.2, action })
     }
 }
 
-impl Filter for Told {
+impl Filter for ScriptedFilter {
     fn hooks(&self) -> Hooks {
         self.hooks
     }
 
-    fn look(&self, _: &Subject) -> Report {
+    fn detect(&self, _: &Subject) -> Report {
         match self.does {
-            Does::Find(action) => Told::found(action),
+            Does::Find(action) => ScriptedFilter::found(action),
             Does::Score(score) => {
                 Report { found: Vec::new(), scores: vec![(Category::Injection, score)] }
             }
@@ -94,7 +94,7 @@ impl Filter for Told {
     ) -> BoxFuture<'a, Result<Report, Failure>> {
         Box::pin(async move {
             match self.does {
-                Does::Find(action) => Ok(Told::found(action)),
+                Does::Find(action) => Ok(ScriptedFilter::found(action)),
                 Does::Score(_) => Ok(Report::default()),
                 Does::Panic => panic!("a judge that panics"),
                 Does::Hang => std::future::pending().await,
@@ -102,7 +102,7 @@ impl Filter for Told {
                 Does::Take(ms, action) => {
                     call.sleep(Duration::from_millis(ms) - Duration::from_nanos(call.now().0))
                         .await;
-                    Ok(Told::found(action))
+                    Ok(ScriptedFilter::found(action))
                 }
             }
         })
@@ -111,23 +111,24 @@ impl Filter for Told {
 
 fn link(name: &str, hooks: Hooks, does: Does, on_failure: OnFailure) -> Link {
     let deadline = Duration::from_millis(50);
-    let declared = Declared {
+    let declared = FilterSettings {
         name: name.into(),
         class: Class::Security,
         on_failure,
         deadline,
-        mode: Mode::Cut,
+        mode: JudgeMode::Cut,
     };
-    Link::new(declared, Arc::new(Told { hooks, does }))
+    Link::new(declared, Arc::new(ScriptedFilter { hooks, does }))
 }
 
-const RISK: Risk = Risk { medium: 0.4, high: 0.8, on_medium: Action::Off, on_high: Action::Off };
+const RISK: RiskSettings =
+    RiskSettings { medium: 0.4, high: 0.8, on_medium: Action::Off, on_high: Action::Off };
 
 fn chain(links: Vec<Link>) -> Chain {
     Chain::new(links, false, Duration::ZERO, RISK)
 }
 
-fn prompt(chain: &Chain, world: &World, text: &str) -> Assessment {
+fn prompt(chain: &Chain, world: &TestHost, text: &str) -> Assessment {
     chain
         .prompt(&Arc::new(Subject::of_user(text)), world)
         .now_or_never()
@@ -140,11 +141,11 @@ fn blocked() -> Verdict {
 
 #[test]
 fn a_request_refused_by_detectors_makes_no_call() {
-    let world = World::default();
-    let dear = || link("dear", Hooks::JUDGE, Does::Find(Action::Block), OnFailure::Closed);
+    let world = TestHost::default();
+    let dear = || link("dear", Hooks::JUDGE_PROMPT, Does::Find(Action::Block), OnFailure::Closed);
     let refused = prompt(
         &chain(vec![
-            link("cheap", Hooks::LOOK, Does::Find(Action::Block), OnFailure::Closed),
+            link("cheap", Hooks::DETECT, Does::Find(Action::Block), OnFailure::Closed),
             dear(),
         ]),
         &world,
@@ -153,7 +154,7 @@ fn a_request_refused_by_detectors_makes_no_call() {
     assert_eq!((refused.verdict, refused.word, refused.accounts.len()), (blocked(), "block", 1));
     let flagged = prompt(
         &chain(vec![
-            link("cheap", Hooks::LOOK, Does::Find(Action::Flag), OnFailure::Closed),
+            link("cheap", Hooks::DETECT, Does::Find(Action::Flag), OnFailure::Closed),
             dear(),
         ]),
         &world,
@@ -166,13 +167,13 @@ fn a_request_refused_by_detectors_makes_no_call() {
 }
 
 #[test]
-fn the_severest_action_wins_and_the_first_that_refuses_is_named() {
+fn most_severe_action_wins_and_the_first_block_is_reported() {
     let of = |actions: &[Action]| {
         let links = actions
             .iter()
-            .map(|action| link("f", Hooks::LOOK, Does::Find(*action), OnFailure::Closed))
+            .map(|action| link("f", Hooks::DETECT, Does::Find(*action), OnFailure::Closed))
             .collect();
-        let said = prompt(&chain(links), &World::default(), "x");
+        let said = prompt(&chain(links), &TestHost::default(), "x");
         (said.verdict, said.word, said.found.len())
     };
     assert_eq!(of(&[]), (Verdict::Pass, "pass", 0));
@@ -190,8 +191,8 @@ fn a_failing_filter_has_the_result_of_its_failure_mode() {
         (Does::Panic, Failure::Panicked),
     ] {
         let closed = prompt(
-            &chain(vec![link("judge", Hooks::JUDGE, does, OnFailure::Closed)]),
-            &World::default(),
+            &chain(vec![link("judge", Hooks::JUDGE_PROMPT, does, OnFailure::Closed)]),
+            &TestHost::default(),
             "x",
         );
         assert_eq!(closed.verdict, Verdict::Failed { filter: "judge".into(), failure }, "{does:?}");
@@ -200,8 +201,8 @@ fn a_failing_filter_has_the_result_of_its_failure_mode() {
             ("failed_closed", "failed_closed")
         );
         let open = prompt(
-            &chain(vec![link("judge", Hooks::JUDGE, does, OnFailure::Open)]),
-            &World::default(),
+            &chain(vec![link("judge", Hooks::JUDGE_PROMPT, does, OnFailure::Open)]),
+            &TestHost::default(),
             "x",
         );
         assert_eq!(
@@ -211,8 +212,8 @@ fn a_failing_filter_has_the_result_of_its_failure_mode() {
         assert_eq!(open.accounts[0].failure.as_deref(), Some(failure.name()));
     }
     let panicked = prompt(
-        &chain(vec![link("look", Hooks::LOOK, Does::Panic, OnFailure::Closed)]),
-        &World::default(),
+        &chain(vec![link("look", Hooks::DETECT, Does::Panic, OnFailure::Closed)]),
+        &TestHost::default(),
         "x",
     );
     assert_eq!(
@@ -222,11 +223,11 @@ fn a_failing_filter_has_the_result_of_its_failure_mode() {
 }
 
 #[test]
-fn judges_are_asked_side_by_side_and_the_longest_is_what_the_stage_took() {
-    let world = World::default();
+fn judges_run_concurrently_and_the_slowest_is_critical() {
+    let world = TestHost::default();
     let links = vec![
-        link("quick", Hooks::JUDGE, Does::Take(10, Action::Flag), OnFailure::Closed),
-        link("slow", Hooks::JUDGE, Does::Take(40, Action::Flag), OnFailure::Closed),
+        link("quick", Hooks::JUDGE_PROMPT, Does::Take(10, Action::Flag), OnFailure::Closed),
+        link("slow", Hooks::JUDGE_PROMPT, Does::Take(40, Action::Flag), OnFailure::Closed),
     ];
     let said = prompt(&chain(links), &world, "x");
     assert_eq!(said.judged, 40_000_000, "the maximum, not the sum");
@@ -238,12 +239,12 @@ fn judges_are_asked_side_by_side_and_the_longest_is_what_the_stage_took() {
 }
 
 #[test]
-fn a_budget_bounds_all_judges_and_is_named_when_it_was_the_reason() {
+fn common_deadline_bounds_all_judges_and_is_reported_as_such() {
     let of = |budget: u64| {
-        let links = vec![link("judge", Hooks::JUDGE, Does::Hang, OnFailure::Open)];
+        let links = vec![link("judge", Hooks::JUDGE_PROMPT, Does::Hang, OnFailure::Open)];
         let said = prompt(
             &Chain::new(links, false, Duration::from_millis(budget), RISK),
-            &World::default(),
+            &TestHost::default(),
             "x",
         );
         (said.accounts[0].failure.clone().unwrap(), said.accounts[0].wall_us)
@@ -254,12 +255,12 @@ fn a_budget_bounds_all_judges_and_is_named_when_it_was_the_reason() {
 }
 
 #[test]
-fn a_chain_that_observes_tells_what_it_would_have_done() {
+fn observe_mode_records_what_enforce_would_have_done() {
     let links = vec![
-        link("a", Hooks::LOOK, Does::Find(Action::Block), OnFailure::Closed),
-        link("b", Hooks::JUDGE, Does::Hang, OnFailure::Closed),
+        link("a", Hooks::DETECT, Does::Find(Action::Block), OnFailure::Closed),
+        link("b", Hooks::JUDGE_PROMPT, Does::Hang, OnFailure::Closed),
     ];
-    let said = prompt(&Chain::new(links, true, Duration::ZERO, RISK), &World::default(), "x");
+    let said = prompt(&Chain::new(links, true, Duration::ZERO, RISK), &TestHost::default(), "x");
     assert_eq!((said.verdict, said.word), (Verdict::Pass, "failed_closed"));
     assert_eq!(
         said.accounts.iter().map(|a| a.verdict.as_ref()).collect::<Vec<_>>(),
@@ -269,11 +270,12 @@ fn a_chain_that_observes_tells_what_it_would_have_done() {
 }
 
 #[test]
-fn a_risk_is_acted_on_by_its_level() {
+fn risk_level_has_its_action() {
     let of = |score| {
-        let risk = Risk { on_medium: Action::Flag, on_high: Action::Block, ..RISK };
-        let links = vec![link("classifier", Hooks::LOOK, Does::Score(score), OnFailure::Closed)];
-        let said = prompt(&Chain::new(links, false, Duration::ZERO, risk), &World::default(), "x");
+        let risk = RiskSettings { on_medium: Action::Flag, on_high: Action::Block, ..RISK };
+        let links = vec![link("classifier", Hooks::DETECT, Does::Score(score), OnFailure::Closed)];
+        let said =
+            prompt(&Chain::new(links, false, Duration::ZERO, risk), &TestHost::default(), "x");
         (said.level, said.word, said.verdict)
     };
     assert_eq!(of(0.2), (Level::Low, "pass", Verdict::Pass));
@@ -282,17 +284,18 @@ fn a_risk_is_acted_on_by_its_level() {
 }
 
 #[test]
-fn a_risk_may_take_out_what_was_only_flagged() {
+fn high_risk_can_mask_flagged_findings() {
     let of = |flags: Vec<Link>| {
-        let risk = Risk { on_high: Action::Mask, ..RISK };
+        let risk = RiskSettings { on_high: Action::Mask, ..RISK };
         let links =
-            [flags, vec![link("classifier", Hooks::LOOK, Does::Score(0.9), OnFailure::Closed)]]
+            [flags, vec![link("classifier", Hooks::DETECT, Does::Score(0.9), OnFailure::Closed)]]
                 .concat();
-        let said = prompt(&Chain::new(links, false, Duration::ZERO, risk), &World::default(), "x");
+        let said =
+            prompt(&Chain::new(links, false, Duration::ZERO, risk), &TestHost::default(), "x");
         (said.verdict, said.found.iter().map(|(_, found)| found.action).collect::<Vec<_>>())
     };
     assert_eq!(
-        of(vec![link("f", Hooks::LOOK, Does::Find(Action::Flag), OnFailure::Closed)]),
+        of(vec![link("f", Hooks::DETECT, Does::Find(Action::Flag), OnFailure::Closed)]),
         (Verdict::Mask, vec![Action::Mask])
     );
     assert_eq!(of(Vec::new()), (Verdict::Pass, Vec::new()), "there is nothing to take out");
@@ -300,62 +303,62 @@ fn a_risk_may_take_out_what_was_only_flagged() {
 
 /// Refuses requests without a valid key.
 #[derive(Debug)]
-struct Doorman;
+struct KeyFilter;
 
-impl Filter for Doorman {
+impl Filter for KeyFilter {
     fn hooks(&self) -> Hooks {
-        Hooks::HEAD
+        Hooks::CHECK_HEAD
     }
 
-    fn head(&self, head: &RequestHead<'_>) -> Result<(), Refused> {
+    fn check_head(&self, head: &RequestHead<'_>) -> Result<(), FilterRefusal> {
         match head.field("X-Key") {
             Some(b"sesame") => Ok(()),
-            _ => Err(Refused { status: 401, code: "no_key", message: "Bring a key.".into() }),
+            _ => Err(FilterRefusal { status: 401, code: "no_key", message: "Bring a key.".into() }),
         }
     }
 }
 
 #[test]
-fn a_head_is_refused_by_the_first_that_will_not_have_it() {
-    let declared = |name: &str| Declared {
+fn first_refusal_of_a_head_is_returned() {
+    let declared = |name: &str| FilterSettings {
         name: name.into(),
         class: Class::Traffic,
         on_failure: OnFailure::Closed,
         deadline: Duration::ZERO,
-        mode: Mode::Cut,
+        mode: JudgeMode::Cut,
     };
     let chain = |observe| {
         Chain::new(
-            vec![Link::new(declared("door"), Arc::new(Doorman))],
+            vec![Link::new(declared("door"), Arc::new(KeyFilter))],
             observe,
             Duration::ZERO,
             RISK,
         )
     };
     let head = |fields| RequestHead { method: "POST", path: "/v1/chat/completions", fields };
-    assert_eq!(chain(false).head(&head(&[("x-key", b"sesame")])), Ok(()));
+    assert_eq!(chain(false).check_head(&head(&[("x-key", b"sesame")])), Ok(()));
     assert_eq!(
-        chain(false).head(&head(&[("x-key", b"guess")])).map_err(|refused| refused.code),
+        chain(false).check_head(&head(&[("x-key", b"guess")])).map_err(|refused| refused.code),
         Err("no_key")
     );
-    assert_eq!(chain(true).head(&head(&[])), Ok(()));
+    assert_eq!(chain(true).check_head(&head(&[])), Ok(()));
 }
 
 #[test]
-fn long_prompts_are_looked_at_by_the_pool() {
+fn long_prompts_are_checked_on_the_thread_pool() {
     let looks =
-        || chain(vec![link("look", Hooks::LOOK, Does::Find(Action::Flag), OnFailure::Closed)]);
-    let (world, long) = (World::default(), "x".repeat(INLINE + 1));
+        || chain(vec![link("look", Hooks::DETECT, Does::Find(Action::Flag), OnFailure::Closed)]);
+    let (world, long) = (TestHost::default(), "x".repeat(MAX_INLINE_BYTES + 1));
     prompt(&looks(), &world, "short");
     assert_eq!(*world.offloaded.lock().unwrap(), 0);
     assert_eq!(prompt(&looks(), &world, &long).found.len(), 1);
     assert_eq!(*world.offloaded.lock().unwrap(), 1);
-    let full = World { pool_is_full: true, ..World::default() };
+    let full = TestHost { pool_is_full: true, ..TestHost::default() };
     assert_eq!(
         prompt(&looks(), &full, &long).verdict,
         Verdict::Failed { filter: "look".into(), failure: Failure::Busy }
     );
-    let panics = chain(vec![link("look", Hooks::LOOK, Does::Panic, OnFailure::Closed)]);
+    let panics = chain(vec![link("look", Hooks::DETECT, Does::Panic, OnFailure::Closed)]);
     assert_eq!(
         prompt(&panics, &world, &long).verdict,
         Verdict::Failed { filter: "look".into(), failure: Failure::Panicked }
@@ -377,8 +380,8 @@ fn accounts_of_windows_add_up() {
         critical: false,
     };
     let mut all = vec![account("flag", 5)];
-    merge(&mut all, vec![account("pass", 7)]);
-    merge(&mut all, vec![account("block", 1)]);
+    merge_accounts(&mut all, vec![account("pass", 7)]);
+    merge_accounts(&mut all, vec![account("block", 1)]);
     assert_eq!(
         (all.len(), all[0].calls, all[0].wall_us, all[0].verdict.as_ref()),
         (1, 3, 13, "block")

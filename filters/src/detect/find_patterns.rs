@@ -100,10 +100,10 @@ fn with_disguised(mut found: Vec<Finding>, mut disguised: Vec<Finding>) -> Vec<F
 
 impl Filter for FindPatterns {
     fn hooks(&self) -> Hooks {
-        Hooks::LOOK
+        Hooks::DETECT
     }
 
-    fn look(&self, subject: &Subject) -> Report {
+    fn detect(&self, subject: &Subject) -> Report {
         let mut report = Report::default();
         for (at, (_, text)) in subject.texts().enumerate() {
             for finding in self.find(text, subject.normal(at)) {
@@ -125,7 +125,7 @@ mod tests {
 
     fn kinds(text: &str) -> Vec<(String, String)> {
         let filter = FindPatterns::new(Action::Flag, Action::Block).unwrap();
-        let report = filter.look(&Subject::of_user(text));
+        let report = filter.detect(&Subject::of_user(text));
         report
             .found
             .iter()
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disguise_hides_nothing_and_what_is_covered_is_the_disguise() {
+    fn disguised_values_are_found_with_their_original_span() {
         let plain = kinds("pay with 4111 1111 1111 1111 now");
         assert_eq!(plain, [("CREDIT_CARD".into(), "4111 1111 1111 1111".into())]);
         for (text, covered) in [
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_secret_stays_none_without_its_disguise() {
+    fn harmless_disguised_text_has_no_findings() {
         for text in [
             "the word ｈｅｌｌｏ",
             "v1.2.3 and l33t sp34k",
@@ -171,7 +171,7 @@ mod tests {
     fn each_family_has_its_own_action() {
         let filter = FindPatterns::new(Action::Off, Action::Block).unwrap();
         let report =
-            filter.look(&Subject::of_user("mail jane.roe@example.org, key AKIAZ5GRQ7T2MXW4KLPB"));
+            filter.detect(&Subject::of_user("mail jane.roe@example.org, key AKIAZ5GRQ7T2MXW4KLPB"));
         assert_eq!(
             report.found.iter().map(|found| (found.category, found.action)).collect::<Vec<_>>(),
             [(Category::Secret, Action::Block)]

@@ -2,31 +2,31 @@
 
 use crate::filter::{Filter, Hooks};
 use crate::report::{Category, Found, Report};
-use crate::settings::{Action, Sizes};
+use crate::settings::{Action, SizeBounds};
 use crate::subject::Subject;
 
 /// Bytes per token: the average of current tokenizers for English text.
-const BYTES_A_TOKEN: u64 = 4;
+const BYTES_PER_TOKEN: u64 = 4;
 
 /// Reports requests that exceed a bound.
 #[derive(Debug)]
-pub struct LimitSizes(Sizes);
+pub struct LimitSizes(SizeBounds);
 
 impl LimitSizes {
     /// `None`, when there is no bound.
-    pub fn new(sizes: Sizes) -> Option<Self> {
+    pub fn new(sizes: SizeBounds) -> Option<Self> {
         (sizes.action != Action::Off && sizes.is_bounded()).then_some(LimitSizes(sizes))
     }
 }
 
 impl Filter for LimitSizes {
     fn hooks(&self) -> Hooks {
-        Hooks::LOOK
+        Hooks::DETECT
     }
 
-    fn look(&self, subject: &Subject) -> Report {
+    fn detect(&self, subject: &Subject) -> Report {
         let (most, is) = (self.0, subject.sizes());
-        let tokens = (subject.bytes() as u64).div_ceil(BYTES_A_TOKEN);
+        let tokens = (subject.bytes() as u64).div_ceil(BYTES_PER_TOKEN);
         let over = [
             ("size.tokens", "TOO_MANY_TOKENS", tokens, most.tokens),
             ("size.messages", "TOO_MANY_MESSAGES", is.messages, most.messages),
@@ -59,8 +59,8 @@ mod tests {
     use crate::subject::{Side, Sizes as Is};
 
     #[test]
-    fn only_what_is_over_a_bound_is_found() {
-        let most = Sizes {
+    fn only_exceeded_bounds_are_reported() {
+        let most = SizeBounds {
             action: Action::Block,
             tokens: 3,
             messages: 2,
@@ -72,12 +72,12 @@ mod tests {
         let rules = |is: Is, text: &str| {
             let mut builder = Subject::build(Side::Input, is, 0);
             builder.text(
-                crate::Voice::Prompt(wire::request::PromptRole::User),
+                crate::TextSource::Prompt(wire::request::PromptRole::User),
                 crate::Place::default(),
                 text,
             );
             filter
-                .look(&builder.done())
+                .detect(&builder.done())
                 .found
                 .iter()
                 .map(|found| found.rule.to_string())
@@ -88,6 +88,9 @@ mod tests {
         assert_eq!(rules(fits, "thirteen here"), ["size.tokens"]);
         let over = Is { messages: 3, tools: 0, nesting: 6, output_tokens: Some(101) };
         assert_eq!(rules(over, ""), ["size.messages", "size.nesting", "size.output_tokens"]);
-        assert!(LimitSizes::new(Sizes { action: Action::Block, ..Sizes::default() }).is_none());
+        assert!(
+            LimitSizes::new(SizeBounds { action: Action::Block, ..SizeBounds::default() })
+                .is_none()
+        );
     }
 }

@@ -41,10 +41,10 @@ impl MatchRules {
 
 impl Filter for MatchRules {
     fn hooks(&self) -> Hooks {
-        Hooks::LOOK
+        Hooks::DETECT
     }
 
-    fn look(&self, subject: &Subject) -> Report {
+    fn detect(&self, subject: &Subject) -> Report {
         let mut report = Report::default();
         for (at, (_, text)) in subject.texts().enumerate() {
             let mut note = |piece: Piece<'_>| {
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rule_is_found_where_it_stands_and_not_inside_of_words() {
+    fn rules_match_whole_words_only() {
         let rule = |name: &str, regex: &str, phrases: &[&str], input| Rule {
             name: name.into(),
             regex: regex.into(),
@@ -93,7 +93,7 @@ mod tests {
         let filter = MatchRules::new(&rules).unwrap().unwrap();
         let text =
             "About BLUE\n moon: TICKET-1234, projekt Übermut; not bluemoon, XTICKET-12, zzz.";
-        let found = filter.look(&Subject::of_user(text)).found;
+        let found = filter.detect(&Subject::of_user(text)).found;
         let seen: Vec<_> = found
             .iter()
             .map(|found| (found.rule.as_ref(), &text[found.span.clone()], found.action))

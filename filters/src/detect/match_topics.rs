@@ -12,7 +12,7 @@ use wire::request::PromptRole;
 use crate::filter::{Filter, Hooks};
 use crate::report::{Category, Found, Name, Report};
 use crate::settings::{Action, Topic};
-use crate::subject::{Subject, Voice};
+use crate::subject::{Subject, TextSource};
 
 /// Finds topics.
 #[derive(Debug)]
@@ -105,10 +105,10 @@ impl MatchTopics {
 
 impl Filter for MatchTopics {
     fn hooks(&self) -> Hooks {
-        Hooks::LOOK
+        Hooks::DETECT
     }
 
-    fn look(&self, subject: &Subject) -> Report {
+    fn detect(&self, subject: &Subject) -> Report {
         let mut report = Report::default();
         let mut found = |rule: &Name, kind: &Name, text: usize, length: usize, action| {
             let (rule, kind, category) = (rule.clone(), kind.clone(), Category::Topic);
@@ -125,7 +125,7 @@ impl Filter for MatchTopics {
         // The last text of a user, and whether any text is about an allowed topic.
         let (mut last, mut inside) = (None, false);
         for (at, (voice, text)) in
-            subject.texts().enumerate().filter(|(_, (voice, _))| voice.is_foreign())
+            subject.texts().enumerate().filter(|(_, (voice, _))| voice.is_untrusted())
         {
             for topic in self
                 .topics_of(&subject.normal(at).text)
@@ -137,7 +137,7 @@ impl Filter for MatchTopics {
                     false => found(&topic.rule, &topic.kind, at, text.len(), topic.action),
                 }
             }
-            if voice == Voice::Prompt(PromptRole::User) {
+            if voice == TextSource::Prompt(PromptRole::User) {
                 last = Some((at, text.len()));
             }
         }
@@ -160,7 +160,7 @@ mod tests {
     fn rules(topics: &[Topic], text: &str) -> Vec<String> {
         let filter = MatchTopics::new(topics).unwrap().unwrap();
         filter
-            .look(&Subject::of_user(text))
+            .detect(&Subject::of_user(text))
             .found
             .iter()
             .map(|found| found.rule.to_string())
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forbidden_topic_needs_its_words_whole_and_enough_of_them() {
+    fn forbidden_topic_needs_enough_whole_words() {
         let topics = [
             topic("weapons", false, 1, &["gun", "hand grenade"]),
             topic("tax", false, 2, &["tax", "deduct", "税金"]),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fence_of_allowed_topics_keeps_the_rest_out() {
+    fn prompts_outside_of_allowed_topics_are_reported() {
         let topics =
             [topic("cooking", true, 1, &["soup", "bread"]), topic("weapons", false, 1, &["gun"])];
         assert!(rules(&topics, "How do I bake bread?").is_empty());

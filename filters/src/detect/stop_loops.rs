@@ -1,9 +1,9 @@
 //! Ends an answer that repeats itself.
 //!
 //! Small models, and large ones at low temperature, sometimes repeat themselves until their tokens
-//! run out. A text loops if it ends with one phrase of at least [`SHORTEST`] bytes, repeated
-//! `times` times. The last [`TAIL`] bytes are checked at each end of a line and after each [`STEP`]
-//! bytes: some microseconds, twice a paragraph.
+//! run out. A text loops if it ends with one phrase of at least [`MIN_PHRASE_BYTES`] bytes,
+//! repeated `times` times. The last [`TAIL_BYTES`] bytes are checked at each end of a line and
+//! after each [`CHECK_INTERVAL_BYTES`] bytes: some microseconds, twice a paragraph.
 //!
 //! Registered as `stop-loops`, with `times` (3 to 1000, default 20: a table or a poem may repeat a
 //! line a few times).
@@ -12,16 +12,16 @@ use std::collections::BTreeMap;
 
 use wire::Channel;
 
-use crate::filter::{AnswerFacts, Filter, Hooks, Refused, Watch};
+use crate::filter::{AnswerFacts, AnswerWatch, Filter, FilterRefusal, Hooks};
 
 /// Bytes kept at the end of each channel.
-const TAIL: usize = 8 << 10;
+const TAIL_BYTES: usize = 8 << 10;
 /// Bytes between two checks.
-const STEP: usize = 256;
+const CHECK_INTERVAL_BYTES: usize = 256;
 /// Maximum channels tracked separately; further ones share the last slot.
 const MAX_CHANNELS: usize = 64;
 /// Minimum bytes of a phrase; a shorter one is a row of dashes, or a table.
-const SHORTEST: usize = 8;
+const MIN_PHRASE_BYTES: usize = 8;
 
 /// The filter that ends looping answers.
 #[derive(Debug)]
@@ -51,12 +51,12 @@ impl StopLoops {
 
 impl Filter for StopLoops {
     fn hooks(&self) -> Hooks {
-        Hooks::WATCH
+        Hooks::WATCH_ANSWER
     }
 
-    fn watch(&self, facts: &AnswerFacts) -> Option<Box<dyn Watch>> {
+    fn watch(&self, facts: &AnswerFacts) -> Option<Box<dyn AnswerWatch>> {
         facts.streamed.then(|| {
-            Box::new(Watching { times: self.times, channels: Vec::new() }) as Box<dyn Watch>
+            Box::new(Watching { times: self.times, channels: Vec::new() }) as Box<dyn AnswerWatch>
         })
     }
 }
@@ -76,8 +76,8 @@ struct Tail {
     fresh: usize,
 }
 
-impl Watch for Watching {
-    fn text(&mut self, choice: u32, channel: Channel, text: &str) -> Result<(), Refused> {
+impl AnswerWatch for Watching {
+    fn text(&mut self, choice: u32, channel: Channel, text: &str) -> Result<(), FilterRefusal> {
         let of = (choice, channel);
         let at = self.channels.iter().position(|tail| tail.of == of).unwrap_or_else(|| {
             if self.channels.len() < MAX_CHANNELS {
@@ -88,16 +88,16 @@ impl Watch for Watching {
         let Some(tail) = self.channels.get_mut(at) else { return Ok(()) };
         tail.text.extend_from_slice(text.as_bytes());
         tail.fresh += text.len();
-        if tail.fresh < STEP && !text.contains('\n') {
+        if tail.fresh < CHECK_INTERVAL_BYTES && !text.contains('\n') {
             return Ok(());
         }
         tail.fresh = 0;
-        if tail.text.len() > 2 * TAIL {
-            tail.text.drain(..tail.text.len() - TAIL);
+        if tail.text.len() > 2 * TAIL_BYTES {
+            tail.text.drain(..tail.text.len() - TAIL_BYTES);
         }
         if loops(&tail.text, self.times) {
             let message = "The answer repeated itself and was ended.".to_owned();
-            return Err(Refused { status: 502, code: "answer_loops", message });
+            return Err(FilterRefusal { status: 502, code: "answer_loops", message });
         }
         Ok(())
     }
@@ -109,15 +109,15 @@ impl Watch for Watching {
 /// equal the bytes that lie `p` before them. The lengths to try are the distances to earlier
 /// occurrences of the last few bytes.
 fn loops(text: &[u8], times: usize) -> bool {
-    let Some(end) = text.len().checked_sub(SHORTEST).and_then(|at| text.get(at..)) else {
+    let Some(end) = text.len().checked_sub(MIN_PHRASE_BYTES).and_then(|at| text.get(at..)) else {
         return false;
     };
     let longest = text.len() / times;
-    let from = text.len().saturating_sub(longest + SHORTEST);
+    let from = text.len().saturating_sub(longest + MIN_PHRASE_BYTES);
     let before = text.get(from..text.len() - 1).unwrap_or_default();
     memchr::memmem::rfind_iter(before, end)
-        .map(|at| text.len() - SHORTEST - (from + at))
-        .filter(|period| *period >= SHORTEST)
+        .map(|at| text.len() - MIN_PHRASE_BYTES - (from + at))
+        .filter(|period| *period >= MIN_PHRASE_BYTES)
         .any(|period| {
             let span = period * (times - 1);
             let (Some(last), Some(shifted)) =
@@ -133,7 +133,7 @@ fn loops(text: &[u8], times: usize) -> bool {
 mod tests {
     use super::*;
 
-    fn watch(times: &str) -> Box<dyn Watch> {
+    fn watch(times: &str) -> Box<dyn AnswerWatch> {
         let with = [("times".to_owned(), times.to_owned())].into();
         let facts = AnswerFacts { status: 200, streamed: true, request_id: "r".into() };
         StopLoops::new(&with).unwrap().watch(&facts).unwrap()
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_round_is_ended_wherever_it_is_cut() {
+    fn looping_text_is_ended_however_it_is_cut() {
         let looping = format!("To be sure: {}", "I am sorry, I cannot say. ".repeat(60));
         for width in [1, 3, 7, 40, 1000] {
             let at = ends("10", &looping, width).expect("the answer is ended");
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_resembles_itself_goes_on() {
+    fn similar_lines_are_not_a_loop() {
         let numbered: String =
             (0..200).map(|n| format!("{n}. the same words once more\n")).collect();
         let table = "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n".repeat(2);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_are_apart_and_settings_are_checked() {
+    fn channels_are_separate_and_settings_are_validated() {
         let mut watch = watch("3");
         for _ in 0..2 {
             for choice in 0..2 {

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::newest::{Piece, TEXTS};
-use super::offsets::{Offsets, PLACES};
+use super::common::JudgeCommon;
+use super::newest::{MAX_TEXTS, Piece};
+use super::offsets::{MAX_SPANS, Offsets};
 use super::reading::score;
-use super::seat::Seat;
 use super::words::{Line, Words};
 use crate::BoxFuture;
 use crate::filter::{Filter, Hooks};
@@ -25,7 +25,7 @@ use crate::subject::Subject;
 /// The filter that calls an analyzer.
 #[derive(Debug)]
 pub(super) struct Analyzer {
-    seat: Seat,
+    common: JudgeCommon,
     language: String,
     entities: Vec<String>,
     /// As written in the settings: 0.8 must not become 0.800000012, which a score of 0.8 does not
@@ -37,7 +37,7 @@ impl Analyzer {
     /// A filter with these settings.
     pub(super) fn new(settings: &Judge) -> Self {
         Analyzer {
-            seat: Seat::new(
+            common: JudgeCommon::new(
                 settings,
                 Words::new(ENTITIES, &settings.categories, Category::Pii, true),
             ),
@@ -57,8 +57,8 @@ impl Analyzer {
     }
 
     fn read(&self, answer: &Value, piece: &Piece<'_>, subject: &Subject) -> Option<Report> {
-        let results = answer.as_array().filter(|results| results.len() <= PLACES)?;
-        let mut tally = self.seat.tally(subject);
+        let results = answer.as_array().filter(|results| results.len() <= MAX_SPANS)?;
+        let mut tally = self.common.tally(subject);
         if results.is_empty() {
             return Some(tally.done());
         }
@@ -68,7 +68,7 @@ impl Analyzer {
             let (kind, score) =
                 (result.get("entity_type")?.as_str()?, score(result.get("score")?)?);
             // Entities that are not configured are ignored, though a server may report them.
-            if let Some((kind, _)) = self.seat.words.find(kind) {
+            if let Some((kind, _)) = self.common.words.find(kind) {
                 tally.part(piece.at, span, (kind, Category::Pii), score);
             }
         }
@@ -78,7 +78,7 @@ impl Analyzer {
 
 impl Filter for Analyzer {
     fn hooks(&self) -> Hooks {
-        self.seat.hooks()
+        self.common.hooks()
     }
 
     fn judge<'a>(
@@ -87,12 +87,12 @@ impl Filter for Analyzer {
         call: &'a Call<'a>,
     ) -> BoxFuture<'a, Result<Report, Failure>> {
         Box::pin(async move {
-            let pieces = self.seat.newest(subject, TEXTS, |_| true)?;
+            let pieces = self.common.newest(subject, MAX_TEXTS, |_| true)?;
             let questions: Vec<Value> =
                 pieces.iter().map(|piece| self.question(piece.words)).collect();
             let read = |at: usize, answer: &Value| self.read(answer, pieces.get(at)?, subject);
-            let (mut found, mut tally) = (Vec::new(), self.seat.tally(subject));
-            for report in self.seat.ask_all(call, &questions, read).await? {
+            let (mut found, mut tally) = (Vec::new(), self.common.tally(subject));
+            for report in self.common.call_all(call, &questions, read).await? {
                 found.extend(report.found);
                 report.scores.into_iter().for_each(|(category, score)| tally.seen(category, score));
             }

@@ -11,24 +11,24 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::newest::{Piece, TEXTS};
+use super::common::{JudgeCommon, Tally};
+use super::newest::{MAX_TEXTS, Piece};
 use super::reading::{by_index, optional, score};
-use super::seat::{Seat, Tally};
 use super::words::{ATTACKS, Words, is_harmless};
 use crate::BoxFuture;
 use crate::filter::{Filter, Hooks};
 use crate::host::Call;
 use crate::report::{Category, Failure, Report};
 use crate::settings::Judge;
-use crate::subject::{Subject, Voice};
+use crate::subject::{Subject, TextSource};
 
 /// Maximum classes of a classifier; the large public ones have some hundred.
-const CLASSES: usize = 4096;
+const MAX_CLASSES: usize = 4096;
 
 /// The filter that calls a classifier.
 #[derive(Debug)]
 pub(super) struct Classify {
-    seat: Seat,
+    common: JudgeCommon,
     /// Without configured categories, the classifier is assumed to detect attacks.
     of_attacks: bool,
 }
@@ -37,13 +37,16 @@ impl Classify {
     /// A filter with these settings.
     pub(super) fn new(settings: &Judge) -> Self {
         let words = Words::new(ATTACKS, &settings.categories, Category::Unsafe, false);
-        Classify { seat: Seat::new(settings, words), of_attacks: settings.categories.is_empty() }
+        Classify {
+            common: JudgeCommon::new(settings, words),
+            of_attacks: settings.categories.is_empty(),
+        }
     }
 
     fn read(&self, answer: &Value, pieces: &[Piece<'_>], mut tally: Tally<'_>) -> Option<Report> {
         let verdicts = by_index(answer.get("data")?, pieces.len(), read_verdict)?;
         for (piece, verdict) in pieces.iter().zip(verdicts) {
-            match self.seat.words.find(verdict.label) {
+            match self.common.words.find(verdict.label) {
                 Some(known) => tally.whole(piece, known, verdict.sure),
                 None if self.of_attacks => self.spare(piece, &verdict, &mut tally),
                 None => {}
@@ -55,7 +58,7 @@ impl Classify {
     /// Scores a label that is not an attack. With two classes, the other one has the rest of the
     /// score, which may reach a low threshold.
     fn spare(&self, piece: &Piece<'_>, verdict: &Verdict<'_>, tally: &mut Tally<'_>) {
-        match self.seat.words.find("INJECTION") {
+        match self.common.words.find("INJECTION") {
             Some(known) if verdict.classes == 2 && is_harmless(verdict.label) => {
                 tally.whole(piece, known, 1.0 - verdict.sure)
             }
@@ -76,7 +79,7 @@ fn read_verdict(entry: &Value) -> Option<Verdict<'_>> {
     let Some(probs) = optional(entry, "probs", Value::as_array)? else {
         return Some(Verdict { label, sure: 1.0, classes: 0 });
     };
-    if probs.is_empty() || probs.len() > CLASSES {
+    if probs.is_empty() || probs.len() > MAX_CLASSES {
         return None;
     }
     // The label is that of the class with the highest score; the response does not include its
@@ -87,7 +90,7 @@ fn read_verdict(entry: &Value) -> Option<Verdict<'_>> {
 
 impl Filter for Classify {
     fn hooks(&self) -> Hooks {
-        self.seat.hooks()
+        self.common.hooks()
     }
 
     fn judge<'a>(
@@ -96,13 +99,15 @@ impl Filter for Classify {
         call: &'a Call<'a>,
     ) -> BoxFuture<'a, Result<Report, Failure>> {
         Box::pin(async move {
-            let pieces = self.seat.newest(subject, TEXTS, Voice::is_foreign)?;
+            let pieces = self.common.newest(subject, MAX_TEXTS, TextSource::is_untrusted)?;
             if pieces.is_empty() {
                 return Ok(Report::default());
             }
-            let question = self.seat.question_about(pieces.iter().map(|piece| piece.words));
-            self.seat
-                .ask(call, &question, |answer| self.read(answer, &pieces, self.seat.tally(subject)))
+            let question = self.common.question_about(pieces.iter().map(|piece| piece.words));
+            self.common
+                .call(call, &question, |answer| {
+                    self.read(answer, &pieces, self.common.tally(subject))
+                })
                 .await
         })
     }

@@ -9,19 +9,19 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
-use super::newest::TEXTS;
+use super::common::JudgeCommon;
+use super::newest::MAX_TEXTS;
 use super::reading::{bounded, by_index, number};
-use super::seat::Seat;
 use super::words::{Line, Words};
 use crate::BoxFuture;
 use crate::filter::{Filter, Hooks};
 use crate::host::Call;
 use crate::report::{Category, Failure, Report};
 use crate::settings::Judge;
-use crate::subject::{Subject, Voice};
+use crate::subject::{Subject, TextSource};
 
 /// Maximum dimensions of a vector; the largest models have 8,192.
-const DIMENSIONS: usize = 16_384;
+const MAX_DIMENSIONS: usize = 16_384;
 
 /// The only kind of finding.
 const LIKENESS: Line = ("likeness", "TOPIC_LIKENESS", Category::Topic);
@@ -29,7 +29,7 @@ const LIKENESS: Line = ("likeness", "TOPIC_LIKENESS", Category::Topic);
 /// The filter that calls an embeddings API.
 #[derive(Debug)]
 pub(super) struct Embeddings {
-    seat: Seat,
+    common: JudgeCommon,
     examples: Vec<String>,
     vectors: OnceLock<Vec<Vector>>,
 }
@@ -40,7 +40,7 @@ impl Embeddings {
         // `categories` is not used: there is only one kind of finding.
         let words = Words::new(&[LIKENESS], &[], Category::Topic, false);
         Embeddings {
-            seat: Seat::new(settings, words),
+            common: JudgeCommon::new(settings, words),
             examples: settings.examples.clone(),
             vectors: OnceLock::new(),
         }
@@ -50,28 +50,30 @@ impl Embeddings {
         if let Some(known) = self.vectors.get() {
             return Ok(known);
         }
-        let question = self.seat.question_about(self.examples.iter().map(String::as_str));
+        let question = self.common.question_about(self.examples.iter().map(String::as_str));
         let vectors = self
-            .seat
-            .ask(call, &question, |answer| read(answer, self.examples.len(), None))
+            .common
+            .call(call, &question, |answer| read(answer, self.examples.len(), None))
             .await?;
         Ok(self.vectors.get_or_init(|| vectors))
     }
 
     async fn compare(&self, subject: &Subject, call: &Call<'_>) -> Result<Report, Failure> {
-        let pieces = self.seat.newest(subject, TEXTS, Voice::is_foreign)?;
+        let pieces = self.common.newest(subject, MAX_TEXTS, TextSource::is_untrusted)?;
         if pieces.is_empty() || self.examples.is_empty() {
             return Ok(Report::default());
         }
         let examples = self.examples(call).await?;
         let dimensions = examples.first().map(|vector| vector.numbers.len());
-        let question = self.seat.question_about(pieces.iter().map(|piece| piece.words));
-        let vectors =
-            self.seat.ask(call, &question, |answer| read(answer, pieces.len(), dimensions)).await?;
-        let mut tally = self.seat.tally(subject);
+        let question = self.common.question_about(pieces.iter().map(|piece| piece.words));
+        let vectors = self
+            .common
+            .call(call, &question, |answer| read(answer, pieces.len(), dimensions))
+            .await?;
+        let mut tally = self.common.tally(subject);
         for (piece, vector) in pieces.iter().zip(&vectors) {
             let best = examples.iter().map(|example| example.likeness(vector)).fold(0.0, f32::max);
-            if let Some(known) = self.seat.words.find(LIKENESS.0) {
+            if let Some(known) = self.common.words.find(LIKENESS.0) {
                 tally.whole(piece, known, best);
             }
         }
@@ -109,7 +111,7 @@ fn read(answer: &Value, asked: usize, dimensions: Option<usize>) -> Option<Vec<V
 }
 
 fn read_vector(value: &Value) -> Option<Vector> {
-    let numbers = value.as_array().filter(|numbers| numbers.len() <= DIMENSIONS)?;
+    let numbers = value.as_array().filter(|numbers| numbers.len() <= MAX_DIMENSIONS)?;
     let numbers: Vec<f32> = numbers.iter().map(number).collect::<Option<_>>()?;
     let length = numbers.iter().map(|number| f64::from(*number).powi(2)).sum::<f64>().sqrt();
     // An empty vector and a vector of zeros have no direction.
@@ -118,7 +120,7 @@ fn read_vector(value: &Value) -> Option<Vector> {
 
 impl Filter for Embeddings {
     fn hooks(&self) -> Hooks {
-        self.seat.hooks()
+        self.common.hooks()
     }
 
     fn judge<'a>(

@@ -8,15 +8,15 @@
 
 use std::sync::Arc;
 
-use super::newest::TEXTS;
-use super::seat::Seat;
+use super::common::JudgeCommon;
+use super::newest::MAX_TEXTS;
 use super::words::{ATTACKS, Words};
 use crate::BoxFuture;
 use crate::filter::{Filter, Hooks};
 use crate::host::Call;
 use crate::report::{Category, Failure, Report};
 use crate::settings::{Action, Judge};
-use crate::subject::{Subject, Voice};
+use crate::subject::{Subject, TextSource};
 
 /// A model that scores texts by label.
 pub trait LocalModel: Send + Sync + std::fmt::Debug {
@@ -33,7 +33,7 @@ pub trait LocalModel: Send + Sync + std::fmt::Debug {
 /// The filter that runs a local model.
 #[derive(Debug)]
 pub struct Local {
-    seat: Seat,
+    common: JudgeCommon,
     model: Arc<dyn LocalModel>,
 }
 
@@ -51,13 +51,13 @@ impl Local {
                  labels in `categories`"
             ));
         }
-        Ok(Local { seat: Seat::new(settings, words), model })
+        Ok(Local { common: JudgeCommon::new(settings, words), model })
     }
 }
 
 impl Filter for Local {
     fn hooks(&self) -> Hooks {
-        self.seat.hooks()
+        self.common.hooks()
     }
 
     fn judge<'a>(
@@ -66,7 +66,7 @@ impl Filter for Local {
         call: &'a Call<'a>,
     ) -> BoxFuture<'a, Result<Report, Failure>> {
         Box::pin(async move {
-            let pieces = self.seat.newest(subject, TEXTS, Voice::is_foreign)?;
+            let pieces = self.common.newest(subject, MAX_TEXTS, TextSource::is_untrusted)?;
             let (model, texts) = (
                 self.model.clone(),
                 pieces.iter().map(|piece| piece.words.to_owned()).collect::<Vec<_>>(),
@@ -76,14 +76,14 @@ impl Filter for Local {
                     texts.iter().map(|text| model.read(text)).collect::<Result<Vec<_>, _>>()
                 })
                 .await?;
-            let mut tally = self.seat.tally(subject);
+            let mut tally = self.common.tally(subject);
             for (piece, (scores, whole)) in pieces.iter().zip(answers?) {
                 // Text that was not read must not pass if findings mask or block.
-                if !whole && self.seat.action(subject.side()) >= Action::Mask {
+                if !whole && self.common.action(subject.side()) >= Action::Mask {
                     return Err(Failure::TooLong);
                 }
                 for (label, score) in self.model.labels().iter().zip(scores) {
-                    if let Some(known) = self.seat.words.find(label) {
+                    if let Some(known) = self.common.words.find(label) {
                         tally.whole(
                             piece,
                             known,

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::newest::{Piece, TEXTS};
+use super::common::{JudgeCommon, Tally};
+use super::newest::{MAX_TEXTS, Piece};
 use super::reading::{object, score};
-use super::seat::{Seat, Tally};
 use super::words::{MODERATION, Words};
 use crate::BoxFuture;
 use crate::filter::{Filter, Hooks};
@@ -20,16 +20,16 @@ use crate::settings::Judge;
 use crate::subject::Subject;
 
 /// Maximum categories of one result. OpenAI has 13.
-const CATEGORIES: usize = 256;
+const MAX_CATEGORIES: usize = 256;
 
 /// The filter that calls a moderation endpoint.
 #[derive(Debug)]
-pub(super) struct Moderation(Seat);
+pub(super) struct Moderation(JudgeCommon);
 
 impl Moderation {
     /// A filter with these settings.
     pub(super) fn new(settings: &Judge) -> Self {
-        Moderation(Seat::new(
+        Moderation(JudgeCommon::new(
             settings,
             Words::new(MODERATION, &settings.categories, Category::Unsafe, true),
         ))
@@ -61,7 +61,7 @@ impl Moderation {
                 said.push((category, if flagged { 1.0 } else { 0.0 }));
             }
         }
-        (said.len() <= CATEGORIES).then(|| self.count(said, piece, tally))
+        (said.len() <= MAX_CATEGORIES).then(|| self.count(said, piece, tally))
     }
 
     /// Reports one finding of each kind: otherwise, each unlisted category would add an `OTHER`
@@ -90,13 +90,13 @@ impl Filter for Moderation {
         call: &'a Call<'a>,
     ) -> BoxFuture<'a, Result<Report, Failure>> {
         Box::pin(async move {
-            let pieces = self.0.newest(subject, TEXTS, |_| true)?;
+            let pieces = self.0.newest(subject, MAX_TEXTS, |_| true)?;
             if pieces.is_empty() {
                 return Ok(Report::default());
             }
             let question = self.0.question_about(pieces.iter().map(|piece| piece.words));
             self.0
-                .ask(call, &question, |answer| self.read(answer, &pieces, self.0.tally(subject)))
+                .call(call, &question, |answer| self.read(answer, &pieces, self.0.tally(subject)))
                 .await
         })
     }

@@ -1,7 +1,8 @@
 //! Selects the texts of a subject for a call.
 //!
 //! - *In*: a subject, and the roles that are wanted.
-//! - *Out*: at most [`TEXTS`] pieces of at most [`BYTES`] together, in the subject's order.
+//! - *Out*: at most [`MAX_TEXTS`] pieces of at most [`MAX_TEXT_BYTES`] together, in the subject's
+//!   order.
 //! - *Never*: a split character; a blank text, which several servers refuse.
 //!
 //! The newest texts are kept. Tool definitions often follow the messages in a body. They are
@@ -9,13 +10,13 @@
 
 use wire::request::PromptRole;
 
-use crate::subject::{Subject, Voice};
+use crate::subject::{Subject, TextSource};
 
 /// Maximum texts in a call.
-pub(super) const TEXTS: usize = 64;
+pub(super) const MAX_TEXTS: usize = 64;
 /// Maximum bytes of text in a call. Judges read far less at a time; more would only load the
 /// network.
-pub(super) const BYTES: usize = 256 * 1024;
+pub(super) const MAX_TEXT_BYTES: usize = 256 * 1024;
 
 /// A text, or the end of one that is too long.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +24,7 @@ pub(super) struct Piece<'s> {
     /// Which text of the subject.
     pub(super) at: usize,
     /// The role of the text.
-    pub(super) voice: Voice,
+    pub(super) voice: TextSource,
     /// Where `words` begin in that text.
     pub(super) from: usize,
     /// The text, or its end.
@@ -41,9 +42,9 @@ impl Piece<'_> {
 pub(super) fn newest<'s>(
     subject: &'s Subject,
     most: usize,
-    wanted: impl Fn(Voice) -> bool,
+    wanted: impl Fn(TextSource) -> bool,
 ) -> (Vec<Piece<'s>>, bool) {
-    let (mut pieces, mut left, mut whole) = (Vec::new(), BYTES, true);
+    let (mut pieces, mut left, mut whole) = (Vec::new(), MAX_TEXT_BYTES, true);
     for rank in 0..=LAST_RANK {
         for at in (0..subject.len()).rev() {
             let Some(voice) =
@@ -75,24 +76,24 @@ pub(super) fn newest<'s>(
 }
 
 /// The role of a text in a call.
-pub(super) fn role(voice: Voice) -> &'static str {
+pub(super) fn role(voice: TextSource) -> &'static str {
     match voice {
-        Voice::Prompt(PromptRole::System) => "system",
-        Voice::Prompt(PromptRole::User) => "user",
-        Voice::Prompt(PromptRole::Assistant) | Voice::Answer(_) => "assistant",
-        Voice::Prompt(PromptRole::Tool) => "tool",
-        Voice::Prompt(PromptRole::ToolDefinition) => "tool_definition",
+        TextSource::Prompt(PromptRole::System) => "system",
+        TextSource::Prompt(PromptRole::User) => "user",
+        TextSource::Prompt(PromptRole::Assistant) | TextSource::Answer(_) => "assistant",
+        TextSource::Prompt(PromptRole::Tool) => "tool",
+        TextSource::Prompt(PromptRole::ToolDefinition) => "tool_definition",
     }
 }
 
 const LAST_RANK: u8 = 2;
 
-fn rank_of(voice: Voice) -> u8 {
+fn rank_of(voice: TextSource) -> u8 {
     match voice {
-        Voice::Prompt(PromptRole::ToolDefinition) => LAST_RANK,
-        Voice::Prompt(PromptRole::System) => 1,
-        Voice::Prompt(PromptRole::User | PromptRole::Assistant | PromptRole::Tool)
-        | Voice::Answer(_) => 0,
+        TextSource::Prompt(PromptRole::ToolDefinition) => LAST_RANK,
+        TextSource::Prompt(PromptRole::System) => 1,
+        TextSource::Prompt(PromptRole::User | PromptRole::Assistant | PromptRole::Tool)
+        | TextSource::Answer(_) => 0,
     }
 }
 
@@ -110,24 +111,24 @@ mod tests {
     fn of(texts: &[(PromptRole, &str)]) -> Subject {
         let mut builder = Subject::build(Side::Input, Sizes::default(), 0);
         texts.iter().for_each(|(speaker, text)| {
-            builder.text(Voice::Prompt(*speaker), Place::default(), text)
+            builder.text(TextSource::Prompt(*speaker), Place::default(), text)
         });
         builder.done()
     }
 
     #[test]
-    fn the_last_texts_win_and_keep_their_order() {
+    fn newest_texts_are_kept_in_order() {
         let many: Vec<(PromptRole, String)> =
             (0..100).map(|n| (PromptRole::User, format!("text {n}"))).collect();
         let subject = of(&many.iter().map(|(s, t)| (*s, t.as_str())).collect::<Vec<_>>());
-        let (pieces, whole) = newest(&subject, TEXTS, |_| true);
+        let (pieces, whole) = newest(&subject, MAX_TEXTS, |_| true);
         assert!(!whole);
-        assert_eq!(pieces.len(), TEXTS);
-        assert_eq!((pieces[0].at, pieces[TEXTS - 1].words), (36, "text 99"));
+        assert_eq!(pieces.len(), MAX_TEXTS);
+        assert_eq!((pieces[0].at, pieces[MAX_TEXTS - 1].words), (36, "text 99"));
     }
 
     #[test]
-    fn tools_that_stand_behind_do_not_push_words_out() {
+    fn trailing_tool_definitions_do_not_displace_messages() {
         let mut texts = vec![
             (PromptRole::System, "rules"),
             (PromptRole::User, "words"),
@@ -140,16 +141,16 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_text_that_fits_in_part_is_cut_at_a_character() {
-        let long = "é".repeat(BYTES / 2);
+    fn oldest_text_is_cut_at_a_character_boundary() {
+        let long = "é".repeat(MAX_TEXT_BYTES / 2);
         let subject =
             of(&[(PromptRole::User, "lost"), (PromptRole::User, &long), (PromptRole::User, "abc")]);
-        let (pieces, whole) = newest(&subject, TEXTS, |_| true);
+        let (pieces, whole) = newest(&subject, MAX_TEXTS, |_| true);
         assert!(!whole);
         assert_eq!(pieces.len(), 2);
         assert_eq!(
             (pieces[0].from, pieces[0].words.len(), pieces[0].whole()),
-            (4, BYTES - 4, BYTES)
+            (4, MAX_TEXT_BYTES - 4, MAX_TEXT_BYTES)
         );
         assert_eq!(pieces[1].words, "abc");
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::newest::Piece;
 
 /// Maximum spans in one response. A text of 256 KiB with a name in every line stays below it.
-pub(super) const PLACES: usize = 16_384;
+pub(super) const MAX_SPANS: usize = 16_384;
 
 /// Where the characters of a piece begin.
 #[derive(Debug)]

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scores_are_forced_into_their_range() {
+    fn scores_are_clamped() {
         assert_eq!(score(&json!(0.25)), Some(0.25));
         assert_eq!(score(&json!(-3)), Some(0.0));
         assert_eq!(score(&json!(17)), Some(1.0));
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_find_their_place_by_index() {
+    fn entries_are_ordered_by_index() {
         let read = |entry: &Value| entry.get("x").and_then(Value::as_u64);
         assert_eq!(
             by_index(&json!([{"index": 1, "x": 5}, {"index": 0, "x": 4}]), 2, read),

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn thoughts_are_not_the_reply() {
+    fn reasoning_is_not_part_of_the_reply() {
         assert_eq!(spoken("<think>it may be safe</think>\n unsafe\n"), "unsafe");
         assert_eq!(spoken("hm, yes?</think>no"), "no");
         assert_eq!(spoken("  no "), "no");

@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::newest::{Piece, TEXTS, role};
-use super::offsets::{Offsets, PLACES};
+use super::common::{JudgeCommon, Tally};
+use super::newest::{MAX_TEXTS, Piece, role};
+use super::offsets::{MAX_SPANS, Offsets};
 use super::reading::{optional, score};
-use super::seat::{Seat, Tally};
 use super::words::{ATTACKS, Known, MODERATION, Words, other};
 use crate::BoxFuture;
 use crate::filter::{Filter, Hooks};
@@ -25,7 +25,7 @@ use crate::subject::Subject;
 
 /// The filter that calls a webhook.
 #[derive(Debug)]
-pub(super) struct Webhook(Seat);
+pub(super) struct Webhook(JudgeCommon);
 
 impl Webhook {
     /// A filter with these settings.
@@ -36,7 +36,7 @@ impl Webhook {
             Category::Unsafe,
             true,
         );
-        Webhook(Seat::new(settings, words))
+        Webhook(JudgeCommon::new(settings, words))
     }
 
     fn read(&self, answer: &Value, pieces: &[Piece<'_>], mut tally: Tally<'_>) -> Option<Report> {
@@ -68,7 +68,7 @@ impl Webhook {
         score: f32,
         tally: &mut Tally<'_>,
     ) -> Option<()> {
-        if spans.len() > PLACES {
+        if spans.len() > MAX_SPANS {
             return None;
         }
         let mut counted: Vec<Option<Offsets>> = pieces.iter().map(|_| None).collect();
@@ -127,13 +127,13 @@ impl Filter for Webhook {
         call: &'a Call<'a>,
     ) -> BoxFuture<'a, Result<Report, Failure>> {
         Box::pin(async move {
-            let pieces = self.0.newest(subject, TEXTS, |_| true)?;
+            let pieces = self.0.newest(subject, MAX_TEXTS, |_| true)?;
             if pieces.is_empty() {
                 return Ok(Report::default());
             }
             let question = question(subject, &pieces);
             self.0
-                .ask(call, &question, |answer| self.read(answer, &pieces, self.0.tally(subject)))
+                .call(call, &question, |answer| self.read(answer, &pieces, self.0.tally(subject)))
                 .await
         })
     }

@@ -80,7 +80,7 @@ const RUDE: &[Line] = &[
 static OTHER: Name = Name::Borrowed("OTHER");
 
 /// Maximum bytes of a label that is looked up; no table has a longer one.
-const LONGEST: usize = 64;
+const MAX_LABEL_BYTES: usize = 64;
 
 /// The labels that count for one judge.
 #[derive(Debug)]
@@ -123,7 +123,7 @@ impl Words {
 
     /// The name and category of a label; `None` if it does not count.
     pub(super) fn find(&self, said: &str) -> Option<Known<'_>> {
-        let word = if said.len() <= LONGEST { spelled(said) } else { String::new() };
+        let word = if said.len() <= MAX_LABEL_BYTES { spelled(said) } else { String::new() };
         let listed = self
             .lines
             .iter()
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_the_operators_excludes_all_else() {
+    fn operator_list_excludes_all_other_labels() {
         let words = Words::new(MODERATION, &["Hate".into(), "our policy".into()], HARM, true);
         assert_eq!(named(&words, "hate"), Some(("HATE".into(), TOXIC)));
         assert_eq!(named(&words, "our policy"), Some(("OUR_POLICY".into(), HARM)));
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_may_use_the_judges_words_or_ours() {
+    fn operator_list_accepts_labels_and_finding_names() {
         let ours = Words::new(HAZARDS, &["HATE".into(), "S1".into()], HARM, true);
         assert_eq!(named(&ours, "S10"), Some(("HATE".into(), TOXIC)));
         assert_eq!(named(&ours, "s1"), Some(("VIOLENT_CRIMES".into(), HARM)));

@@ -14,10 +14,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use filters::settings::{Action, Class, Declared, Judge, JudgeKind, Mode, OnFailure, Template};
+use filters::settings::{
+    Action, Class, FilterSettings, Judge, JudgeKind, JudgeMode, OnFailure, Template,
+};
 use filters::{
-    Ask, BoxFuture, Call, Failure, Filter, Host, Job, Place, Reply, Report, Side, Sizes, Subject,
-    Voice,
+    BoxFuture, Call, Failure, Filter, Host, HostRequest, HostResponse, Job, Place, Report, Side,
+    Sizes, Subject, TextSource,
 };
 use lens::Tick;
 use parking_lot::Mutex;
@@ -44,7 +46,7 @@ struct State {
     now: u64,
     alarms: Vec<u64>,
     script: VecDeque<Act>,
-    asks: Vec<Ask>,
+    asks: Vec<HostRequest>,
 }
 
 /// The played host.
@@ -70,7 +72,7 @@ impl Stage {
     }
 
     /// What was asked since the last time.
-    pub fn asks(&self) -> Vec<Ask> {
+    pub fn asks(&self) -> Vec<HostRequest> {
         std::mem::take(&mut self.0.lock().asks)
     }
 
@@ -123,7 +125,7 @@ impl Host for Stage {
         }))
     }
 
-    fn ask(&self, ask: Ask) -> BoxFuture<'static, Result<Reply, Failure>> {
+    fn send(&self, ask: HostRequest) -> BoxFuture<'static, Result<HostResponse, Failure>> {
         let act = {
             let mut state = self.0.lock();
             state.asks.push(ask);
@@ -134,11 +136,11 @@ impl Host for Stage {
                 let thought = self.sleep(time);
                 Box::pin(async move {
                     thought.await;
-                    Ok(Reply { status: 200, body: body.into() })
+                    Ok(HostResponse { status: 200, body: body.into() })
                 })
             }
             Act::Says(status, body) => {
-                Box::pin(std::future::ready(Ok(Reply { status, body: body.into() })))
+                Box::pin(std::future::ready(Ok(HostResponse { status, body: body.into() })))
             }
             Act::Gone => Box::pin(std::future::ready(Err(Failure::Unreachable))),
             Act::Silent => Box::pin(std::future::pending()),
@@ -154,12 +156,12 @@ impl Host for Stage {
 /// A judge that blocks on both sides, from 0.5 on.
 pub fn settings(kind: JudgeKind) -> Judge {
     Judge {
-        declared: Declared {
+        declared: FilterSettings {
             name: "guard".into(),
             class: Class::Security,
             on_failure: OnFailure::Closed,
             deadline: DEADLINE,
-            mode: Mode::Hold,
+            mode: JudgeMode::Hold,
         },
         kind,
         backend: "guards".into(),
@@ -184,9 +186,9 @@ pub fn filter(settings: &Judge) -> Arc<dyn Filter> {
 /// A prompt of these texts.
 pub fn prompt(texts: &[(wire::request::PromptRole, &str)]) -> Arc<Subject> {
     let mut builder = Subject::build(Side::Input, Sizes { messages: 3, ..Sizes::default() }, 0);
-    texts
-        .iter()
-        .for_each(|(speaker, text)| builder.text(Voice::Prompt(*speaker), Place::default(), text));
+    texts.iter().for_each(|(speaker, text)| {
+        builder.text(TextSource::Prompt(*speaker), Place::default(), text)
+    });
     Arc::new(builder.done())
 }
 

@@ -48,9 +48,9 @@ fn failures_have_their_names() {
     let cases = [
         (Act::Says(500, "{}".into()), Failure::Overloaded),
         (Act::Says(429, "{}".into()), Failure::Overloaded),
-        (Act::Says(400, "{}".into()), Failure::Refused),
-        (Act::Says(404, html.into()), Failure::Refused),
-        (Act::Says(302, String::new()), Failure::Refused),
+        (Act::Says(400, "{}".into()), Failure::FilterRefusal),
+        (Act::Says(404, html.into()), Failure::FilterRefusal),
+        (Act::Says(302, String::new()), Failure::FilterRefusal),
         (Act::Says(200, html.into()), Failure::InvalidResponse),
         (Act::Says(200, String::new()), Failure::InvalidResponse),
         (Act::Says(200, "null".into()), Failure::InvalidResponse),
@@ -236,7 +236,7 @@ fn keeps_its_promises(judge: &Judge, subject: &Arc<Subject>, answer: &str) {
 }
 
 /// Each judge is asked about each subject, and answered with this.
-fn ask_all(answer: &Value) {
+fn call_all(answer: &Value) {
     let answer = answer.to_string();
     use wire::request::PromptRole::{System, User};
     let long = prompt(&[(System, "Grüße 👋🏽"), (User, "an Zoë, é")]);
@@ -259,12 +259,12 @@ proptest! {
 
     #[test]
     fn no_wild_answer_makes_a_judge_panic(answer in wild_answers()) {
-        ask_all(&answer);
+        call_all(&answer);
     }
 
     #[test]
     fn no_near_answer_makes_a_judge_panic(answer in near_answers()) {
-        ask_all(&answer);
+        call_all(&answer);
     }
 
     #[test]

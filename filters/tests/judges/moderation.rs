@@ -57,9 +57,9 @@ fn an_empty_subject_makes_no_call() {
 #[test]
 fn it_takes_part_where_something_is_done() {
     let hooks = |input, output| filter(&Judge { input, output, ..moderation() }).hooks();
-    assert_eq!(hooks(Action::Flag, Action::Off), Hooks::JUDGE);
+    assert_eq!(hooks(Action::Flag, Action::Off), Hooks::JUDGE_PROMPT);
     assert_eq!(hooks(Action::Off, Action::Mask), Hooks::JUDGE_ANSWER);
-    assert_eq!(hooks(Action::Flag, Action::Block), Hooks::JUDGE | Hooks::JUDGE_ANSWER);
+    assert_eq!(hooks(Action::Flag, Action::Block), Hooks::JUDGE_PROMPT | Hooks::JUDGE_ANSWER);
     assert_eq!(hooks(Action::Off, Action::Off), Hooks::NONE);
 }
 

@@ -13,7 +13,7 @@ use pipeline::shared::Shared;
 use pipeline::stage::select;
 use plan::clock;
 use plan::{PlannedPool, PlannedRoute, Target};
-use routing::{Member, Question, RequestTraits};
+use routing::{Member, RequestSize, RequestTraits};
 use serde_json::{Value, json};
 
 use super::params::{ApiError, Params};
@@ -35,7 +35,7 @@ pub(super) fn backends(shared: &Shared) -> Vec<Value> {
                 "check": upstream.last_check.lock().clone(), "ejections": health.ejections(),
                 "requests": member.requests(), "tokens": member.tokens(), "attempts": asked, "failures": failed,
                 "ttft_ms": ms(member.ttft()), "ttft_p95_ms": ms(member.p95()), "round_trip_ms": ms(member.round_trip()),
-                "prediction_error": member.prediction_errors(), "engine": member.signals(now)}));
+                "prediction_error": member.prediction_errors(), "engine": member.engine_metrics(now)}));
         }
     }
     rows
@@ -96,7 +96,7 @@ pub(super) fn explain(shared: &Shared, params: &Params) -> Result<Value, ApiErro
         ApiError::bad("route", format!("the route does not exist; known: {}", known()))
     })?;
     let prompt = params.number("prompt_tokens", 100)?;
-    let question = Question {
+    let question = RequestSize {
         prompt,
         output: params.number("output_tokens", route.route.default_output_tokens)?,
     };
@@ -145,7 +145,7 @@ pub(super) fn explain(shared: &Shared, params: &Params) -> Result<Value, ApiErro
 }
 
 /// Backends that cannot serve such a request, as far as the query describes it.
-fn unfit(route: &PlannedRoute, question: &Question, tools: bool) -> Vec<Target> {
+fn unfit(route: &PlannedRoute, question: &RequestSize, tools: bool) -> Vec<Target> {
     let can = |backend: &Backend| {
         let holds = backend.context_length == 0 || question.tokens() <= backend.context_length;
         holds && !(tools && backend.unsupported.contains(&Ability::Tools))

@@ -10,23 +10,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::settings::{Backend, Probe};
-use filters::Ask;
+use filters::HostRequest;
 use lens::Tick;
 use pipeline::shared::Shared;
 use plan::Plan;
 use plan::clock;
 use plan::host::client;
-use routing::Signals;
+use routing::EngineMetrics;
 use routing::member::Change;
 use routing::release::RollbackCause;
 use tokio::task::{Id, JoinSet};
-use transport::{Upstream, reach};
+use transport::{Upstream, dial_tcp};
 use wire::Dialect;
 
 /// Interval between checks for due work.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Timeout for scraping an engine's metrics.
-const SIGNAL: Duration = Duration::from_secs(1);
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timeout for probing the round trip to a backend.
 const PROBE: Duration = Duration::from_secs(2);
 /// Nanoseconds between two ticks of pools.
@@ -170,12 +170,12 @@ fn later(now: Tick, interval: Duration) -> Tick {
 /// Scrape the metrics of an engine.
 async fn scrape(upstream: Arc<Upstream>) {
     let Some((path, interval)) = &upstream.backend.engine_metrics else { return };
-    let page = tokio::time::timeout(SIGNAL, client::get_path(&upstream, path)).await;
+    let page = tokio::time::timeout(SCRAPE_TIMEOUT, client::get_path(&upstream, path)).await;
     let page = page.ok().and_then(Result::ok).filter(|page| page.status == 200);
-    let signals = page.and_then(|page| Signals::read(std::str::from_utf8(&page.body).ok()?));
-    match signals {
-        Some(signals) => {
-            upstream.member.record_engine_metrics(signals, *interval * 3, clock::now())
+    let metrics = page.and_then(|page| EngineMetrics::read(std::str::from_utf8(&page.body).ok()?));
+    match metrics {
+        Some(metrics) => {
+            upstream.member.record_engine_metrics(metrics, *interval * 3, clock::now())
         }
         None => tracing::debug!(backend = %upstream.backend.name, path, "no engine metrics"),
     }
@@ -183,7 +183,7 @@ async fn scrape(upstream: Arc<Upstream>) {
 
 /// Measure the round trip to a backend without recent connections.
 async fn probe(upstream: Arc<Upstream>) {
-    match tokio::time::timeout(PROBE, reach(&upstream)).await {
+    match tokio::time::timeout(PROBE, dial_tcp(&upstream)).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::debug!(backend = %upstream.backend.name, %error, "probe failed"),
         Err(_) => {
@@ -228,9 +228,9 @@ async fn check(upstream: Arc<Upstream>) {
 }
 
 /// The shortest request in the backend's dialect; chat, if it accepts any.
-fn one_token(backend: &Backend, model: &str) -> Ask {
+fn one_token(backend: &Backend, model: &str) -> HostRequest {
     let (path, body) = backend.dialect.unwrap_or(Dialect::OpenAiChat).probe(model);
-    Ask { backend: backend.name.clone(), path: path.into(), body: body.into_bytes().into() }
+    HostRequest { backend: backend.name.clone(), path: path.into(), body: body.into_bytes().into() }
 }
 
 #[cfg(test)]

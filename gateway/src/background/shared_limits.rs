@@ -30,7 +30,7 @@ pub(crate) async fn keep(shared: Arc<Shared>, mut ends: watch::Receiver<bool>) {
             }
             continue;
         }
-        store.run_tasks(plan.rate_limits.chores(when())).await;
+        store.run_tasks(plan.rate_limits.store_tasks(when())).await;
     }
 }
 
@@ -38,6 +38,6 @@ pub(crate) async fn keep(shared: Arc<Shared>, mut ends: watch::Receiver<bool>) {
 pub(crate) async fn leave(shared: &Shared) {
     let plan = shared.plan.load_full();
     if let Some(store) = plan.store.as_ref().filter(|store| store.is_connected()) {
-        store.run_tasks(plan.rate_limits.last_chores(when())).await;
+        store.run_tasks(plan.rate_limits.shutdown_tasks(when())).await;
     }
 }

@@ -68,7 +68,7 @@ pub(crate) struct Passing {
     exchange: Option<ExchangeGuard>,
     began: lens::Tick,
     /// Its permit for a connection to the backend.
-    permit: Option<transport::Permit>,
+    permit: Option<transport::ConnectionPermit>,
 }
 
 #[async_trait]

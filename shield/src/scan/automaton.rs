@@ -152,7 +152,7 @@ impl Walker<'_> {
             let Ok(next) = machine.dfa.next_state(cache, state, byte) else { return };
             if next.is_tagged() {
                 if next.is_match() {
-                    tell(&machine.dfa, cache, next, at + i, ends);
+                    push_matches(&machine.dfa, cache, next, at + i, ends);
                 } else if next.is_dead() || next.is_quit() {
                     self.budget = self.budget.saturating_sub(i + 1);
                     return;
@@ -165,12 +165,18 @@ impl Walker<'_> {
             && let Ok(last) = machine.dfa.next_eoi_state(cache, state)
             && last.is_match()
         {
-            tell(&machine.dfa, cache, last, bytes.len(), ends);
+            push_matches(&machine.dfa, cache, last, bytes.len(), ends);
         }
     }
 }
 
-fn tell(dfa: &DFA, cache: &Cache, state: LazyStateID, end: usize, ends: &mut Vec<(usize, usize)>) {
+fn push_matches(
+    dfa: &DFA,
+    cache: &Cache,
+    state: LazyStateID,
+    end: usize,
+    ends: &mut Vec<(usize, usize)>,
+) {
     for i in 0..dfa.match_len(cache, state) {
         ends.push((dfa.match_pattern(cache, state, i).as_usize(), end));
     }

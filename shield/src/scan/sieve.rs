@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn starts_of_tokens_only() {
+    fn only_starts_of_tokens_are_admitted() {
         let mut sieve = Sieve::new();
         sieve.admit(b'a', b'b', b'c');
         sieve.admit(b'K', b'e', b'y');

@@ -11,7 +11,7 @@ fn found(text: &str) -> Vec<(Cow<'static, str>, String)> {
 }
 
 #[test]
-fn every_rule_parses_and_no_rule_matches_nothing() {
+fn every_rule_parses_and_none_matches_the_empty_text() {
     for rule in crate::pii::patterns().chain(crate::secrets::patterns()) {
         assert!(automaton::parses(rule), "{}", rule.rule);
         let regex = regex::Regex::new(&rule.regex)
@@ -36,7 +36,7 @@ fn names_are_unique() {
 }
 
 #[test]
-fn a_letter_with_everything() {
+fn several_kinds_are_found_in_one_text() {
     let token = concat!("gh", "p_", "R7q2Kd9fT4mX8wB1zLc6VhN3sYpG5jA0uEoi");
     let text = format!(
         "Write to jo.bloggs@mail.example.org (see https://example.org/a?b=c), ring +44 20 7946 0958; {token}."
@@ -46,7 +46,7 @@ fn a_letter_with_everything() {
 }
 
 #[test]
-fn ordinary_text_is_left_alone() {
+fn ordinary_text_has_no_findings() {
     for text in [
         "In 1914-1918 some 12 000 men crossed 3.14 rivers; see p. 12, fig. 4.2.",
         "let x = foo.bar(12, 3.4); // a::b::c",
@@ -58,7 +58,7 @@ fn ordinary_text_is_left_alone() {
 }
 
 #[test]
-fn a_number_inside_a_longer_one_is_none() {
+fn number_inside_a_longer_one_is_not_found() {
     assert_eq!(found("ab4111111111111111"), []);
     assert_eq!(found("41111111111111119999999"), []);
     assert_eq!(found("1.192.168.1.1"), []);

@@ -5,7 +5,7 @@
 //!   only the name identifies the value.
 //! - *Never*: code that fetches a credential, prose about one, or a stand-in.
 
-use super::checks::{drawn, entropy, identifier, mixed_hex, no_random_uuid, stands_in};
+use super::checks::{entropy, identifier, looks_generated, mixed_hex, no_random_uuid, stands_in};
 use crate::pattern::Pattern;
 use crate::table::secret;
 
@@ -168,8 +168,10 @@ fn keyish(value: &str) -> bool {
     let digits = value.bytes().filter(u8::is_ascii_digit).count();
     let letters = value.bytes().filter(u8::is_ascii_alphabetic).count();
     let code = value.contains(' ') || value.starts_with("http") || value.contains("://");
-    let random =
-        drawn(value) && !mixed_hex(value) && !no_random_uuid(value) && entropy(value) >= 2.7;
+    let random = looks_generated(value)
+        && !mixed_hex(value)
+        && !no_random_uuid(value)
+        && entropy(value) >= 2.7;
     !code && digits >= 2 && letters >= 2 && random && !evaluated(value)
 }
 
@@ -179,7 +181,7 @@ fn key_quoted(text: &str) -> bool {
         && value.contains(['#', '-', '_'])
         && entropy(value) > 3.0
         && value.bytes().all(|b| !b.is_ascii_uppercase() && b != b' ');
-    value.len() >= 8 && (keyish(value) || worded && drawn(value) && !evaluated(value))
+    value.len() >= 8 && (keyish(value) || worded && looks_generated(value) && !evaluated(value))
 }
 
 fn key_naked(text: &str) -> bool {

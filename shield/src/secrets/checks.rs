@@ -39,7 +39,7 @@ const STAND_INS: &[&str] = &[
 ];
 
 /// Whether a text looks generated: no stand-in, no run of one character, no sequence.
-pub(crate) fn drawn(text: &str) -> bool {
+pub(crate) fn looks_generated(text: &str) -> bool {
     !stands_in(text) && !monotonous(text) && !sequential(text)
 }
 
@@ -124,13 +124,13 @@ pub(crate) fn entropy(text: &str) -> f64 {
 pub(crate) fn random(text: &str) -> bool {
     let digits = text.bytes().filter(u8::is_ascii_digit).count();
     let letters = text.bytes().filter(u8::is_ascii_alphabetic).count();
-    drawn(text) && digits >= 2 && letters >= 2 && entropy(text) >= 3.0
+    looks_generated(text) && digits >= 2 && letters >= 2 && entropy(text) >= 3.0
 }
 
 /// Whether a text, with its prefix, is random enough: generated, with a digit, and at least three
 /// bits per byte.
 pub(crate) fn body_random(text: &str) -> bool {
-    drawn(text) && entropy(text) >= 3.0 && text.bytes().any(|b| b.is_ascii_digit())
+    looks_generated(text) && entropy(text) >= 3.0 && text.bytes().any(|b| b.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -138,17 +138,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hat_does_not_write_words() {
+    fn words_and_placeholders_do_not_look_generated() {
         assert!(
             random("9f8a7d6c5b4e3f2a1b0c")
                 && !random("your_api_key_here")
                 && !random("xxxxxxxxxxxxxxxx12")
         );
-        assert!(!drawn("${API_KEY}") && !drawn("<token>"));
+        assert!(!looks_generated("${API_KEY}") && !looks_generated("<token>"));
     }
 
     #[test]
-    fn what_hands_and_clocks_write_is_not_drawn() {
+    fn handwritten_and_time_based_values_are_detected() {
         assert!(
             mixed_hex("aB3f5d7e9c1b2a4f6e8d0c2b4a6f8e1d")
                 && !mixed_hex("ab3f5d7e9c1b2a4f6e8d0c2b4a6f8e1d")

@@ -4,7 +4,7 @@
 //! - *Out*: rules whose prefix or form the provider has published.
 //! - *Never*: a shape that ordinary identifiers share; those need an assignment.
 
-use super::checks::{body_random, drawn, random};
+use super::checks::{body_random, looks_generated, random};
 use crate::pattern::Pattern;
 use crate::table::{checked, secret, vouched};
 
@@ -52,7 +52,7 @@ pub(crate) const PATTERNS: &[Pattern] = &[
     key("secret.xai_key", "XAI_KEY", r"xai-[A-Za-z0-9]{70,90}", 94),
     key("secret.perplexity_key", "PERPLEXITY_KEY", r"pplx-[A-Za-z0-9]{40,60}", 65),
     key("secret.replicate_key", "REPLICATE_KEY", r"r8_[A-Za-z0-9]{36,40}", 43),
-    checked(key("secret.huggingface_token", "HUGGINGFACE_TOKEN", r"(?:hf|api_org)_[A-Za-z]{34}", 42), drawn),
+    checked(key("secret.huggingface_token", "HUGGINGFACE_TOKEN", r"(?:hf|api_org)_[A-Za-z]{34}", 42), looks_generated),
     key("secret.langsmith_key", "LANGSMITH_KEY", r"lsv2_(?:pt|sk)_[a-f0-9]{32}_[a-f0-9]{10}", 51),
     key("secret.tavily_key", "TAVILY_KEY", r"tvly-(?:dev-|prod-)?[A-Za-z0-9]{32}", 42),
     key("secret.npm_token", "NPM_TOKEN", r"npm_[A-Za-z0-9]{36}", 40),
@@ -99,7 +99,7 @@ pub(crate) const PATTERNS: &[Pattern] = &[
     key("secret.adafruit_key", "ADAFRUIT_KEY", r"aio_[A-Za-z0-9]{28}", 32),
     key("secret.mapbox_token", "MAPBOX_TOKEN", r"[st]k\.eyJ1[A-Za-z0-9_\-]{60,240}\.[A-Za-z0-9_\-]{20,30}", 280),
     key("secret.onepassword_key", "ONEPASSWORD_KEY", r"(?:A3-[A-Z0-9]{6}-[A-Z0-9]{6}-[A-Z0-9]{5}-[A-Z0-9]{5}-[A-Z0-9]{5}-[A-Z0-9]{5}|ops_eyJ[A-Za-z0-9+/]{200,1500}={0,3})", 1512),
-    checked(key("secret.age_key", "AGE_KEY", r"AGE-SECRET-KEY-1[QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58}", 74), drawn),
+    checked(key("secret.age_key", "AGE_KEY", r"AGE-SECRET-KEY-1[QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58}", 74), looks_generated),
     key("secret.django_key", "DJANGO_KEY", r"django-insecure-[A-Za-z0-9!@#$%^&*()_=+\-]{30,60}", 76),
     key("secret.intra42", "OAUTH_SECRET", r"s-s4t2(?:ud|af)-[a-f0-9]{64}", 74),
     key("secret.dtrack_key", "DEPENDENCY_TRACK_KEY", r"odt_[A-Za-z0-9]{32,40}", 44),

@@ -6,7 +6,7 @@
 //! - *Out*: rules for URLs, PEM, JWT, crypt(3), HTTP headers and curl.
 //! - *Never*: a template with a placeholder in place of the credential.
 
-use super::checks::{drawn, entropy, mixed_hex, stands_in};
+use super::checks::{entropy, looks_generated, mixed_hex, stands_in};
 use crate::pattern::Pattern;
 use crate::table::secret;
 use base64::Engine;
@@ -43,7 +43,7 @@ pub(crate) const PATTERNS: &[Pattern] = &[
         0.95,
     ),
     secret("secret.jwt", "JWT", JWT, 4100, Some(jwt), 0.95),
-    secret("secret.password_hash", "PASSWORD_HASH", CRYPT, 2100, Some(drawn), 0.95),
+    secret("secret.password_hash", "PASSWORD_HASH", CRYPT, 2100, Some(looks_generated), 0.95),
     secret("secret.header", "AUTHORIZATION_HEADER", HEADER, 2100, Some(header), 0.8),
     secret(
         "secret.bearer",
@@ -112,7 +112,11 @@ fn header(text: &str) -> bool {
     }
     let mixed =
         token.bytes().any(|b| b.is_ascii_digit()) && token.bytes().any(|b| b.is_ascii_alphabetic());
-    token.len() >= 8 && mixed && drawn(token) && !mixed_hex(token) && entropy(token) >= 2.8
+    token.len() >= 8
+        && mixed
+        && looks_generated(token)
+        && !mixed_hex(token)
+        && entropy(token) >= 2.8
 }
 
 /// `user:password` in base64.
@@ -148,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forms_with_holes_are_refused() {
+    fn templates_with_placeholders_are_rejected() {
         assert!(
             url("postgres://bob:hunter22@db.internal")
                 && !url("postgres://bob:<password>@db")

@@ -20,7 +20,7 @@ use crate::pattern::Pattern;
 /// The kind of rules that have an `@`.
 const EMAIL: &str = "EMAIL_ADDRESS";
 /// Maximum tables of a scanner; a thread runs through all of them.
-pub(super) const GROUPS: usize = 6;
+pub(super) const MAX_TABLES: usize = 6;
 /// An alphanumeric byte.
 pub(super) const WORD: u8 = 1;
 /// A byte that may begin a match after a byte that is not alphanumeric.
@@ -245,7 +245,7 @@ impl Automata {
                 .collect();
             build(&rules, &chosen, options.table_bytes, &mut tables)?;
         }
-        if tables.len() > GROUPS {
+        if tables.len() > MAX_TABLES {
             return Err(BuildError::Many);
         }
         let mut begins = [0; 256];

@@ -3,8 +3,8 @@
 //! - *In*: a start, and the text up to where the thread ended.
 //! - *Out*: the longest match that passes its check; of equally long ones, the one with the highest
 //!   score.
-//! - *Never*: more than [`TRIED`] candidates of a rule, the longest first; a hostile text could
-//!   offer one per byte.
+//! - *Never*: more than [`MAX_CANDIDATES`] candidates of a rule, the longest first; a hostile text
+//!   could offer one per byte.
 //!
 //! A thread records only that some rule ended. The ends are found by running it again, which few
 //! texts need.
@@ -18,7 +18,7 @@ use super::table::{Bits, ENDS, Table, members};
 
 /// Maximum candidates of a rule that are checked for a start. The scanner of whole texts checks
 /// fewer.
-const TRIED: usize = 32;
+const MAX_CANDIDATES: usize = 32;
 
 /// A match.
 pub(super) struct Hit {
@@ -167,7 +167,7 @@ impl Scan<'_> {
             |(_, number): &(usize, u16)| match tried.iter_mut().find(|(rule, _)| rule == number) {
                 Some((_, tries)) => {
                     *tries += 1;
-                    *tries <= TRIED
+                    *tries <= MAX_CANDIDATES
                 }
                 None => {
                     tried.push((*number, 1));

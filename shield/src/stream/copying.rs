@@ -15,7 +15,7 @@ use regex_automata::util::start;
 use super::table::{Bits, DEAD, ENDS, Marks, Table, members, set};
 
 /// A table in the making.
-pub(super) struct Copying<'d> {
+pub(super) struct TableBuilder<'d> {
     dfa: &'d dense::DFA<Vec<u32>>,
     width: usize,
     /// The first byte of each class.
@@ -25,7 +25,7 @@ pub(super) struct Copying<'d> {
     next: Vec<u32>,
 }
 
-impl<'d> Copying<'d> {
+impl<'d> TableBuilder<'d> {
     /// Start with the dead state only.
     pub(super) fn new(dfa: &'d dense::DFA<Vec<u32>>) -> Self {
         let width = dfa.byte_classes().alphabet_len();
@@ -34,7 +34,7 @@ impl<'d> Copying<'d> {
             bytes[usize::from(dfa.byte_classes().get(byte))] = byte;
         }
         // State 0 is the dead one; it leads to itself.
-        Copying {
+        TableBuilder {
             dfa,
             width,
             bytes,

@@ -5,7 +5,7 @@
 //! - *Never*: the dropped text. It is not kept, so no check can use it.
 
 use super::Piece;
-use super::automata::GROUPS;
+use super::automata::MAX_TABLES;
 use super::choose::score;
 use super::scan::{Ending, Scan, State, Thread};
 use super::table::DEAD;
@@ -17,7 +17,7 @@ pub(super) struct Open {
     start: usize,
     /// Bytes that the thread has consumed.
     taken: usize,
-    states: [u32; GROUPS],
+    states: [u32; MAX_TABLES],
 }
 
 impl Scan<'_> {
@@ -53,7 +53,7 @@ impl Scan<'_> {
                     *state = DEAD;
                 }
             }
-            if open.states == [DEAD; GROUPS] {
+            if open.states == [DEAD; MAX_TABLES] {
                 // A mask ends at a character boundary.
                 end = (at..=bytes.len()).find(|at| self.text.is_char_boundary(*at));
                 break;

@@ -8,7 +8,7 @@
 //!   number of times.
 
 use super::Piece;
-use super::automata::{Automata, GROUPS};
+use super::automata::{Automata, MAX_TABLES};
 use super::choose::Choice;
 use super::context::Tail;
 use super::edges::NEAR;
@@ -38,7 +38,7 @@ pub(super) struct Thread {
     /// Bytes consumed.
     pub(super) taken: usize,
     /// In each table.
-    pub(super) states: [u32; GROUPS],
+    pub(super) states: [u32; MAX_TABLES],
     /// The tables that may begin here, as bits.
     pub(super) begun: u8,
     /// The tables in which some rule ended, as bits.
@@ -159,7 +159,7 @@ impl Scan<'_> {
             }
         }
         thread.taken = limit - thread.start;
-        if thread.states == [DEAD; GROUPS] || !self.alive(thread) {
+        if thread.states == [DEAD; MAX_TABLES] || !self.alive(thread) {
             return Fate::Over;
         }
         if thread.taken == self.automata.options.hold_bytes { Fate::Full } else { Fate::Live }

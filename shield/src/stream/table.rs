@@ -17,7 +17,7 @@ use regex_automata::dfa::{StartKind, dense};
 use regex_automata::nfa::thompson;
 use regex_syntax::hir::Hir;
 
-use super::copying::Copying;
+use super::copying::TableBuilder;
 
 /// Set in a state's number when a rule ends there.
 pub(super) const ENDS: u32 = 1 << 31;
@@ -62,7 +62,7 @@ impl Table {
             .dfa_size_limit(Some(limit))
             .determinize_size_limit(Some(limit.saturating_mul(4)));
         let dfa = dense::Builder::new().configure(config).build_from_nfa(&nfa).ok()?;
-        Copying::new(&dfa).run(rules, longest)
+        TableBuilder::new(&dfa).run(rules, longest)
     }
 
     /// The state before the first byte, given the byte before it.

@@ -2,7 +2,7 @@
 //!
 //! - *In*: every rule of the tables, as a tree of its expression.
 //! - *Out*: strategies for texts and for cuts.
-//! - *Never*: a real credential; what looks like one was drawn here.
+//! - *Never*: a real credential; what looks like one was made up here.
 
 use std::sync::LazyLock;
 

@@ -6,14 +6,14 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use shield::finding::{Family, Finding};
 use shield::pattern::Pattern;
-use shield::scan::{FLOOR, Scanner};
+use shield::scan::{MIN_SCORE, Scanner};
 use shield::stream::{Automata, Channel, Edges, Options, Piece};
 
 use super::config;
 use super::fragments::{cut, cuts, text};
 
 /// Ends of a rule that a stream tries for a start.
-const TRIED: usize = 32;
+const MAX_CANDIDATES: usize = 32;
 /// At most this many tables run over a start.
 const TABLES: u64 = 6;
 
@@ -74,7 +74,7 @@ impl<'t> Tiles<'t> {
                     self.at
                 );
                 assert!(
-                    finding.span.start < finding.span.end && finding.score >= FLOOR,
+                    finding.span.start < finding.span.end && finding.score >= MIN_SCORE,
                     "{finding:?}"
                 );
                 self.at = if *open { self.at } else { finding.span.end };
@@ -172,7 +172,7 @@ proptest! {
                 .count();
             let held = whole
                 || longer
-                || behind >= TRIED
+                || behind >= MAX_CANDIDATES
                 || touching()
                     .any(|mask| finding.family == Family::Pii || mask.family == Family::Secret);
             prop_assert!(held, "{:?}: {:?} {:?} passes; masked: {:?}", text, finding, &text[finding.span.clone()], masked);
@@ -187,7 +187,7 @@ proptest! {
         prop_assert!(order, "{:?}: {:?}", text, found);
         for (at, finding) in found.iter().enumerate() {
             let span = text.get(finding.span.clone());
-            prop_assert!(span.is_some_and(|span| !span.is_empty()) && (FLOOR..=1.0).contains(&finding.score), "{:?}: {:?}", text, finding);
+            prop_assert!(span.is_some_and(|span| !span.is_empty()) && (MIN_SCORE..=1.0).contains(&finding.score), "{:?}: {:?}", text, finding);
             let behind = found.iter().skip(at + 1).find(|other| other.family == finding.family);
             prop_assert!(behind.is_none_or(|other| other.span.start >= finding.span.end), "{:?}: {:?}", text, found);
         }
@@ -207,7 +207,7 @@ fn once_found() {
     let phone = "phone 202-555-0143 x12";
     let (_, findings) = feed(0, phone, &cut(phone, &[1]), Some(12));
     assert!(
-        findings.iter().any(|finding| finding.kind == "PHONE_NUMBER" && finding.score >= FLOOR),
+        findings.iter().any(|finding| finding.kind == "PHONE_NUMBER" && finding.score >= MIN_SCORE),
         "{findings:?}"
     );
     // Ends of one rule must not take the tries of another.

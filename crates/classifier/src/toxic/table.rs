@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::super::hash::word_hash;
-use super::Toxic;
+use super::ToxicCategory;
 
 /// Classes of words, one bit each.
 pub(super) type Classes = u32;
@@ -50,7 +50,7 @@ pub(super) struct Part {
 /// One line of the table.
 #[derive(Debug)]
 pub(super) struct Phrase {
-    pub(super) categories: Vec<Toxic>,
+    pub(super) categories: Vec<ToxicCategory>,
     pub(super) weight: f32,
     pub(super) parts: Vec<Part>,
 }
@@ -120,7 +120,7 @@ impl Reader {
     fn phrase(&mut self, categories: &str, weight: &str, parts: &'static str) {
         let categories = categories
             .split('+')
-            .filter_map(|name| Toxic::ALL.into_iter().find(|toxic| toxic.name() == name))
+            .filter_map(|name| ToxicCategory::ALL.into_iter().find(|toxic| toxic.name() == name))
             .collect();
         let mut phrase =
             Phrase { categories, weight: weight.parse().unwrap_or(0.0), parts: Vec::new() };

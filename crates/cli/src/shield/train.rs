@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use classifier::Question;
+use classifier::Task;
 use train::data::{self, File, Row};
 use train::{Samples, fit, report};
 
@@ -17,7 +17,7 @@ pub(crate) fn train(folder: &Path, out: &Path) -> Result<()> {
     let bytes = model.to_bytes();
     std::fs::write(out, &bytes).with_context(|| format!("cannot write {}", out.display()))?;
     write_stdout(&format!("{}: {} bytes from {} rows\n", out.display(), bytes.len(), rows.len()))?;
-    for question in Question::ALL {
+    for question in Task::ALL {
         let measured = model.measured(question);
         write_stdout(&format!(
             "{question:?}: AUC {:.4}, TPR at 1 % FPR {:.3}, over five folds\n",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lens::Tick;
 use lens::record::{RecordAttempt, RecordHedge, RecordResume};
-use routing::{Attempt, Offloaded, Predicted, Reason, Side, Signals};
+use routing::{Attempt, EngineMetrics, Offloaded, Predicted, Reason, Version};
 use wire::http1::head::{self, Head, HeadIndex, RequestLine};
 
 use plan::Target;
@@ -64,9 +64,9 @@ pub struct Attempts {
     /// Backends that cannot serve the request.
     pub unfit: Vec<Target>,
     /// The version that the request is assigned to; `None` without a canary.
-    pub assigned: Option<Side>,
+    pub assigned: Option<Version>,
     /// The version that serves the request: the stable one takes over for a failed canary.
-    pub side: Option<Side>,
+    pub version: Option<Version>,
     /// The client requests the cloud by header.
     pub requests_cloud: bool,
     /// Decision of the route's offload policy.
@@ -74,7 +74,7 @@ pub struct Attempts {
     /// The hedge, for the record.
     pub hedge: Option<RecordHedge>,
     /// Engine metrics of the backend when it was selected.
-    pub signals: Option<Signals>,
+    pub engine_metrics: Option<EngineMetrics>,
     /// Predicted latency of the backend.
     pub last_predicted: Option<Predicted>,
     /// The client's own credential is forwarded, to backends without an `api_key`.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lens::State;
 use lens::record::Outcome;
-use relay::{Cut, End, Failure, Reads, Relay};
+use relay::{End, Failure, InterruptedStream, ProbeParsing, Relay};
 use routing::AttemptResult;
 use transport::{AnswerHead, Call, Gone, Out, Request, Sink, Source, Upstream, UpstreamError};
 use wire::Framing;
@@ -34,7 +34,7 @@ enum AttemptEnd {
     /// The backend answered with an error, and the next backend is selected.
     Again(u16),
     /// The stream broke off, and the backend that resumes it is selected.
-    Cut,
+    InterruptedStream,
     /// The answer must not be forwarded: the gateway answers, and no other backend is tried.
     Refused(Refusal),
 }
@@ -62,7 +62,7 @@ pub(super) async fn until_answered<D: Sink>(
         let (ended, refusal, status) = match end {
             AttemptEnd::Done(keeps) => return keeps,
             AttemptEnd::Refused(refusal) => return give_up(exchange, &refusal, cut, sink).await,
-            AttemptEnd::Cut => {
+            AttemptEnd::InterruptedStream => {
                 select::record_failure(
                     exchange,
                     Failure::UpstreamDied.code(),
@@ -111,7 +111,7 @@ pub(super) async fn until_answered<D: Sink>(
 async fn give_up<D: Sink>(
     exchange: &mut Exchange,
     refusal: &Refusal,
-    cut: Option<Box<Cut>>,
+    cut: Option<Box<InterruptedStream>>,
     sink: &mut D,
 ) -> bool {
     let Some(cut) = cut else { return refuse(exchange, refusal, sink).await };
@@ -134,7 +134,7 @@ async fn give_up<D: Sink>(
 async fn try_backend<D: Sink>(
     exchange: &mut Exchange,
     request: UpstreamRequest,
-    cut: &mut Option<Box<Cut>>,
+    cut: &mut Option<Box<InterruptedStream>>,
     sink: &mut D,
 ) -> AttemptEnd {
     // Boxed, so that requests that need not wait do not carry its size.
@@ -163,18 +163,18 @@ async fn try_backend<D: Sink>(
 }
 
 /// How the answer is read to find its first token.
-fn reads(exchange: &Exchange) -> Option<Reads> {
+fn reads(exchange: &Exchange) -> Option<ProbeParsing> {
     let dialect = exchange.routed.as_ref()?.dialect?;
     let echo = exchange.inspected.facts.as_ref().is_some_and(|facts| facts.echo);
-    Some(Reads { dialect, limits: exchange.plan.reader_limits, echo })
+    Some(ProbeParsing { dialect, limits: exchange.plan.reader_limits, echo })
 }
 
 /// Connect and relay. Repeat once on a new connection if a reused one is dead.
 async fn call<D: Sink>(
     exchange: &mut Exchange,
     upstream: &Arc<Upstream>,
-    (mut request, mut hedge, reads): (Request, Option<Box<Hedge>>, Option<Reads>),
-    cut: &mut Option<Box<Cut>>,
+    (mut request, mut hedge, reads): (Request, Option<Box<Hedge>>, Option<ProbeParsing>),
+    cut: &mut Option<Box<InterruptedStream>>,
     sink: &mut D,
 ) -> AttemptEnd {
     let holds = cut.is_some() || select::can_retry(exchange);
@@ -239,7 +239,7 @@ fn ended(exchange: &mut Exchange, end: End) -> AttemptEnd {
             }
         }
         End::Again(status) => AttemptEnd::Again(status),
-        End::Cut => AttemptEnd::Cut,
+        End::Interrupted => AttemptEnd::InterruptedStream,
         End::Served => {
             completed(exchange);
             AttemptEnd::Done(false)

@@ -39,10 +39,10 @@ pub fn read_credential(
             (Some(caller), _) => CredentialCheck::Known(caller),
             // A JWT has two dots; an API key has none.
             (None, Some(tokens)) if shown.bytes().filter(|byte| *byte == b'.').count() == 2 => {
-                match tokens.judge(shown, &plan.settings.rate_limits) {
-                    Identity::Good(caller) => CredentialCheck::Known(caller),
-                    Identity::Bad => CredentialCheck::Unknown,
-                    Identity::NotYet => CredentialCheck::NotYet,
+                match tokens.authenticate(shown, &plan.settings.rate_limits) {
+                    Identity::Valid(caller) => CredentialCheck::Known(caller),
+                    Identity::Invalid => CredentialCheck::Unknown,
+                    Identity::KeysPending => CredentialCheck::NotYet,
                 }
             }
             (None, _) => CredentialCheck::Unknown,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use filters::{
     Assessment, Failure, Guardrail, Hooks, Place, Redacted, RequestHead, Side, Sizes, Subject,
-    Verdict, Voice,
+    TextSource, Verdict,
 };
 use lens::State;
 use relay::Note;
@@ -37,7 +37,7 @@ pub fn check_head(
     head: &Head<'_, RequestLine<'_>>,
 ) -> Result<(), Refusal> {
     let Some(guardrail) = exchange.guardrail() else { return Ok(()) };
-    if !guardrail.chain().has(Hooks::HEAD) {
+    if !guardrail.chain().has(Hooks::CHECK_HEAD) {
         return Ok(());
     }
     exchange.enter(State::GuardrailInput);
@@ -48,7 +48,7 @@ pub fn check_head(
         path: accept::path(head.line.target),
         fields: &fields,
     };
-    let looked = guardrail.chain().head(&head).map_err(Refusal::by_filter);
+    let looked = guardrail.chain().check_head(&head).map_err(Refusal::by_filter);
     exchange.enter(State::Gateway);
     looked
 }
@@ -83,7 +83,7 @@ pub async fn check_prompt(
     if let Some(facts) = &exchange.inspected.facts {
         readable(facts, &guardrail)?;
     }
-    if !guardrail.chain().has(Hooks::LOOK) && !guardrail.chain().has(Hooks::JUDGE) {
+    if !guardrail.chain().has(Hooks::DETECT) && !guardrail.chain().has(Hooks::JUDGE_PROMPT) {
         return Ok(None);
     }
     let subject = Arc::new(subject(exchange.inspected.facts.as_ref(), &guardrail, body));
@@ -159,7 +159,7 @@ fn subject(facts: Option<&RequestFacts>, guardrail: &Guardrail, body: &[u8]) -> 
         let raw = body.get(text.range.clone()).unwrap_or_default();
         let escaped = memchr::memchr(b'\\', raw).is_some();
         let place = Place { body: text.range.clone(), escaped };
-        builder.text(Voice::Prompt(text.speaker), place, &Text::of(raw, escaped).decode());
+        builder.text(TextSource::Prompt(text.speaker), place, &Text::of(raw, escaped).decode());
     }
     builder.done()
 }

@@ -17,8 +17,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use lens::Tick;
-use relay::{FirstTokenProbe, Reads};
-use routing::{Attempt, AttemptResult, BalanceRequest, Question};
+use relay::{FirstTokenProbe, ProbeParsing};
+use routing::{Attempt, AttemptResult, BalanceRequest, RequestSize};
 use tokio::time::Sleep;
 use traffic::Permit;
 use transport::{
@@ -85,10 +85,10 @@ pub struct HedgePlan {
     after: Duration,
     /// Maximum hedges as a share of requests.
     budget: f64,
-    question: Question,
+    question: RequestSize,
     limits: HeadLimits,
     /// How the second is read to find its first token.
-    reads: Option<Reads>,
+    reads: Option<ProbeParsing>,
     /// The client's own credential is passed on.
     with_credential: bool,
     connect: Duration,
@@ -194,7 +194,7 @@ impl Hedge {
         let State::Asking(probe, asked) = self.state else { return };
         if let (Some(head), Some(upstream)) = (probe.head(), self.plan.route.upstream(asked.target))
         {
-            upstream.heed(head, self.plan.with_credential);
+            upstream.apply_retry_after(head, self.plan.with_credential);
         }
         let ended = match begun {
             Ok(status) => self.plan.fault(asked.target, *status),
@@ -231,8 +231,8 @@ fn result_of_error(probe: Probe, error: &UpstreamError) -> AttemptResult {
 
 impl HedgePlan {
     /// Whether an answer with this status is worth trying another backend.
-    fn is_worth_another(&self, target: Target, status: u16) -> bool {
-        self.route.upstream(target).is_some_and(|upstream| upstream.is_worth_another(status))
+    fn is_retryable(&self, target: Target, status: u16) -> bool {
+        self.route.upstream(target).is_some_and(|upstream| upstream.is_retryable(status))
     }
 
     /// The result of an error status for the backend.
@@ -261,7 +261,12 @@ impl HedgePlan {
 impl HedgedCall {
     /// A call that may be hedged. With `holds` the answer is held until its first token in any
     /// case.
-    pub fn new(call: Call, hedge: Option<Box<Hedge>>, reads: Option<Reads>, holds: bool) -> Self {
+    pub fn new(
+        call: Call,
+        hedge: Option<Box<Hedge>>,
+        reads: Option<ProbeParsing>,
+        holds: bool,
+    ) -> Self {
         let reads = reads.filter(|_| holds || hedge.is_some());
         HedgedCall {
             first: Some(Probe::new(call, reads)),
@@ -311,15 +316,14 @@ impl HedgedCall {
             // While the hedge may still answer, an error of the first is set aside.
             Ok(status)
                 if asked.is_some()
-                    && hedge.is_some_and(|hedge| {
-                        hedge.plan.is_worth_another(hedge.plan.first, status)
-                    }) =>
+                    && hedge
+                        .is_some_and(|hedge| hedge.plan.is_retryable(hedge.plan.first, status)) =>
             {
                 let Some(plan) = hedge.map(|hedge| &hedge.plan) else { return Poll::Pending };
                 if let (Some(head), Some(upstream)) =
                     (first.head(), plan.route.upstream(plan.first))
                 {
-                    upstream.heed(head, plan.with_credential);
+                    upstream.apply_retry_after(head, plan.with_credential);
                 }
                 let (ended, code) = (plan.fault(plan.first, status), format!("http_{status}"));
                 self.first_failure =
@@ -344,9 +348,8 @@ impl HedgedCall {
         let Some(hedge) = &mut self.hedge else { return Poll::Pending };
         let begun = ready!(hedge.poll(cx));
         let Some(mut hedge) = self.hedge.take() else { return Poll::Pending };
-        let is_error = |status| {
-            hedge.asked().is_some_and(|target| hedge.plan.is_worth_another(target, status))
-        };
+        let is_error =
+            |status| hedge.asked().is_some_and(|target| hedge.plan.is_retryable(target, status));
         let has_won = matches!(begun, Ok(status) if self.first.is_none() || !is_error(status));
         if let (true, State::Asking(probe, _)) = (has_won, &mut hedge.state) {
             let head = probe.take_head().ok_or(UpstreamError::ClosedEarly);

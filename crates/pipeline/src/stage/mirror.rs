@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use lens::{EngineError, StreamLens, Tick};
 use relay::{Answer, Forward};
-use routing::{AttemptResult, BalanceRequest, Question};
+use routing::{AttemptResult, BalanceRequest, RequestSize};
 use transport::{BodyStep, Call, Edit, Edits, Out, Request, Source, Upstream};
 use wire::http1::head::HeadLimits;
 use wire::{Dialect, Framing, Reader, ReaderLimits};
@@ -38,7 +38,7 @@ struct MirroredRequest {
     /// The client's own credential is passed on.
     with_credential: bool,
     dialect: Dialect,
-    question: Question,
+    question: RequestSize,
     limits: (HeadLimits, ReaderLimits),
     connect: Duration,
     first_byte: Duration,
@@ -68,7 +68,7 @@ pub fn start(exchange: &Exchange, request: &UpstreamRequest) {
         keeps_credentials: exchange.plan.keys.is_some(),
         with_credential: exchange.attempts.with_credential,
         dialect,
-        question: select::question(exchange),
+        question: select::request_size(exchange),
         limits: (exchange.plan.head_limits, exchange.plan.reader_limits),
         connect: timeouts.connect,
         first_byte: Some(timeouts.first_byte).filter(|limit| !limit.is_zero()).unwrap_or(TOTAL),
@@ -157,7 +157,7 @@ impl MirroredRequest {
             Ok(Err(_)) if source.into_unanswered().is_some() => return Err(AttemptResult::Unknown),
             Ok(Err(_)) | Err(_) => return Err(AttemptResult::Failure),
         };
-        upstream.heed(&head, self.with_credential);
+        upstream.apply_retry_after(&head, self.with_credential);
         let answer = &mut measured.answer;
         answer.status = Some(head.status);
         answer.lens =

@@ -16,7 +16,7 @@ use lens::State;
 use lens::record::Outcome;
 use traffic::settings::{DOLLAR, Per, Unit, Window};
 use traffic::store::Granted;
-use traffic::{Away, Charge, Denied, LimitRequest, Limited, Used, Wanted};
+use traffic::{Charge, Denied, LeaseRequest, LimitRequest, Limited, StoreFallback, TokenUsage};
 use wire::Dialect;
 
 use crate::exchange::Exchange;
@@ -73,8 +73,8 @@ pub async fn reserve(exchange: &mut Exchange) -> Result<(), Refusal> {
 
 /// Lease the missing units from the store. `Ok(Some)`: the store is unreachable, and this fallback
 /// applies.
-async fn lease(plan: &Plan, wanted: Vec<Wanted>) -> Result<Option<Away>, Limited> {
-    let Some(store) = &plan.store else { return Ok(Some(Away::Closed)) };
+async fn lease(plan: &Plan, wanted: Vec<LeaseRequest>) -> Result<Option<StoreFallback>, Limited> {
+    let Some(store) = &plan.store else { return Ok(Some(StoreFallback::Closed)) };
     for wanted in wanted {
         match store.lease(&wanted).await {
             Ok(Granted::Units(units)) => wanted.granted(units),
@@ -86,9 +86,9 @@ async fn lease(plan: &Plan, wanted: Vec<Wanted>) -> Result<Option<Away>, Limited
             Err(StoreUnavailable) => {
                 store.without.fetch_add(1, Ordering::Relaxed);
                 return Ok(Some(match store.settings.on_failure {
-                    OnStoreFailure::Local => Away::Local,
-                    OnStoreFailure::Open => Away::Open,
-                    OnStoreFailure::Closed => Away::Closed,
+                    OnStoreFailure::Local => StoreFallback::Local,
+                    OnStoreFailure::Open => StoreFallback::Open,
+                    OnStoreFailure::Closed => StoreFallback::Closed,
                 }));
             }
         }
@@ -96,7 +96,7 @@ async fn lease(plan: &Plan, wanted: Vec<Wanted>) -> Result<Option<Away>, Limited
     Ok(None)
 }
 
-fn try_reserve(exchange: &Exchange, away: Option<Away>) -> Result<Charge, Denied> {
+fn try_reserve(exchange: &Exchange, away: Option<StoreFallback>) -> Result<Charge, Denied> {
     let Some(routed) = &exchange.routed else { return Ok(Charge::default()) };
     let caller = exchange.caller.as_deref().unwrap_or(&exchange.plan.anonymous);
     let model = exchange.inspected.facts.as_ref().and_then(|facts| facts.model.as_deref());
@@ -112,8 +112,8 @@ fn try_reserve(exchange: &Exchange, away: Option<Away>) -> Result<Charge, Denied
 }
 
 /// The estimated use: the prompt, and the output that it or the route permits.
-pub fn expected(exchange: &Exchange, body: &[u8]) -> Used {
-    let Some(facts) = &exchange.inspected.facts else { return Used::default() };
+pub fn expected(exchange: &Exchange, body: &[u8]) -> TokenUsage {
+    let Some(facts) = &exchange.inspected.facts else { return TokenUsage::default() };
     let route = exchange.routed.as_ref().map(|routed| &routed.route.route);
     let text = (facts.prompt_bytes() as u64).div_ceil(BYTES_A_TOKEN)
         + TOKENS_A_MESSAGE * facts.messages as u64;
@@ -126,7 +126,7 @@ pub fn expected(exchange: &Exchange, body: &[u8]) -> Used {
     let answers =
         choices(exchange).max(facts.best_of.unwrap_or(1).saturating_mul(prompts(exchange)));
     let output = if generates { each.saturating_mul(answers) } else { 0 };
-    Used { input, output, ..Used::default() }
+    TokenUsage { input, output, ..TokenUsage::default() }
 }
 
 /// Number of prompts: more than one only in dialects that batch them.
@@ -146,7 +146,7 @@ pub fn choices(exchange: &Exchange) -> u64 {
 }
 
 /// The use so far, as reported by the engine or as observed.
-pub fn used(exchange: &Exchange) -> Used {
+pub fn used(exchange: &Exchange) -> TokenUsage {
     let (expected, lens) = (&exchange.expected, &exchange.answer.lens);
     let stated = lens.usage().unwrap_or_default();
     let is_beside = exchange
@@ -159,7 +159,7 @@ pub fn used(exchange: &Exchange) -> Used {
     } else {
         0
     };
-    Used {
+    TokenUsage {
         input: stated.prompt_tokens.map_or(expected.input, |tokens| tokens.saturating_add(beside)),
         cached: stated.cached_tokens.unwrap_or(0),
         output: lens.completion_tokens().0.unwrap_or(0),
@@ -168,9 +168,9 @@ pub fn used(exchange: &Exchange) -> Used {
 }
 
 /// The request is over: charge its use. A request that reached no engine counts as a request only.
-pub fn settle(exchange: &mut Exchange) -> Used {
+pub fn settle(exchange: &mut Exchange) -> TokenUsage {
     let used = if exchange.sent.at.is_none() || was_refused(exchange) {
-        Used::default()
+        TokenUsage::default()
     } else {
         used_in_all(exchange)
     };
@@ -192,7 +192,7 @@ fn was_refused(exchange: &Exchange) -> bool {
 
 /// Billable usage: reported, else estimated. Unreadable answers are billed by estimate or by bytes,
 /// so that hiding an answer, or its end, does not make it free.
-fn used_in_all(exchange: &Exchange) -> Used {
+fn used_in_all(exchange: &Exchange) -> TokenUsage {
     let answer = &exchange.answer;
     let mut used = used(exchange);
     let stated = answer.lens.usage().is_some_and(|usage| usage.completion_tokens.is_some());
@@ -206,7 +206,7 @@ fn used_in_all(exchange: &Exchange) -> Used {
 }
 
 /// Add the use to the usage sums, unless the request reached no engine or was not parsed.
-pub fn add_usage(exchange: &Exchange, used: &Used) {
+pub fn add_usage(exchange: &Exchange, used: &TokenUsage) {
     if exchange.sent.at.is_none() || exchange.accepted.dialect.is_none() {
         return;
     }

@@ -8,8 +8,8 @@ use lens::ledger::Parts;
 use lens::record::{MarksUs, Outcome, RecordUsage, SCHEMA};
 use lens::{Record, Security, SecurityOverhead};
 use observatory::SeriesKey;
-use relay::Guarded;
-use traffic::Used;
+use relay::GuardrailResult;
+use traffic::TokenUsage;
 use traffic::settings::DOLLAR;
 
 use crate::exchange::Exchange;
@@ -21,7 +21,7 @@ use plan::clock;
 const MAX_WORD: usize = 256;
 
 /// Write the record of a request that has ended.
-pub fn write(exchange: &mut Exchange, used: &Used) {
+pub fn write(exchange: &mut Exchange, used: &TokenUsage) {
     let outcome = exchange.verdict.outcome().unwrap_or(Outcome::Ok);
     let counted = exchange.group().clone();
     flush_gaps(exchange);
@@ -63,7 +63,7 @@ pub fn flush_holds(exchange: &Exchange, holds: &mut Gaps) {
 }
 
 #[expect(clippy::too_many_lines, reason = "a record has a line for each field")]
-fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
+fn record(exchange: &mut Exchange, outcome: Outcome, used: &TokenUsage) -> Record {
     let cost = cost(exchange, used);
     let now = clock::now();
     let ledger_us = exchange.ledger.clone().close(now);
@@ -146,14 +146,18 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
 }
 
 /// What the guardrail cost.
-fn overhead(guarded: &Guarded, ledger_us: &Parts, client_ttft: Option<u64>) -> SecurityOverhead {
+fn overhead(
+    guarded: &GuardrailResult,
+    ledger_us: &Parts,
+    client_ttft: Option<u64>,
+) -> SecurityOverhead {
     let added = guarded.before_first_token.map(|nanos| nanos / 1000);
     SecurityOverhead::from_ledger(ledger_us, guarded.judged / 1000)
         .before_first_token(added, client_ttft)
 }
 
 /// Cost in dollars; `None` if the model has no price.
-fn cost(exchange: &Exchange, used: &Used) -> Option<f64> {
+fn cost(exchange: &Exchange, used: &TokenUsage) -> Option<f64> {
     let model = exchange.inspected.facts.as_ref()?.model.as_deref().unwrap_or_default();
     exchange
         .plan
@@ -162,7 +166,7 @@ fn cost(exchange: &Exchange, used: &Used) -> Option<f64> {
         .map(|price| used.cost(Some(price)) as f64 / DOLLAR as f64)
 }
 
-fn security(guardrail: &Guardrail, found: Guarded) -> Security {
+fn security(guardrail: &Guardrail, found: GuardrailResult) -> Security {
     let verdict = verdict(&found);
     Security {
         guardrail: guardrail.settings.name.clone(),
@@ -180,13 +184,13 @@ fn security(guardrail: &Guardrail, found: Guarded) -> Security {
 }
 
 /// The guardrail's verdict on prompt and answer; in observe mode, what would have been done.
-fn verdict(found: &Guarded) -> Cow<'static, str> {
+fn verdict(found: &GuardrailResult) -> Cow<'static, str> {
     let word = if found.word.is_empty() { "pass" } else { found.word };
     found
         .accounts
         .iter()
         .map(|account| account.verdict.clone())
-        .fold(Cow::Borrowed(word), filters::worse)
+        .fold(Cow::Borrowed(word), filters::more_severe)
 }
 
 /// Truncate a model name from a client: thousands of records are kept in memory.

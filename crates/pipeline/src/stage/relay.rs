@@ -47,14 +47,13 @@ impl Request<HedgedCall> for Exchange {
     fn head_received(&mut self, head: &AnswerHead, source: &mut HedgedCall) {
         hedge::apply(self, source.take_outcome());
         if let Some(upstream) = self.routed.as_ref().and_then(Routed::upstream) {
-            upstream.heed(head, self.attempts.with_credential);
+            upstream.apply_retry_after(head, self.attempts.with_credential);
         }
     }
 
     fn retry(&mut self, status: u16) -> bool {
         let upstream = self.routed.as_ref().and_then(Routed::upstream);
-        upstream.is_some_and(|upstream| upstream.is_worth_another(status))
-            && select::may_retry(self)
+        upstream.is_some_and(|upstream| upstream.is_retryable(status)) && select::may_retry(self)
     }
 
     fn commit(&mut self) {

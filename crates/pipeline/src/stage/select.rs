@@ -8,25 +8,26 @@
 //!   left, or beyond the retry budget.
 
 mod fit;
+mod report;
 mod resume;
 
 pub use fit::prepare;
+pub use report::{backend_field, write_down};
 pub use resume::{keep_for_resume, may_resume, resume_mark, resumed};
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use lens::record::{Outcome, RecordAttempt, RecordRouting};
+use lens::record::{Outcome, RecordAttempt};
 use lens::{EngineError, State, Tick};
 use routing::member::Change;
 use routing::{
-    AnswerTimes, Attempt, AttemptResult, BalanceRequest, Choice, Offloaded, Question, Reason,
-    RequestTraits, Side, TierOffer, VersionResult,
+    AnswerTimes, Attempt, AttemptResult, BalanceRequest, Offloaded, Reason, RequestSize,
+    RequestTraits, Selection, TierOffer, Version, VersionResult,
 };
 
-use crate::exchange::{Attempts, Exchange, Routed};
+use crate::exchange::{Attempts, Exchange};
 use crate::respond::Refusal;
 use plan::{PlannedPool, PlannedRoute, Target, clock};
 
@@ -54,20 +55,21 @@ pub fn select(exchange: &mut Exchange) -> Result<(), Refusal> {
     note(&exchange.attempts, &route, target, reason);
     let canary_failed = failed_canary(&exchange.attempts, &route, target, now);
     exchange.set_target(target);
-    let question = question(exchange);
+    let question = request_size(exchange);
     let attempts = &mut exchange.attempts;
     let side = |canary: &config::settings::CanarySettings| {
-        if canary.pool == target.pool { Side::Canary } else { Side::Stable }
+        if canary.pool == target.pool { Version::Canary } else { Version::Stable }
     };
-    attempts.side = attempts.assigned.and(route.route.canary.as_ref()).map(side);
+    attempts.version = attempts.assigned.and(route.route.canary.as_ref()).map(side);
     if let (Some(release), true) = (&route.release, canary_failed) {
-        release.seen(Side::Canary, VersionResult::Failure, None);
+        release.record_result(Version::Canary, VersionResult::Failure, None);
     }
     attempts.attempt = route.pools.get(target.pool).and_then(|pool| {
         pool.pool.remember(&attempts.prefix, target.at);
         pool.pool.begin(target.at, question)
     });
-    attempts.signals = attempts.attempt.as_ref().and_then(|attempt| attempt.member().signals(now));
+    attempts.engine_metrics =
+        attempts.attempt.as_ref().and_then(|attempt| attempt.member().engine_metrics(now));
     attempts.last_predicted = attempts.attempt.as_ref().and_then(Attempt::predicted);
     (attempts.began, attempts.reason, attempts.first_token_reported) = (now, Some(reason), false);
     attempts.tried.push(target);
@@ -92,7 +94,7 @@ fn note(attempts: &Attempts, route: &PlannedRoute, target: Target, reason: Reaso
 /// can serve it have failed.
 fn failed_canary(attempts: &Attempts, route: &PlannedRoute, target: Target, now: Tick) -> bool {
     let canary = route.route.canary.as_ref().filter(|canary| canary.pool != target.pool);
-    let is_its = attempts.assigned == Some(Side::Canary) && attempts.tried.is_empty();
+    let is_its = attempts.assigned == Some(Version::Canary) && attempts.tried.is_empty();
     let Some(pool) = canary.filter(|_| is_its).and_then(|canary| route.pools.get(canary.pool))
     else {
         return false;
@@ -105,9 +107,9 @@ fn failed_canary(attempts: &Attempts, route: &PlannedRoute, target: Target, now:
 }
 
 /// Size of the request.
-pub fn question(exchange: &Exchange) -> Question {
+pub fn request_size(exchange: &Exchange) -> RequestSize {
     // Clients can claim any size. Without a bound, one claim would outweigh all other requests.
-    Question {
+    RequestSize {
         prompt: exchange.expected.input.min(MAX_TOKENS),
         output: exchange.expected.output.min(MAX_TOKENS),
     }
@@ -117,7 +119,7 @@ pub fn question(exchange: &Exchange) -> Question {
 fn offload(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<Offloaded> {
     // A pass-through request has no size estimate.
     let offload = route.offload.as_ref().filter(|_| exchange.accepted.dialect.is_some())?;
-    let question = question(exchange);
+    let question = request_size(exchange);
     let wanted = route.route.offload.iter().flat_map(|wanted| &wanted.findings);
     let traits = RequestTraits {
         tools: exchange.inspected.facts.as_ref().is_some_and(|facts| facts.tools > 0),
@@ -128,7 +130,7 @@ fn offload(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<Offlo
     };
     // Requests of the canary are predicted for its pool, not for the stable version's.
     let version =
-        route.route.canary.as_ref().filter(|_| exchange.attempts.assigned == Some(Side::Canary));
+        route.route.canary.as_ref().filter(|_| exchange.attempts.assigned == Some(Version::Canary));
     let [edge, cloud] = [version.map_or(0, |canary| canary.pool), 1]
         .map(|number| tier_offer(route, number, &question, &exchange.attempts.unfit, now));
     Some(offload.decide(&question, traits, &edge?, &cloud?))
@@ -138,7 +140,7 @@ fn offload(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<Offlo
 pub fn tier_offer(
     route: &PlannedRoute,
     number: usize,
-    question: &Question,
+    question: &RequestSize,
     unfit: &[Target],
     now: Tick,
 ) -> Option<TierOffer> {
@@ -179,7 +181,7 @@ fn pick(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<(Target,
     if let Some(canary) = &route.route.canary {
         order.retain(|number| *number != canary.pool);
         // The stable version takes over for the canary, never the other way round.
-        if exchange.attempts.assigned == Some(Side::Canary) {
+        if exchange.attempts.assigned == Some(Version::Canary) {
             order.insert(0, canary.pool);
         }
     }
@@ -202,13 +204,13 @@ fn pick_from_pool(
     number: usize,
     pool: &Arc<PlannedPool>,
     now: Tick,
-) -> Option<Choice> {
+) -> Option<Selection> {
     let attempts = &exchange.attempts;
     let of = |targets: &[Target]| -> Vec<usize> {
         targets.iter().filter(|target| target.pool == number).map(|target| target.at).collect()
     };
     let (tried, unfit) = (of(&attempts.tried), of(&attempts.unfit));
-    let (tokens, again) = (question(exchange).tokens(), !attempts.tried.is_empty());
+    let (tokens, again) = (request_size(exchange).tokens(), !attempts.tried.is_empty());
     let choose = |unfit: &[usize]| {
         pool.pool.choose(
             &BalanceRequest {
@@ -275,7 +277,7 @@ pub fn can_retry(exchange: &Exchange) -> bool {
     let Some(routed) = &exchange.routed else { return false };
     let hidden = |number: usize| {
         let canary = routed.route.route.canary.as_ref().is_some_and(|canary| canary.pool == number);
-        canary && exchange.attempts.assigned != Some(Side::Canary)
+        canary && exchange.attempts.assigned != Some(Version::Canary)
     };
     let pools = routed.route.pools.iter().enumerate().filter(|(number, _)| !hidden(*number));
     let targets: usize = pools.map(|(_, pool)| pool.upstreams.len()).sum();
@@ -334,9 +336,9 @@ pub(super) fn write_attempt(
     let Some(routed) = &exchange.routed else { return };
     let Some(upstream) = routed.upstream() else { return };
     if let (Some(release), Some(side), true) =
-        (&routed.route.release, exchange.attempts.side, ended == AttemptResult::Failure)
+        (&routed.route.release, exchange.attempts.version, ended == AttemptResult::Failure)
     {
-        release.seen(side, VersionResult::Failure, None);
+        release.record_result(side, VersionResult::Failure, None);
     }
     let (backend, us) = (upstream.backend.name.clone(), at.micros_since(exchange.attempts.began));
     tracing::debug!(%backend, code, "attempt failed");
@@ -346,54 +348,6 @@ pub(super) fn write_attempt(
         http_status,
         us,
     });
-}
-
-/// The field `x-llm-lens-backend`: which backend answers, and why. Empty on routes without a
-/// choice.
-pub fn backend_field(exchange: &Exchange) -> String {
-    let Some(routed) = exchange.routed.as_ref().filter(|routed| routed.route.has_choice()) else {
-        return String::new();
-    };
-    let Some(upstream) = routed.upstream() else { return String::new() };
-    let (backend, pool) = (&upstream.backend.name, &routed.pool().pool.settings.name);
-    let reason = exchange.attempts.reason.map_or("", Reason::name);
-    let mut field = format!("x-llm-lens-backend: {backend}; pool={pool}; reason={reason}");
-    if let Some(side) = exchange.attempts.side {
-        field.push_str(if side == Side::Canary { "; version=canary" } else { "; version=stable" });
-    }
-    if let Some(offloaded) = exchange.attempts.offloaded {
-        field.push_str(&format!("; offload={}", offloaded.name()));
-    }
-    for attempt in &exchange.attempts.failed {
-        field.push_str(&format!("; failed={}:{}", attempt.backend, attempt.code));
-    }
-    field.push_str("\r\n");
-    field
-}
-
-/// Routing fields of the record.
-pub fn write_down(attempts: &mut Attempts, routed: Option<&Routed>) -> RecordRouting {
-    let chosen_of = routed.filter(|routed| routed.route.has_choice());
-    RecordRouting {
-        pool: chosen_of.map(|routed| routed.pool().pool.settings.name.clone()),
-        chosen: chosen_of.and(attempts.reason).map(|reason| Cow::Borrowed(reason.name())),
-        offload: attempts.offloaded.map(|offloaded| Cow::Borrowed(offloaded.name())),
-        engine_waiting: attempts
-            .signals
-            .and_then(|signals| signals.waiting)
-            .map(|waiting| waiting as u64),
-        predicted_ttft_us: chosen_of
-            .and(attempts.last_predicted)
-            .map(|predicted| (predicted.ttft * 1e6) as u64),
-        predicted_tpot_us: chosen_of
-            .and(attempts.last_predicted)
-            .and_then(|predicted| predicted.tpot)
-            .map(|tpot| tpot * 1e6),
-        retry_denied: attempts.retry_denied,
-        hedge: attempts.hedge.take(),
-        resumes: std::mem::take(&mut attempts.resumes),
-        failed_attempts: std::mem::take(&mut attempts.failed),
-    }
 }
 
 /// End the current attempt with this result, whatever the outcome of the exchange.
@@ -406,7 +360,7 @@ pub fn settle(exchange: &mut Exchange) {
     let ended = verdict(exchange);
     if let (Some(release), Some(side)) = (
         exchange.routed.as_ref().and_then(|routed| routed.route.release.as_ref()),
-        exchange.attempts.side,
+        exchange.attempts.version,
     ) && !matches!(ended, AttemptResult::Unknown | AttemptResult::Overloaded)
     {
         let first = exchange
@@ -425,7 +379,7 @@ pub fn settle(exchange: &mut Exchange) {
                 VersionResult::Failure
             }
         };
-        release.seen(
+        release.record_result(
             side,
             went,
             first.map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent))),

@@ -35,7 +35,7 @@ pub fn prepare(
     body_len: usize,
 ) -> Outgoing {
     let usage = usage_edit(exchange);
-    exchange.sent.usage_asked = usage.is_some();
+    exchange.sent.usage_injected = usage.is_some();
     let mut edits = [model_edit(exchange), usage];
     edits.sort_by_key(|edit| edit.as_ref().map(|edit| edit.range.start));
     let chosen =

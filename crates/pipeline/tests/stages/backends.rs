@@ -102,5 +102,5 @@ async fn the_head_is_made_anew_and_credentials_are_the_operators() {
         assert_eq!(names.iter().filter(|name| *name == once).count(), 1, "{once}: {head}");
         assert!(head.lines().any(|have| have == line), "{line}: {head}");
     }
-    assert!(!head.contains("the-clients") && exchange.sent.usage_asked);
+    assert!(!head.contains("the-clients") && exchange.sent.usage_injected);
 }

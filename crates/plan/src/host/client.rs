@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use filters::{Ask, Reply};
+use filters::{HostRequest, HostResponse};
 use wire::http1::head::HeadLimits;
 
 use lens::Tick;
@@ -32,7 +32,7 @@ pub enum CallError {
 }
 
 /// Send a POST. Repeat once on a new connection if a reused one is dead.
-pub async fn post(upstream: &Arc<Upstream>, ask: &Ask) -> Result<Reply, CallError> {
+pub async fn post(upstream: &Arc<Upstream>, ask: &HostRequest) -> Result<HostResponse, CallError> {
     if upstream.backend.http2 {
         let mut source = H2Source::open(upstream, request(upstream, ask)).await?;
         let reply = exchange(&mut source).await?;
@@ -57,12 +57,12 @@ pub async fn post(upstream: &Arc<Upstream>, ask: &Ask) -> Result<Reply, CallErro
 }
 
 /// GET the path of the backend's URL.
-pub async fn get(upstream: &Arc<Upstream>) -> Result<Reply, CallError> {
+pub async fn get(upstream: &Arc<Upstream>) -> Result<HostResponse, CallError> {
     get_path(upstream, if upstream.backend.prefix.is_empty() { "/" } else { "" }).await
 }
 
 /// GET a path below that of the backend's URL.
-pub async fn get_path(upstream: &Arc<Upstream>, path: &str) -> Result<Reply, CallError> {
+pub async fn get_path(upstream: &Arc<Upstream>, path: &str) -> Result<HostResponse, CallError> {
     let backend = &upstream.backend;
     let mut head = format!(
         "GET {}{path} HTTP/1.1\r\nhost: {}\r\naccept: application/json, text/plain\r\naccept-encoding: identity\r\n",
@@ -86,7 +86,7 @@ pub async fn get_path(upstream: &Arc<Upstream>, path: &str) -> Result<Reply, Cal
     exchange(&mut source).await
 }
 
-fn request(upstream: &Upstream, ask: &Ask) -> Request {
+fn request(upstream: &Upstream, ask: &HostRequest) -> Request {
     let backend = &upstream.backend;
     let mut head = format!(
         "POST {}{} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\naccept: application/json\r\naccept-encoding: identity\r\ncontent-length: {}\r\n",
@@ -107,7 +107,7 @@ fn request(upstream: &Upstream, ask: &Ask) -> Request {
     }
 }
 
-async fn exchange<S: Source>(source: &mut S) -> Result<Reply, CallError> {
+async fn exchange<S: Source>(source: &mut S) -> Result<HostResponse, CallError> {
     poll_fn(|cx| source.poll_send(cx)).await?;
     let head = poll_fn(|cx| source.poll_head(cx)).await?;
     let mut body = Body(Vec::new());
@@ -117,7 +117,7 @@ async fn exchange<S: Source>(source: &mut S) -> Result<Reply, CallError> {
             return Err(CallError::TooLarge);
         }
         if step == BodyStep::End {
-            return Ok(Reply { status: head.status, body: body.0.into() });
+            return Ok(HostResponse { status: head.status, body: body.0.into() });
         }
     }
 }

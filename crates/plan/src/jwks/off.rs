@@ -25,7 +25,7 @@ impl Jwks {
         match self.0 {}
     }
 
-    pub fn judge(&self, _: &str, _: &[Limit]) -> Identity {
+    pub fn authenticate(&self, _: &str, _: &[Limit]) -> Identity {
         match self.0 {}
     }
 }

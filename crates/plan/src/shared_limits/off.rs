@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use config::settings::StoreSettings;
 use traffic::store::Granted;
-use traffic::{StoreTask, Wanted};
+use traffic::{LeaseRequest, StoreTask};
 
 /// The store is unreachable, or refused the call.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Store {
     }
 
     /// As with the feature.
-    pub async fn lease(&self, _: &Wanted) -> Result<Granted, StoreUnavailable> {
+    pub async fn lease(&self, _: &LeaseRequest) -> Result<Granted, StoreUnavailable> {
         match self.none {}
     }
 

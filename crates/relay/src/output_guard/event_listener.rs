@@ -131,7 +131,7 @@ impl Listener for EventListener<'_> {
                 judges.end(choice);
             }
         }
-        content.strange = !event.same_shape;
+        content.has_unslotted_text = !event.same_shape;
         content.goes = self.context.takes_usage && event.no_choices && event.kinds.is_usage_only();
         self.ends.push((event.end, Some(content)));
     }

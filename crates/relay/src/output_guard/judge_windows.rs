@@ -12,10 +12,10 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use filters::settings::{Mode, OnFailure};
+use filters::settings::{JudgeMode, OnFailure};
 use filters::{
     Assessment, BoxFuture, Failure, Found, Guardrail, Hooks, Host, Place, Side, Sizes, Subject,
-    Verdict, Voice, merge,
+    TextSource, Verdict, merge_accounts,
 };
 use lens::security::FilterAccount;
 
@@ -25,7 +25,7 @@ use crate::failure::Failure as End;
 /// Maximum bytes of text in one judge call, in any mode.
 const MAX_QUESTION: usize = 192 << 10;
 /// Maximum bytes of text kept for judges. Above this, the judges' `on_failure` applies.
-const MAX_WAITING: usize = 2 << 20;
+const MAX_JUDGE_TEXT_BYTES: usize = 2 << 20;
 
 /// The text of one channel.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ struct Running {
 
 /// The judges of one mode.
 struct JudgeGroup {
-    mode: Mode,
+    mode: JudgeMode,
     /// How far each channel is judged.
     judged: Vec<usize>,
     running: Option<Running>,
@@ -143,8 +143,8 @@ impl JudgeWindows {
         for group in self.groups.iter_mut().filter(|group| group.running.is_none()) {
             let enough = |unasked: usize, ended: bool| match group.mode {
                 _ if unasked == 0 => false,
-                Mode::End => ended || unasked >= MAX_QUESTION,
-                Mode::Hold | Mode::Cut => hurry || ended || unasked >= window,
+                JudgeMode::End => ended || unasked >= MAX_QUESTION,
+                JudgeMode::Hold | JudgeMode::Cut => hurry || ended || unasked >= window,
             };
             let mut builder = Subject::build(Side::Output, Sizes::default(), window * 2);
             let (mut places, mut upto, mut room) = (Vec::new(), Vec::new(), MAX_QUESTION);
@@ -157,7 +157,7 @@ impl JudgeWindows {
                 let (from, text) = channel.from(judged.saturating_sub(window));
                 let to = channel.floor(judged + room);
                 builder.text(
-                    Voice::Answer(channel.key.0),
+                    TextSource::Answer(channel.key.0),
                     Place::default(),
                     text.get(..to - from).unwrap_or(text),
                 );
@@ -188,7 +188,7 @@ impl JudgeWindows {
             let Some(Running { places, upto, .. }) = group.running.take() else { continue };
             group.judged = upto;
             let Assessment { verdict, found, accounts, .. } = assessment;
-            merge(&mut self.accounts, accounts);
+            merge_accounts(&mut self.accounts, accounts);
             for (filter, mut found) in found {
                 let Some(&(line, from)) = places.get(found.text) else { continue };
                 let Some(channel) = self.channels.get(line) else { continue };
@@ -214,7 +214,7 @@ impl JudgeWindows {
 
     /// Whether the text of an event is judged far enough to release the event.
     pub(super) fn admits(&self, slots: &[Slot]) -> bool {
-        let holds = self.groups.iter().filter(|group| group.mode == Mode::Hold);
+        let holds = self.groups.iter().filter(|group| group.mode == JudgeMode::Hold);
         holds
             .into_iter()
             .all(|group| slots.iter().all(|slot| group.judged(slot.channel) >= slot.span.end))
@@ -230,7 +230,7 @@ impl JudgeWindows {
         };
         self.groups
             .iter()
-            .any(|group| group.mode == Mode::Hold && group.running.is_none() && unasked(group))
+            .any(|group| group.mode == JudgeMode::Hold && group.running.is_none() && unasked(group))
     }
 
     /// Whether all text is judged.
@@ -251,7 +251,7 @@ impl JudgeWindows {
 
     /// Whether more text is kept than allowed.
     pub(super) fn is_full(&self) -> bool {
-        self.channels.iter().map(|channel| channel.text.len()).sum::<usize>() > MAX_WAITING
+        self.channels.iter().map(|channel| channel.text.len()).sum::<usize>() > MAX_JUDGE_TEXT_BYTES
     }
 
     /// Too much text is unjudged: skip it. `Some` if a judge has `on_failure: closed`.

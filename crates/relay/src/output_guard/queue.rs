@@ -4,7 +4,7 @@ use lens::Tick;
 use transport::Out;
 use wire::Framing;
 
-use super::{Content, HeldEvent, MAX_WAITING, OutputGuard, Slot, render};
+use super::{Content, HeldEvent, MAX_HELD_EVENT_BYTES, OutputGuard, Slot, render};
 use crate::failure::Failure;
 use crate::output_guard::judge_windows::JudgeWindows;
 
@@ -35,7 +35,7 @@ impl OutputGuard {
         }
         let opens =
             !self.context.disclaimer.is_empty() && content.slots.iter().any(|slot| slot.opens);
-        let plain = !content.strange
+        let plain = !content.has_unslotted_text
             && content.ends.is_empty()
             && !opens
             && self.texts.is_clear(&self.context, &content.slots)
@@ -110,11 +110,11 @@ impl OutputGuard {
     pub(super) fn bound(&mut self, now: Tick, out: &mut Out) {
         let bytes = self.queue.iter().map(|held| held.bytes.len()).sum::<usize>();
         self.held_bytes = self.held_bytes.max(bytes);
-        if bytes > MAX_WAITING && self.context.framing != Framing::Json {
+        if bytes > MAX_HELD_EVENT_BYTES && self.context.framing != Framing::Json {
             self.flush(now, out);
         }
         let left = self.queue.iter().map(|held| held.bytes.len()).sum::<usize>();
-        let full = left > MAX_WAITING && self.context.framing != Framing::Json;
+        let full = left > MAX_HELD_EVENT_BYTES && self.context.framing != Framing::Json;
         let judges = self.judges.as_mut().filter(|judges| full || judges.is_full());
         match judges.map(JudgeWindows::give_up) {
             Some(Some(failure)) => self.fail(failure),

@@ -87,7 +87,7 @@ pub(super) fn event<'b>(
     let masked = content.slots.iter().any(|slot| texts.masks(slot).next().is_some());
     let disclaims = !context.disclaimer.is_empty();
     let opens = disclaims && content.slots.iter().any(|slot| slot.opens);
-    if !masked && !content.strange && !opens {
+    if !masked && !content.has_unslotted_text && !opens {
         return Ok(Cow::Borrowed(bytes));
     }
     let data = rewrite::event_data(context.framing, bytes);
@@ -106,7 +106,7 @@ pub(super) fn event<'b>(
             if slot.raw.start > at.start {
                 edits.extend(before_slot(texts, &text, at.start, slot));
             }
-        } else if content.strange && !ENVELOPE.contains(&key) {
+        } else if content.has_unslotted_text && !ENVELOPE.contains(&key) {
             let repeats = disclaims && REPEATED.contains(&key) && !opening.is_empty();
             if repeats && text.decode().starts_with(opening) {
                 edits.push(disclaimer(context, at.start));

@@ -29,18 +29,19 @@ impl OutputGuard {
         let elsewhere: Vec<Note> =
             elsewhere.into_iter().filter(|note| is_new(&note.found.rule)).collect();
         for (rule, count) in in_channels.into_iter().chain(more) {
-            word = filters::worse(word, self.context.guardrail.asked(&rule).name());
+            word =
+                filters::more_severe(word, self.context.guardrail.configured_action(&rule).name());
             *into.output.entry(rule).or_default() += u64::from(count);
         }
-        into.word = filters::worse(into.word, word);
+        into.word = filters::more_severe(into.word, word);
         if !self.context.guardrail.scanners().is_empty() {
             into.accounts.push(self.scanners(word));
         }
         let mut notes = std::mem::take(&mut self.texts.notes);
         notes.extend(elsewhere);
-        filters::merge(&mut into.accounts, self.filters.take_accounts());
+        filters::merge_accounts(&mut into.accounts, self.filters.take_accounts());
         if let Some(judges) = &mut self.judges {
-            filters::merge(&mut into.accounts, std::mem::take(&mut judges.accounts));
+            filters::merge_accounts(&mut into.accounts, std::mem::take(&mut judges.accounts));
             for (filter, key, found) in std::mem::take(&mut judges.found) {
                 *into.output.entry(found.rule.clone()).or_default() += 1;
                 notes.push(Note {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use filters::settings::OnFailure;
 use filters::{
-    AnswerFacts, Failure, Guardrail, Hooks, Link, Outcome, Refused, Report, Side, Watch, account,
+    AnswerFacts, AnswerWatch, Failure, FilterRefusal, Guardrail, Hooks, Link, Outcome, Report,
+    Side, filter_account,
 };
 use lens::security::FilterAccount;
 use transport::clock;
@@ -20,7 +21,7 @@ pub(super) struct StreamFilters(Vec<StreamFilter>);
 #[derive(Debug)]
 struct StreamFilter {
     link: Arc<Link>,
-    watch: Box<dyn Watch>,
+    watch: Box<dyn AnswerWatch>,
     calls: u64,
     nanos: u64,
     refused: bool,
@@ -29,7 +30,7 @@ struct StreamFilter {
 
 impl StreamFilters {
     pub(super) fn open(guardrail: &Guardrail, facts: &AnswerFacts) -> Self {
-        if !guardrail.chain().has(Hooks::WATCH) {
+        if !guardrail.chain().has(Hooks::WATCH_ANSWER) {
             return StreamFilters::default();
         }
         let watching = |(link, watch)| StreamFilter {
@@ -60,13 +61,16 @@ impl StreamFilters {
         std::mem::take(&mut self.0)
             .iter()
             .filter(|watching| watching.calls > 0)
-            .map(StreamFilter::account)
+            .map(StreamFilter::filter_account)
             .collect()
     }
 }
 
 impl StreamFilter {
-    fn call(&mut self, ask: impl FnOnce(&mut dyn Watch) -> Result<(), Refused>) -> Result<(), End> {
+    fn call(
+        &mut self,
+        ask: impl FnOnce(&mut dyn AnswerWatch) -> Result<(), FilterRefusal>,
+    ) -> Result<(), End> {
         if self.failed {
             return Ok(());
         }
@@ -93,11 +97,11 @@ impl StreamFilter {
         }
     }
 
-    fn account(&self) -> FilterAccount {
+    fn filter_account(&self) -> FilterAccount {
         let report = if self.failed { Err(Failure::Panicked) } else { Ok(Report::default()) };
         let outcome =
             Outcome { report, wall: self.nanos, queue: 0, remote: 0, ended: clock::now() };
-        let mut account = account(&self.link, Side::Output, &outcome);
+        let mut account = filter_account(&self.link, Side::Output, &outcome);
         account.calls = self.calls;
         if self.refused {
             account.verdict = "block".into();

@@ -222,7 +222,7 @@ impl TextChannel {
                     let blocks = (*action == Action::Block).then(|| finding.kind.clone());
                     let acts = *action >= Action::Mask;
                     if let Some(instead) =
-                        acts.then(|| filters::instead(finding, text, &context.vault)).flatten()
+                        acts.then(|| filters::replacement(finding, text, &context.vault)).flatten()
                     {
                         // Tool arguments are JSON inside the text.
                         let instead = if key.1 == Channel::ToolArguments {
@@ -295,7 +295,7 @@ pub(super) fn note(
         text: key.map_or(0, |key| key.0 as usize),
         span: base + finding.span.start..base + finding.span.end,
         score: finding.score,
-        action: context.guardrail.asked(&finding.rule),
+        action: context.guardrail.configured_action(&finding.rule),
     };
     Some(Note {
         side: Side::Output,

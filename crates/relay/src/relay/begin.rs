@@ -79,7 +79,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         let parts = self.request.parts();
         parts.answer.measured = true;
         let streamed = parts.answer.streamed;
-        let takes_usage = parts.sent.usage_asked && streamed;
+        let takes_usage = parts.sent.usage_injected && streamed;
         self.reader = Some(
             Reader::new(dialect, head.framing, self.context.reader_limits)
                 .expecting_echo(self.context.echoes_prompt),

@@ -25,7 +25,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         if let Some(guardrail) = &mut self.guardrail {
             guardrail.release_rest(&mut self.out);
         }
-        if let Some(end) = self.end_by_guard() {
+        if let Some(end) = self.end_by_guardrail() {
             return Err(end);
         }
         // The guardrail may have ended it already.
@@ -77,7 +77,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
 
     /// End the answer if the guardrail requires it. `Some`: nothing was sent to the client, and the
     /// gateway answers instead.
-    pub(super) fn end_by_guard(&mut self) -> Option<End> {
+    pub(super) fn end_by_guardrail(&mut self) -> Option<End> {
         let guardrail = self.guardrail.as_mut()?;
         let failure = guardrail.take_failure()?;
         let parts = self.request.parts();
@@ -221,7 +221,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
                 self.request.parts().verdict.decide(Outcome::Timeout, Some("client_write_timeout"));
                 Some(End::Gone)
             }
-            (Phase::Body, Expired::BetweenEvents) if self.may_resume() => Some(End::Cut),
+            (Phase::Body, Expired::BetweenEvents) if self.may_resume() => Some(End::Interrupted),
             (Phase::Sending | Phase::AwaitHead, expired) => Some(End::Refused(expired.failure())),
             (Phase::Flushing(_), _) => {
                 self.request.parts().verdict.decide(Outcome::Timeout, Some("total_timeout"));

@@ -1,6 +1,6 @@
 //! A stream whose backend dies, and another one that goes on.
 
-use relay::{Cut, End};
+use relay::{End, InterruptedStream};
 use wire::{Dialect, Framing};
 
 use crate::script::{ScriptedRequest, ScriptedSink, ScriptedSource, Step, Takes, context, run};
@@ -25,7 +25,7 @@ async fn dies_at(
     request: &mut ScriptedRequest,
     sink: &mut ScriptedSink,
     at: usize,
-) -> (End, Option<Box<Cut>>) {
+) -> (End, Option<Box<InterruptedStream>>) {
     request.resumable = true;
     let steps = vec![Step::Read(stream(&WORDS)[..at].to_vec()), Step::Die];
     run(
@@ -49,7 +49,7 @@ async fn a_resumed_stream_is_the_whole_one_at_every_cut() {
             ScriptedSink::new(Takes::Slowly(64, std::time::Duration::from_millis(1))),
         );
         let (end, cut) = dies_at(&mut request, &mut sink, at).await;
-        assert!(matches!(end, End::Cut), "cut at {at}: {end:?}");
+        assert!(matches!(end, End::Interrupted), "cut at {at}: {end:?}");
         let known = request.resumed_with.clone().expect("text");
         let left: Vec<&str> = WORDS
             .iter()

@@ -10,7 +10,8 @@ use std::time::Duration;
 use lens::gaps::Gaps;
 use lens::{Ledger, State, Tick};
 use relay::{
-    Answer, Context, Cut, End, Guarded, GuardrailTools, Note, Parts, Relay, Request, Sent, Verdict,
+    Answer, Context, End, GuardrailResult, GuardrailTools, InterruptedStream, Note, Parts, Relay,
+    Request, Sent, Verdict,
 };
 use tokio::time::Sleep;
 use traffic::Exhausted;
@@ -174,7 +175,7 @@ pub struct ScriptedRequest {
     pub ledger: Ledger,
     pub sent: Sent,
     pub answer: Answer,
-    pub guarded: Guarded,
+    pub guarded: GuardrailResult,
     pub verdict: Verdict,
     pub committed: bool,
     /// Whether another backend may resume the stream.
@@ -201,10 +202,10 @@ impl filters::Host for NoHost {
         Box::pin(tokio::time::sleep(time))
     }
 
-    fn ask(
+    fn send(
         &self,
-        _: filters::Ask,
-    ) -> filters::BoxFuture<'static, Result<filters::Reply, filters::Failure>> {
+        _: filters::HostRequest,
+    ) -> filters::BoxFuture<'static, Result<filters::HostResponse, filters::Failure>> {
         Box::pin(async { Err(filters::Failure::Unreachable) })
     }
 
@@ -220,7 +221,7 @@ impl ScriptedRequest {
             ledger: Ledger::open(State::Gateway, clock::now()),
             sent: Sent::default(),
             answer: Answer::default(),
-            guarded: Guarded::default(),
+            guarded: GuardrailResult::default(),
             verdict: Verdict::default(),
             committed: false,
             resumable: false,
@@ -345,8 +346,8 @@ pub async fn run(
     context: Context,
     source: &mut ScriptedSource,
     sink: &mut ScriptedSink,
-    cut: Option<Box<Cut>>,
-) -> (End, Option<Box<Cut>>) {
+    cut: Option<Box<InterruptedStream>>,
+) -> (End, Option<Box<InterruptedStream>>) {
     let done = Relay::new(request, context, source, sink, cut).run().await;
     assert_eq!(request.queued, 0, "the gauge of queued bytes is back at zero");
     done

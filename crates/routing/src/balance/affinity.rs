@@ -8,16 +8,16 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{Candidates, least};
 use crate::member::Member;
-use crate::pool::{Choice, Reason};
+use crate::pool::{Reason, Selection};
 use crate::random::mix;
 
 /// Requests above its share that a key's backend may have before the key moves to another.
 const SLACK: f64 = 1.0;
 
 /// The backend of a key. `holds` (`session`): it is selected even when busy.
-pub(super) fn choose(candidates: &Candidates<'_>, holds: bool) -> Option<Choice> {
+pub(super) fn choose(candidates: &Candidates<'_>, holds: bool) -> Option<Selection> {
     let Some(key) = candidates.request.key else {
-        return least::of_two(candidates).map(|at| Choice { at, reason: Reason::Balanced });
+        return least::of_two(candidates).map(|at| Selection { at, reason: Reason::Balanced });
     };
     let hash = xxh3_64_with_seed(key, 0);
     let score = |member: &Member| {
@@ -37,7 +37,7 @@ pub(super) fn choose(candidates: &Candidates<'_>, holds: bool) -> Option<Choice>
         scored.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, at)| at)
     };
     let home = best(&|_| true)?;
-    let stays = |at: usize| Some(Choice { at, reason: Reason::Affinity });
+    let stays = |at: usize| Some(Selection { at, reason: Reason::Affinity });
     if holds {
         return stays(home);
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{Candidates, least};
-use crate::pool::{Choice, Reason};
+use crate::pool::{Reason, Selection};
 
 /// Bytes of a block, about a hundred tokens. Engines cache blocks of sixteen tokens and more;
 /// shared prefixes are longer.
@@ -24,9 +24,9 @@ const SLOTS: usize = 1 << 18;
 /// a smaller value loses cache hits, and a larger one gains little.
 const SLACK: f64 = 4.0;
 /// One in this many requests ignores the table, so that new backends get prefixes.
-const EXPLORE: usize = 20;
+const EXPLORE_EVERY: usize = 20;
 /// Bits of a slot that store the backend's index.
-const WHO: u32 = 16;
+const BACKEND_BITS: u32 = 16;
 
 /// Separates texts. No text contains it.
 const BETWEEN: u8 = 0xFF;
@@ -87,9 +87,9 @@ impl Prefixes {
     /// ones. Entries of removed backends are dropped.
     pub(crate) fn moved(&self, places: &[Option<usize>]) -> Prefixes {
         let moved = |word: u64| {
-            let place = places.get((word & ((1 << WHO) - 1)) as usize).copied().flatten();
+            let place = places.get((word & ((1 << BACKEND_BITS) - 1)) as usize).copied().flatten();
             let place = place.filter(|_| word != 0).and_then(|at| u16::try_from(at).ok());
-            place.map_or(0, |at| word >> WHO << WHO | u64::from(at))
+            place.map_or(0, |at| word >> BACKEND_BITS << BACKEND_BITS | u64::from(at))
         };
         let slots = self
             .slots
@@ -104,7 +104,10 @@ impl Prefixes {
         let Ok(at) = u16::try_from(at) else { return };
         for hash in prefix {
             if let Some(slot) = self.slot(*hash) {
-                slot.store(*hash >> WHO << WHO | u64::from(at), Ordering::Relaxed);
+                slot.store(
+                    *hash >> BACKEND_BITS << BACKEND_BITS | u64::from(at),
+                    Ordering::Relaxed,
+                );
             }
         }
     }
@@ -113,7 +116,8 @@ impl Prefixes {
     fn longest(&self, prefix: &[u64]) -> Option<(usize, usize)> {
         let who = |hash: u64| {
             let word = self.slot(hash)?.load(Ordering::Relaxed);
-            (word != 0 && word >> WHO == hash >> WHO).then_some((word & ((1 << WHO) - 1)) as usize)
+            (word != 0 && word >> BACKEND_BITS == hash >> BACKEND_BITS)
+                .then_some((word & ((1 << BACKEND_BITS) - 1)) as usize)
         };
         prefix.iter().enumerate().rev().find_map(|(at, hash)| Some((at + 1, who(*hash)?)))
     }
@@ -128,10 +132,10 @@ impl Prefixes {
     }
 }
 
-pub(super) fn choose(candidates: &Candidates<'_>) -> Option<Choice> {
+pub(super) fn choose(candidates: &Candidates<'_>) -> Option<Selection> {
     let prefixes = &candidates.pool.prefixes;
     // Without this, a new backend would never get a known prefix.
-    let explores = candidates.pool.random.below(EXPLORE) == 0;
+    let explores = candidates.pool.random.below(EXPLORE_EVERY) == 0;
     let seen = prefixes.longest(candidates.request.prefix).filter(|_| !explores);
     let taken = seen.filter(|(_, at)| {
         candidates.at(*at).is_some_and(|member| candidates.is_within_share(SLACK)(member))
@@ -140,9 +144,9 @@ pub(super) fn choose(candidates: &Candidates<'_>) -> Option<Choice> {
     match taken {
         Some((blocks, at)) => {
             prefixes.found.fetch_add(blocks as u64, Ordering::Relaxed);
-            Some(Choice { at, reason: Reason::Prefix })
+            Some(Selection { at, reason: Reason::Prefix })
         }
-        None => least::of_two(candidates).map(|at| Choice { at, reason: Reason::Balanced }),
+        None => least::of_two(candidates).map(|at| Selection { at, reason: Reason::Balanced }),
     }
 }
 
@@ -157,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_beginning_has_the_same_hashes() {
+    fn common_prefix_has_common_hashes() {
         let (a, b) = ("a".repeat(2000), "b".repeat(2000));
         let (one, other) = (of(&[&a, &b]), of(&[&a, &a]));
         assert_eq!((one.len(), other.len()), (7, 7));
@@ -180,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_beginning_is_found_and_the_table_is_bounded() {
+    fn longest_prefix_is_found() {
         let prefixes = Prefixes::new(true);
         let (long, other) = (of(&[&"a".repeat(5000)]), of(&[&"b".repeat(5000)]));
         prefixes.remember(&long, 3);

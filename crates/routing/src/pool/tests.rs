@@ -15,8 +15,8 @@ fn pool(balance: Balance, members: usize) -> Pool {
     Pool::new(PoolSettings { balance, ..PoolSettings::named("p") }, members, 42)
 }
 
-fn size(prompt: u64) -> Question {
-    Question { prompt, output: 0 }
+fn size(prompt: u64) -> RequestSize {
+    RequestSize { prompt, output: 0 }
 }
 
 fn all_balances() -> [Balance; 8] {
@@ -54,7 +54,7 @@ fn shares(pool: &Pool, now: Tick) -> Vec<usize> {
 }
 
 #[test]
-fn every_rule_spreads_requests_and_leaves_the_ejected_alone() {
+fn every_algorithm_balances_and_skips_ejected_backends() {
     for balance in all_balances() {
         let pool = pool(balance.clone(), 5);
         assert!(
@@ -78,13 +78,13 @@ fn every_rule_spreads_requests_and_leaves_the_ejected_alone() {
 }
 
 #[test]
-fn the_ejected_are_tried_once_a_second() {
+fn ejected_backend_is_probed_once_a_second() {
     let pool = pool(Balance::PeakEwma, 3);
     down(&pool, 1, Tick(0));
     let later = Tick(5 * SECOND);
     assert_eq!(
         pool.choose(&BalanceRequest::default(), later),
-        Some(Choice { at: 1, reason: Reason::HalfOpen })
+        Some(Selection { at: 1, reason: Reason::HalfOpen })
     );
     assert!((0..50).all(|_| pool.choose(&BalanceRequest::default(), later).unwrap().at != 1));
     let attempt = pool.begin(1, size(0)).unwrap();
@@ -93,7 +93,7 @@ fn the_ejected_are_tried_once_a_second() {
 }
 
 #[test]
-fn never_more_than_their_share_is_ejected_and_never_the_last() {
+fn ejections_respect_max_ejected_and_keep_one_backend() {
     for members in 1..8 {
         let pool = pool(Balance::RoundRobin, members);
         for _ in 0..10 {
@@ -110,7 +110,7 @@ fn never_more_than_their_share_is_ejected_and_never_the_last() {
 
 /// A failed probe ejects the backend for longer, even at `max_ejected`.
 #[test]
-fn trials_in_vain_become_rarer_at_the_bound() {
+fn failed_probes_become_rarer_at_max_ejected() {
     let pool = pool(Balance::RoundRobin, 2);
     let mut trials = 0;
     for second in 0..600 {
@@ -140,12 +140,12 @@ fn a_retry_does_not_probe() {
     let choose =
         |again| pool.choose(&BalanceRequest { again, ..BalanceRequest::default() }, now).unwrap();
     assert_eq!((choose(true).at, choose(true).at), (1, 1));
-    assert_eq!(choose(false), Choice { at: 0, reason: Reason::HalfOpen });
+    assert_eq!(choose(false), Selection { at: 0, reason: Reason::HalfOpen });
 }
 
 /// After one very slow answer, a backend is selected again when the measurement has decayed.
 #[test]
-fn one_slow_answer_is_not_for_ever() {
+fn slow_answer_decays() {
     let pool = pool(Balance::PeakEwma, 2);
     for at in 0..2 {
         let attempt = pool.begin(at, size(10)).unwrap();
@@ -205,7 +205,7 @@ fn a_slow_backend_is_ejected_and_weights_hold() {
 }
 
 #[test]
-fn a_key_stays_where_it_is_when_others_come_and_go() {
+fn key_keeps_its_backend_when_others_change() {
     let pool = pool(Balance::Session(By::Caller), 6);
     let home = |key: u64| {
         pool.choose(
@@ -241,7 +241,7 @@ fn hash_avoids_a_busy_backend_and_session_does_not() {
 }
 
 #[test]
-fn prompts_go_where_their_beginning_was() {
+fn prompts_go_to_the_backend_with_their_prefix() {
     let pool = pool(Balance::Prefix, 4);
     let text = "x".repeat(4000);
     let mut prefix = Vec::new();
@@ -253,7 +253,7 @@ fn prompts_go_where_their_beginning_was() {
         Some(choice)
     };
     assert_eq!(ask().unwrap().reason, Reason::Balanced);
-    let again: Vec<Choice> = (0..400).filter_map(|_| ask()).collect();
+    let again: Vec<Selection> = (0..400).filter_map(|_| ask()).collect();
     let kept = again
         .windows(2)
         .filter(|pair| pair[1].reason == Reason::Prefix && pair[0].at == pair[1].at)
@@ -275,7 +275,7 @@ proptest! {
     /// For any sequence of results: counts in flight match the open attempts, a tried backend is
     /// never selected, and only probes, panic mode and pools of one select an unhealthy backend.
     #[test]
-    fn choices_are_among_those_that_may(
+    fn selected_backends_are_eligible(
         rule in 0usize..8,
         members in 1usize..9,
         steps in prop::collection::vec((0u64..2_000_000_000, 0usize..9, 0u8..4, 0u64..500), 1..120),
@@ -337,7 +337,7 @@ proptest! {
 }
 
 #[test]
-fn a_backend_in_backoff_gets_no_request_that_could_go_elsewhere() {
+fn backend_in_backoff_gets_no_avoidable_request() {
     for balance in all_balances() {
         let pool = pool(balance.clone(), 3);
         let health = |at: usize| &pool.members()[at].health;
@@ -386,7 +386,7 @@ fn an_empty_pool_selects_nothing() {
 }
 
 #[test]
-fn a_pool_goes_on_when_others_are_in_it() {
+fn pool_keeps_its_state_across_a_reload() {
     let before = pool(Balance::Prefix, 3);
     let texts = ["x".repeat(2000)];
     let mut prefix = Vec::new();
@@ -399,7 +399,7 @@ fn a_pool_goes_on_when_others_are_in_it() {
     let members =
         vec![Arc::new(Member::new("new".into(), 1, Tick(0))), before.members()[home].clone()];
     let after = Pool::new(before.settings.clone(), members, 7).after(&before);
-    assert_eq!(after.choose(&request, Tick(0)), Some(Choice { at: 1, reason: Reason::Prefix }));
+    assert_eq!(after.choose(&request, Tick(0)), Some(Selection { at: 1, reason: Reason::Prefix }));
     assert_eq!(after.retries.recent(Tick(0)).0, 10);
 }
 

@@ -18,7 +18,7 @@ fn settings(max_requests: u64, queue: usize) -> Admission {
     }
 }
 
-fn wish(tenant: &str, priority: u8, tokens: u64) -> QueueRequest {
+fn request(tenant: &str, priority: u8, tokens: u64) -> QueueRequest {
     QueueRequest { tenant: tenant.into(), priority, tokens, max_wait: None }
 }
 
@@ -49,12 +49,12 @@ fn order(
 }
 
 #[test]
-fn the_important_go_first_and_tenants_take_turns() {
+fn higher_priority_goes_first_and_tenants_alternate() {
     let admission = Arc::new(AdmissionQueue::new(settings(1, 100)));
     let permit = admission.enter(10).unwrap();
     assert!(admission.enter(10).is_none());
     let wait = |name: &'static str, tenant, priority, tokens| {
-        (name, admission.wait(wish(tenant, priority, tokens), Tick(1)).unwrap())
+        (name, admission.wait(request(tenant, priority, tokens), Tick(1)).unwrap())
     };
     let waiting = vec![
         wait("a1", "a", 5, 1000),
@@ -74,16 +74,16 @@ fn a_request_that_would_wait_too_long_is_shed_at_once() {
     let admission = Arc::new(AdmissionQueue::new(settings(1, 100)));
     let mut inside = admission.enter(1).unwrap();
     let mut queue: Vec<Waiting> =
-        (0..5).map(|_| admission.wait(wish("a", 5, 1), Tick(1)).unwrap()).collect();
+        (0..5).map(|_| admission.wait(request("a", 5, 1), Tick(1)).unwrap()).collect();
     // One leaves every two seconds.
     for second in 1..4u64 {
         inside.leave(Tick(2 * second * 1000 * MS), None);
         inside = turn(&mut queue.remove(0)).unwrap();
     }
     let now = Tick(6000 * MS);
-    let patient = admission.wait(wish("a", 5, 1), now);
+    let patient = admission.wait(request("a", 5, 1), now);
     assert!(patient.is_ok(), "two ahead, some six seconds");
-    let hasty = QueueRequest { max_wait: Some(Duration::from_secs(3)), ..wish("a", 5, 1) };
+    let hasty = QueueRequest { max_wait: Some(Duration::from_secs(3)), ..request("a", 5, 1) };
     assert_eq!(admission.wait(hasty.clone(), now).unwrap_err().reason, ShedReason::TooLate);
     assert!(
         admission.wait(QueueRequest { priority: 9, ..hasty }, now).is_ok(),
@@ -91,31 +91,34 @@ fn a_request_that_would_wait_too_long_is_shed_at_once() {
     );
     // Without departures, the expected wait grows.
     assert_eq!(
-        admission.wait(wish("a", 5, 1), Tick(60_000 * MS)).unwrap_err().reason,
+        admission.wait(request("a", 5, 1), Tick(60_000 * MS)).unwrap_err().reason,
         ShedReason::TooLate
     );
     assert_eq!(admission.counts().shed, [0, 2, 0]);
 }
 
 #[test]
-fn a_full_queue_sheds_the_least_important() {
+fn full_queue_sheds_the_lowest_priority() {
     let admission = Arc::new(AdmissionQueue::new(settings(1, 2)));
     let _inside = admission.enter(1).unwrap();
-    let _first = admission.wait(wish("a", 5, 1), Tick(1)).unwrap();
-    let mut second = admission.wait(wish("b", 3, 1), Tick(1)).unwrap();
-    assert_eq!(admission.wait(wish("c", 3, 1), Tick(1)).unwrap_err().reason, ShedReason::QueueFull);
-    let _third = admission.wait(wish("c", 9, 1), Tick(1)).unwrap();
+    let _first = admission.wait(request("a", 5, 1), Tick(1)).unwrap();
+    let mut second = admission.wait(request("b", 3, 1), Tick(1)).unwrap();
+    assert_eq!(
+        admission.wait(request("c", 3, 1), Tick(1)).unwrap_err().reason,
+        ShedReason::QueueFull
+    );
+    let _third = admission.wait(request("c", 9, 1), Tick(1)).unwrap();
     assert_eq!(second.turn().now_or_never().unwrap().unwrap_err().reason, ShedReason::QueueFull);
     assert_eq!(admission.counts().waiting, 2);
 }
 
 #[test]
-fn tokens_in_flight_are_capped_and_a_giant_goes_alone() {
+fn tokens_in_flight_are_capped_and_an_oversized_request_runs_alone() {
     let admission = Arc::new(AdmissionQueue::new(Admission { max_tokens: 100, ..settings(0, 10) }));
     let giant = admission.enter(1000).unwrap();
     assert!(admission.enter(1).is_none());
-    let mut one = admission.wait(wish("a", 5, 60), Tick(1)).unwrap();
-    let mut two = admission.wait(wish("a", 5, 60), Tick(1)).unwrap();
+    let mut one = admission.wait(request("a", 5, 60), Tick(1)).unwrap();
+    let mut two = admission.wait(request("a", 5, 60), Tick(1)).unwrap();
     giant.leave(Tick(2), None);
     let permit = turn(&mut one).unwrap();
     assert!(turn(&mut two).is_none());
@@ -127,8 +130,8 @@ fn tokens_in_flight_are_capped_and_a_giant_goes_alone() {
 fn a_request_that_leaves_in_any_way_releases_its_permit() {
     let admission = Arc::new(AdmissionQueue::new(settings(1, 10)));
     let permit = admission.enter(5).unwrap();
-    let gone = admission.wait(wish("a", 5, 1), Tick(1)).unwrap();
-    let told = admission.wait(wish("b", 5, 1), Tick(1)).unwrap();
+    let gone = admission.wait(request("a", 5, 1), Tick(1)).unwrap();
+    let told = admission.wait(request("b", 5, 1), Tick(1)).unwrap();
     drop(gone);
     permit.leave(Tick(2), None);
     // It was admitted, but never polled.
@@ -157,7 +160,7 @@ proptest! {
                 0..=2 => match admission.enter(tokens) {
                     Some(permit) => inside.push(permit),
                     None => {
-                        let asks = wish(&tenant.to_string(), priority, tokens);
+                        let asks = request(&tenant.to_string(), priority, tokens);
                         waiting.extend(admission.wait(asks, Tick(now)));
                     }
                 },

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_is_read_until_it_is_revoked() {
+    fn added_key_is_read_until_it_is_revoked() {
         let path = path("good.db");
         let whole = Entry {
             certificate: None,

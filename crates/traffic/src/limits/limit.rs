@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::LimitRequest;
 use crate::Pattern;
-use crate::account::{self, Account, When};
+use crate::account::{self, Account, Now};
 use crate::lease::{self, Lease, StoreTask};
 use crate::network::network;
 use crate::settings::{self, Per, Quota, Shared, Window};
@@ -44,7 +44,7 @@ pub(crate) struct Limit {
 
 #[derive(Debug, Default)]
 struct Shard {
-    accounts: HashMap<Subject, Arc<Held>>,
+    accounts: HashMap<Subject, Arc<LimitAccount>>,
     /// Number of accounts at which idle ones are swept, and the earliest time of the next sweep.
     sweep_at: usize,
     sweep_again: u64,
@@ -52,12 +52,12 @@ struct Shard {
 
 /// An account and its quota: a key may have its own quota.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct LimitAccount {
     pub(crate) quota: Quota,
     pub(crate) account: Arc<Account>,
 }
 
-impl Held {
+impl LimitAccount {
     /// The lease, if gateways share the account.
     pub(crate) fn lease(&self) -> Option<&Lease> {
         match &*self.account {
@@ -121,7 +121,7 @@ impl Limit {
             && kind(mine.quota.window) == kind(other.quota.window)
     }
 
-    pub(super) fn resume(&self, spend: &UsageSums, now: When) {
+    pub(super) fn restore_usage(&self, spend: &UsageSums, now: Now) {
         let settings = &self.settings;
         let Some(first) = account::first_day(settings.quota.window, now) else { return };
         if settings.shared.is_some() || !settings.routes.is_empty() {
@@ -163,11 +163,11 @@ impl Limit {
     }
 
     /// Key of an account in the store.
-    pub(super) fn key(&self, asked: &LimitRequest<'_>, now: When) -> String {
+    pub(super) fn key(&self, asked: &LimitRequest<'_>, now: Now) -> String {
         self.key_of(&self.subject(asked), now)
     }
 
-    pub(super) fn key_of(&self, subject: &Subject, now: When) -> String {
+    pub(super) fn key_of(&self, subject: &Subject, now: Now) -> String {
         let prefix = self.settings.shared.as_ref().map_or("", |shared| &*shared.prefix);
         lease::key(
             prefix,
@@ -178,8 +178,8 @@ impl Limit {
         )
     }
 
-    pub(super) fn chores(&self, now: When, stays: Option<When>) -> Vec<StoreTask> {
-        let of = |(subject, held): (&Subject, &Arc<Held>)| {
+    pub(super) fn store_tasks(&self, now: Now, stays: Option<Now>) -> Vec<StoreTask> {
+        let of = |(subject, held): (&Subject, &Arc<LimitAccount>)| {
             StoreTask::of(held, &self.key_of(subject, now), stays)
         };
         self.shards
@@ -188,7 +188,7 @@ impl Limit {
             .collect()
     }
 
-    pub(super) fn account(&self, asked: &LimitRequest<'_>, now: When) -> Arc<Held> {
+    pub(super) fn account(&self, asked: &LimitRequest<'_>, now: Now) -> Arc<LimitAccount> {
         let subject = self.subject(asked);
         let quota = match (self.settings.per, asked.caller.limits.get(&self.settings.name)) {
             (Per::Key, Some(amount)) => own(self.settings.quota, *amount),
@@ -197,7 +197,7 @@ impl Limit {
         self.held(subject, quota, now)
     }
 
-    pub(super) fn held(&self, subject: Subject, quota: Quota, now: When) -> Arc<Held> {
+    pub(super) fn held(&self, subject: Subject, quota: Quota, now: Now) -> Arc<LimitAccount> {
         let shard = &self.shards[(self.hasher.hash_one(&subject) % SHARDS as u64) as usize];
         shard.lock().account(subject, quota, self.settings.shared.as_ref(), now)
     }
@@ -209,25 +209,26 @@ impl Shard {
         subject: Subject,
         quota: Quota,
         shared: Option<&Shared>,
-        now: When,
-    ) -> Arc<Held> {
+        now: Now,
+    ) -> Arc<LimitAccount> {
         if let Some(held) = self.accounts.get_mut(&subject) {
             // If the quota of a subject changes, the units taken still count.
             if held.quota != quota {
-                *held = Arc::new(Held { quota, account: held.account.clone() });
+                *held = Arc::new(LimitAccount { quota, account: held.account.clone() });
             }
             return held.clone();
         }
         if self.accounts.len() >= self.sweep_at.max(64) && now.tick.0 >= self.sweep_again {
             self.sweep_again = now.tick.0.saturating_add(SWEEP_AGAIN);
             self.accounts
-                .retain(|_, held| Arc::strong_count(held) > 1 || !held.account.is_as_new(now));
+                .retain(|_, held| Arc::strong_count(held) > 1 || !held.account.is_unused(now));
             self.sweep_at = (2 * self.accounts.len()).min(MAX_ADDRESSES);
         }
         let crowded =
             matches!(subject, Subject::Address(_)) && self.accounts.len() >= MAX_ADDRESSES;
         let subject = if crowded { Subject::All } else { subject };
-        let fresh = || Arc::new(Held { quota, account: Arc::new(Account::new(&quota, shared)) });
+        let fresh =
+            || Arc::new(LimitAccount { quota, account: Arc::new(Account::new(&quota, shared)) });
         self.accounts.entry(subject).or_insert_with(fresh).clone()
     }
 }

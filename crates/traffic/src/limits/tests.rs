@@ -9,8 +9,8 @@ use crate::settings::{DOLLAR, OnExhausted, Window};
 
 const SECOND: u64 = 1_000_000_000;
 
-fn at(nanos: u64) -> When {
-    When { tick: Tick(nanos), wall_us: nanos / 1000 }
+fn at(nanos: u64) -> Now {
+    Now { tick: Tick(nanos), wall_us: nanos / 1000 }
 }
 
 fn limit(name: &str, unit: Unit, amount: u64, per: Per) -> settings::Limit {
@@ -51,7 +51,7 @@ fn reserve(
         model: "m",
         declared_model: &other,
         address: Some(IpAddr::from([10, 0, 0, 1])),
-        expected: Used { input, output, ..Used::default() },
+        expected: TokenUsage { input, output, ..TokenUsage::default() },
     };
     limits.reserve(&asked, None, at(now)).map_err(|denied| match denied {
         Denied::Limited(limited) => limited,
@@ -61,10 +61,10 @@ fn reserve(
 
 /// After a restart mid-month, usage of this month counts, and earlier usage does not.
 #[test]
-fn a_month_goes_on_after_a_restart() {
+fn monthly_usage_survives_a_restart() {
     let us = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_microsecond() as u64;
     let spend = UsageSums::default();
-    let used = Used { input: 100, output: 20, ..Used::default() };
+    let used = TokenUsage { input: 100, output: 20, ..TokenUsage::default() };
     let name = |text: &str| -> Arc<str> { text.into() };
     for (key, time) in [
         ("a", "2026-01-31T23:00:00Z"),
@@ -92,8 +92,8 @@ fn a_month_goes_on_after_a_restart() {
         limit("no month", Unit::Requests, 1000, Per::All),
     ];
     let limits = RateLimits::new(&settings, &[], None);
-    let now = When { tick: Tick(0), wall_us: us("2026-02-03T02:00:00Z") };
-    limits.resume(&spend, now);
+    let now = Now { tick: Tick(0), wall_us: us("2026-02-03T02:00:00Z") };
+    limits.restore_usage(&spend, now);
     let left = |at: usize, subject: Subject| {
         let limit = &limits.limits[at];
         let held = limit.held(subject, limit.settings.quota, now);
@@ -106,7 +106,7 @@ fn a_month_goes_on_after_a_restart() {
 }
 
 #[test]
-fn what_is_reserved_and_not_used_comes_back() {
+fn unused_reservation_is_returned() {
     let limits = RateLimits::new(&[limit("tokens", Unit::TotalTokens, 1000, Per::Key)], &[], None);
     let (a, b) = (caller("a"), caller("b"));
     let mut charge = reserve(&limits, &a, 100, 900, 0).unwrap();
@@ -116,12 +116,12 @@ fn what_is_reserved_and_not_used_comes_back() {
         ("tokens", 0, Some(Duration::from_millis(60)))
     );
     assert!(reserve(&limits, &b, 100, 900, 0).is_ok(), "another key has its own account");
-    charge.settle(&Used { input: 90, output: 10, ..Used::default() }, at(0));
+    charge.settle(&TokenUsage { input: 90, output: 10, ..TokenUsage::default() }, at(0));
     assert_eq!(reserve(&limits, &a, 0, 0, 0).unwrap().tokens_left(at(0)).unwrap().remaining, 900);
 }
 
 #[test]
-fn a_refusal_takes_nothing_of_the_limits_before_it() {
+fn refused_request_takes_nothing_from_earlier_limits() {
     let limits = RateLimits::new(
         &[
             limit("many", Unit::Requests, 10, Per::All),
@@ -141,10 +141,10 @@ fn a_refusal_takes_nothing_of_the_limits_before_it() {
 }
 
 #[test]
-fn a_stream_is_told_where_its_budget_ends_and_is_charged_all_it_took() {
+fn stream_ends_at_its_budget_and_is_charged_in_full() {
     let limits = RateLimits::new(&[limit("out", Unit::OutputTokens, 100, Per::Key)], &[], None);
     let mut charge = reserve(&limits, &caller("a"), 5, 1_000_000, 0).unwrap();
-    let used = |output| Used { output, ..Used::default() };
+    let used = |output| TokenUsage { output, ..TokenUsage::default() };
     assert_eq!(charge.grow(&used(100), at(0)), None);
     assert_eq!(charge.grow(&used(103), at(0)).unwrap().limit, "out".into());
     charge.settle(&used(103), at(0));
@@ -167,16 +167,16 @@ fn callers_are_warned_before_a_limit_is_reached() {
 }
 
 #[test]
-fn places_are_free_when_a_stream_is_over() {
+fn concurrent_streams_are_released_at_their_end() {
     let limits = RateLimits::new(&[limit("streams", Unit::Streams, 1, Per::Owner)], &[], None);
     let mut charge = reserve(&limits, &caller("a"), 0, 0, 0).unwrap();
     assert!(reserve(&limits, &caller("b"), 0, 0, 0).is_err(), "both keys have the same owner");
-    charge.settle(&Used::default(), at(0));
+    charge.settle(&TokenUsage::default(), at(0));
     assert!(reserve(&limits, &caller("b"), 0, 0, 0).is_ok());
 }
 
 #[test]
-fn keys_have_amounts_of_their_own_and_prices_count() {
+fn keys_have_own_amounts_and_costs_use_prices() {
     let price = Price {
         models: vec![],
         input: DOLLAR / 100,
@@ -219,7 +219,7 @@ fn limits_that_do_not_change_keep_their_accounts() {
 }
 
 #[test]
-fn strangers_make_no_memory_grow() {
+fn unauthenticated_addresses_use_bounded_memory() {
     let limits = RateLimits::new(&[limit("a", Unit::Requests, 1, Per::Address)], &[], None);
     let (anonymous, route, other): (_, Arc<str>, Arc<str>) =
         (Caller::anonymous(), "r".into(), "other".into());
@@ -230,7 +230,7 @@ fn strangers_make_no_memory_grow() {
             model: "",
             declared_model: &other,
             address: Some(IpAddr::from(stranger.to_be_bytes())),
-            expected: Used::default(),
+            expected: TokenUsage::default(),
         };
         let _ = limits.reserve(&asked, None, at(0));
     }
@@ -243,7 +243,7 @@ proptest! {
     /// In every span, the account grants at most its burst, its rate, and for each stream what it
     /// uses beyond its reservation between two checks.
     #[test]
-    fn never_over_budget_by_more_than_a_look(
+    fn overrun_is_at_most_one_check_per_stream(
         steps in prop::collection::vec(
             (0u64..4 * SECOND, 0u64..30, 0u64..60, 0u64..90, 0usize..3),
             1..60,
@@ -252,13 +252,14 @@ proptest! {
         let (amount, look) = (60, 8);
         let limits = RateLimits::new(&[limit("t", Unit::TotalTokens, amount, Per::All)], &[], None);
         let (mut now, mut open, mut used) =
-            (0, Vec::<(Charge, Used, u64)>::new(), Vec::<(u64, u64)>::new());
+            (0, Vec::<(Charge, TokenUsage, u64)>::new(), Vec::<(u64, u64)>::new());
         let mut looks = 0;
         for (wait, input, output, takes, settles) in steps {
             now += wait;
             if let Ok(charge) = reserve(&limits, &caller("a"), input, output, now) {
                 used.push((now, input));
-                open.push((charge, Used { input, output: takes, ..Used::default() }, 0));
+                let wants = TokenUsage { input, output: takes, ..TokenUsage::default() };
+                open.push((charge, wants, 0));
             }
             // Streams take `look` tokens at a time until they are complete or their budget is used
             // up.
@@ -268,14 +269,14 @@ proptest! {
                 let before = *got;
                 *got = (*got + look).min(wants.output);
                 used.push((now, *got - before));
-                if charge.grow(&Used { output: *got, ..*wants }, at(now)).is_some() {
+                if charge.grow(&TokenUsage { output: *got, ..*wants }, at(now)).is_some() {
                     looks += 1;
                     wants.output = *got;
                 }
             }
             for _ in 0..settles.min(open.len()) {
                 let (mut charge, wants, got) = open.swap_remove(0);
-                charge.settle(&Used { output: got, ..wants }, at(now));
+                charge.settle(&TokenUsage { output: got, ..wants }, at(now));
             }
         }
         // Usage counts at the time of its reservation, so the checked span is the whole run.

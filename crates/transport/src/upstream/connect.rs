@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::{Permit, Upstream, kernel, pool};
+use super::{ConnectionPermit, Upstream, kernel, pool};
 use crate::clock;
 use crate::leg::UpstreamError;
 
@@ -38,7 +38,7 @@ pub struct Connection {
     /// It has served a request before. A close before the first byte may then be an idle timeout.
     pub reused: bool,
     pub(super) kernel_timestamps: bool,
-    _permit: Permit,
+    _permit: ConnectionPermit,
 }
 
 /// Take an idle connection, or dial. `fresh`: always dial.
@@ -53,7 +53,7 @@ pub async fn connect(
         return Ok(Connection { io, reused: true, kernel_timestamps, _permit: permit });
     }
     let dial = async {
-        let socket = reach(upstream).await?;
+        let socket = dial_tcp(upstream).await?;
         socket.set_nodelay(true)?;
         if kernel_timestamps {
             kernel::enable(&socket)?;
@@ -78,7 +78,7 @@ pub async fn connect(
 }
 
 /// Dial over TCP, and record the connect time as round trip. DNS resolution is not included.
-pub async fn reach(upstream: &Upstream) -> io::Result<TcpStream> {
+pub async fn dial_tcp(upstream: &Upstream) -> io::Result<TcpStream> {
     let addresses: Vec<SocketAddr> =
         tokio::net::lookup_host((upstream.backend.host.as_str(), upstream.backend.port))
             .await?

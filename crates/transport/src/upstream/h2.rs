@@ -22,7 +22,7 @@ use wire::Framing;
 
 use super::h1::Request;
 use super::tls::BuildError;
-use super::{Permit, Upstream};
+use super::{ConnectionPermit, Upstream};
 use crate::clock;
 use crate::leg::{AnswerHead, BodyListener, BodyStep, Source, UpstreamError};
 
@@ -30,19 +30,19 @@ use crate::leg::{AnswerHead, BodyListener, BodyStep, Source, UpstreamError};
 pub(super) const IDLE: Duration = Duration::from_secs(55);
 
 /// Connections to one backend.
-pub struct Client {
+pub struct H2Client {
     connector: Connector,
 }
 
-impl std::fmt::Debug for Client {
+impl std::fmt::Debug for H2Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Client")
+        f.write_str("H2Client")
     }
 }
 
-impl Client {
+impl H2Client {
     pub(super) fn build() -> Self {
-        Client { connector: Connector::new(None) }
+        H2Client { connector: Connector::new(None) }
     }
 }
 
@@ -68,7 +68,7 @@ pub struct H2Source {
     body: Bytes,
     peer: HttpPeer,
     upstream: Arc<Upstream>,
-    _permit: Permit,
+    _permit: ConnectionPermit,
 }
 
 impl H2Source {

@@ -38,18 +38,18 @@ pub enum BuildError {
 
 /// The client side of TLS to one backend.
 #[derive(Clone)]
-pub(super) struct Client {
+pub(super) struct TlsClient {
     connector: TlsConnector,
     name: ServerName<'static>,
 }
 
-impl std::fmt::Debug for Client {
+impl std::fmt::Debug for TlsClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Client").field(&self.name).finish()
+        f.debug_tuple("TlsClient").field(&self.name).finish()
     }
 }
 
-impl Client {
+impl TlsClient {
     pub(super) fn build(backend: &str, tls: &BackendTls) -> Result<Self, BuildError> {
         let name = ServerName::try_from(tls.server_name.clone()).map_err(|_| {
             BuildError::ServerName { backend: backend.to_owned(), name: tls.server_name.clone() }
@@ -65,7 +65,7 @@ impl Client {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Client { connector: TlsConnector::from(Arc::new(config)), name })
+        Ok(TlsClient { connector: TlsConnector::from(Arc::new(config)), name })
     }
 
     pub(super) async fn handshake(&self, socket: TcpStream) -> io::Result<TlsStream<TcpStream>> {

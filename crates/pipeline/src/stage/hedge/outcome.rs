@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lens::record::RecordHedge;
-use relay::Reads;
+use relay::ProbeParsing;
 use routing::{AttemptResult, Reason};
 use transport::Edits;
 
@@ -18,7 +18,7 @@ pub fn plan(
     exchange: &Exchange,
     request: &UpstreamRequest,
     edits: &Edits,
-    reads: Option<Reads>,
+    reads: Option<ProbeParsing>,
 ) -> Option<Box<Hedge>> {
     let routed = exchange.routed.as_ref()?;
     let hedges = routed.route.route.hedges?;
@@ -37,7 +37,7 @@ pub fn plan(
         keeps_credentials: exchange.plan.keys.is_some(),
         after,
         budget: hedges.budget,
-        question: select::question(exchange),
+        question: select::request_size(exchange),
         limits: exchange.plan.head_limits,
         reads,
         with_credential: exchange.attempts.with_credential,
@@ -82,8 +82,8 @@ fn switch(exchange: &mut Exchange, switch: Switch) {
     }
     exchange.set_target(switch.target);
     let attempts = &mut exchange.attempts;
-    (attempts.signals, attempts.last_predicted) =
-        (switch.attempt.member().signals(now), switch.attempt.predicted());
+    (attempts.engine_metrics, attempts.last_predicted) =
+        (switch.attempt.member().engine_metrics(now), switch.attempt.predicted());
     (attempts.attempt, attempts.reason) = (Some(switch.attempt), Some(Reason::Balanced));
     attempts.tried.push(switch.target);
     if let Some(backend) =

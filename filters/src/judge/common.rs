@@ -15,11 +15,11 @@ use crate::host::Call;
 use crate::remote::Remote;
 use crate::report::{Category, Failure, Found, Name, Report};
 use crate::settings::{Action, Judge};
-use crate::subject::{Side, Subject, Voice};
+use crate::subject::{Side, Subject, TextSource};
 
 /// The common state of a judge.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct JudgeCommon {
     rule: Name,
     input: Action,
     output: Action,
@@ -29,10 +29,10 @@ pub(super) struct Seat {
     remote: Remote,
 }
 
-impl Seat {
+impl JudgeCommon {
     /// The common state for these settings, with the labels that count.
     pub(super) fn new(settings: &Judge, words: Words) -> Self {
-        Seat {
+        JudgeCommon {
             rule: Name::Owned(format!("judge.{}", settings.declared.name)),
             input: settings.input,
             output: settings.output,
@@ -47,7 +47,7 @@ impl Seat {
     pub(super) fn hooks(&self) -> Hooks {
         let on =
             |action: Action, hook: Hooks| if action == Action::Off { Hooks::NONE } else { hook };
-        on(self.input, Hooks::JUDGE) | on(self.output, Hooks::JUDGE_ANSWER)
+        on(self.input, Hooks::JUDGE_PROMPT) | on(self.output, Hooks::JUDGE_ANSWER)
     }
 
     /// The action on findings on a side.
@@ -83,7 +83,7 @@ impl Seat {
         &self,
         subject: &'s Subject,
         most: usize,
-        wanted: impl Fn(Voice) -> bool,
+        wanted: impl Fn(TextSource) -> bool,
     ) -> Result<Vec<Piece<'s>>, Failure> {
         let (pieces, whole) = newest(subject, most, wanted);
         if whole || self.action(subject.side()) < Action::Mask {
@@ -93,36 +93,36 @@ impl Seat {
         }
     }
 
-    /// Send several requests as one call; see [`Remote::ask_all`].
-    pub(super) async fn ask_all<T>(
+    /// Send several requests as one call; see [`Remote::call_all`].
+    pub(super) async fn call_all<T>(
         &self,
         call: &Call<'_>,
         questions: &[Value],
         read: impl Fn(usize, &Value) -> Option<T>,
     ) -> Result<Vec<T>, Failure> {
-        self.remote.ask_all(call, questions, read).await
+        self.remote.call_all(call, questions, read).await
     }
 
     /// Send a request; see [`Remote::ask`].
-    pub(super) async fn ask<T>(
+    pub(super) async fn call<T>(
         &self,
         call: &Call<'_>,
         question: &Value,
         read: impl FnOnce(&Value) -> Option<T>,
     ) -> Result<T, Failure> {
-        self.remote.ask(call, question, read).await
+        self.remote.call(call, question, read).await
     }
 
     /// Start a tally of the results for a subject.
     pub(super) fn tally(&self, subject: &Subject) -> Tally<'_> {
-        Tally { seat: self, action: self.action(subject.side()), report: Report::default() }
+        Tally { common: self, action: self.action(subject.side()), report: Report::default() }
     }
 }
 
 /// Turns responses into a report, by the threshold and action of the settings.
 #[derive(Debug)]
 pub(super) struct Tally<'s> {
-    seat: &'s Seat,
+    common: &'s JudgeCommon,
     action: Action,
     report: Report,
 }
@@ -150,8 +150,8 @@ impl Tally<'_> {
         score: f32,
     ) {
         self.seen(category, score);
-        if score >= self.seat.threshold && self.action != Action::Off {
-            let (rule, kind) = (self.seat.rule.clone(), kind.clone());
+        if score >= self.common.threshold && self.action != Action::Off {
+            let (rule, kind) = (self.common.rule.clone(), kind.clone());
             self.report.found.push(Found {
                 rule,
                 kind,

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 /// Metrics of an engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Signals {
+pub struct EngineMetrics {
     /// Running requests.
     pub running: Option<f64>,
     /// Waiting requests.
@@ -23,31 +23,31 @@ pub struct Signals {
 
 /// The metric that a series reports.
 #[derive(Clone, Copy)]
-enum Tells {
+enum EngineMetric {
     Running,
     Waiting,
     Cache,
 }
 
-const SERIES: [(&str, Tells); 12] = [
-    ("vllm:num_requests_running", Tells::Running),
-    ("vllm:num_requests_waiting", Tells::Waiting),
-    ("vllm:kv_cache_usage_perc", Tells::Cache),
-    ("vllm:gpu_cache_usage_perc", Tells::Cache),
-    ("sglang:num_running_reqs", Tells::Running),
-    ("sglang:num_queue_reqs", Tells::Waiting),
-    ("sglang:token_usage", Tells::Cache),
-    ("tgi_batch_current_size", Tells::Running),
-    ("tgi_queue_size", Tells::Waiting),
-    ("llamacpp:requests_processing", Tells::Running),
-    ("llamacpp:requests_deferred", Tells::Waiting),
-    ("llamacpp:kv_cache_usage_ratio", Tells::Cache),
+const SERIES: [(&str, EngineMetric); 12] = [
+    ("vllm:num_requests_running", EngineMetric::Running),
+    ("vllm:num_requests_waiting", EngineMetric::Waiting),
+    ("vllm:kv_cache_usage_perc", EngineMetric::Cache),
+    ("vllm:gpu_cache_usage_perc", EngineMetric::Cache),
+    ("sglang:num_running_reqs", EngineMetric::Running),
+    ("sglang:num_queue_reqs", EngineMetric::Waiting),
+    ("sglang:token_usage", EngineMetric::Cache),
+    ("tgi_batch_current_size", EngineMetric::Running),
+    ("tgi_queue_size", EngineMetric::Waiting),
+    ("llamacpp:requests_processing", EngineMetric::Running),
+    ("llamacpp:requests_deferred", EngineMetric::Waiting),
+    ("llamacpp:kv_cache_usage_ratio", EngineMetric::Cache),
 ];
 
-impl Signals {
+impl EngineMetrics {
     /// Parse a metrics page; `None`: it has no engine metrics.
-    pub fn read(page: &str) -> Option<Signals> {
-        let mut signals = Signals::default();
+    pub fn read(page: &str) -> Option<EngineMetrics> {
+        let mut engine_metrics = EngineMetrics::default();
         for line in page.lines().filter(|line| !line.starts_with('#')) {
             let end = line.find(['{', ' ']).unwrap_or(line.len());
             let (name, rest) = line.split_at(end);
@@ -61,19 +61,25 @@ impl Signals {
                 continue;
             };
             match tells {
-                Tells::Running => signals.running = Some(signals.running.unwrap_or(0.0) + value),
-                Tells::Waiting => signals.waiting = Some(signals.waiting.unwrap_or(0.0) + value),
-                Tells::Cache => signals.cache = Some(signals.cache.unwrap_or(0.0).max(value)),
+                EngineMetric::Running => {
+                    engine_metrics.running = Some(engine_metrics.running.unwrap_or(0.0) + value)
+                }
+                EngineMetric::Waiting => {
+                    engine_metrics.waiting = Some(engine_metrics.waiting.unwrap_or(0.0) + value)
+                }
+                EngineMetric::Cache => {
+                    engine_metrics.cache = Some(engine_metrics.cache.unwrap_or(0.0).max(value))
+                }
             }
         }
-        (signals != Signals::default()).then_some(signals)
+        (engine_metrics != EngineMetrics::default()).then_some(engine_metrics)
     }
 }
 
 /// Scraped metrics, with the time of the scrape.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Heard {
-    pub(crate) signals: Signals,
+pub(crate) struct ScrapedMetrics {
+    pub(crate) engine_metrics: EngineMetrics,
     pub(crate) at: Tick,
     /// Nanoseconds for which they are valid.
     pub(crate) fresh: u64,
@@ -84,26 +90,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_engine_is_understood() {
+    fn metrics_of_every_engine_are_parsed() {
         let of = |running, waiting, cache| {
-            Some(Signals { running: Some(running), waiting: Some(waiting), cache })
+            Some(EngineMetrics { running: Some(running), waiting: Some(waiting), cache })
         };
         let vllm = "# HELP vllm:num_requests_running x\nvllm:num_requests_running{engine=\"0\",model_name=\"a b}\"} 3.0\n\
                     vllm:num_requests_running{engine=\"1\"} 1.0\nvllm:num_requests_waiting{engine=\"0\"} 2.0\nvllm:num_requests_waiting_by_reason 9\n\
                     vllm:kv_cache_usage_perc{engine=\"0\"} 0.25\nvllm:kv_cache_usage_perc{engine=\"1\"} 0.5\n";
-        assert_eq!(Signals::read(vllm), of(4.0, 2.0, Some(0.5)));
+        assert_eq!(EngineMetrics::read(vllm), of(4.0, 2.0, Some(0.5)));
         assert_eq!(
-            Signals::read(
+            EngineMetrics::read(
                 "sglang:num_running_reqs{a=\"b\"} 1 1700000000\nsglang:num_queue_reqs 7\nsglang:token_usage 0.1"
             ),
             of(1.0, 7.0, Some(0.1))
         );
         assert_eq!(
-            Signals::read("tgi_batch_current_size 5\ntgi_queue_size 6\n"),
+            EngineMetrics::read("tgi_batch_current_size 5\ntgi_queue_size 6\n"),
             of(5.0, 6.0, None)
         );
         assert_eq!(
-            Signals::read("llamacpp:requests_processing 1\nllamacpp:requests_deferred 0\n"),
+            EngineMetrics::read("llamacpp:requests_processing 1\nllamacpp:requests_deferred 0\n"),
             of(1.0, 0.0, None)
         );
         for nothing in [
@@ -113,7 +119,7 @@ mod tests {
             "tgi_queue_size\n",
             "tgi_queue_size -1\n",
         ] {
-            assert_eq!(Signals::read(nothing), None, "{nothing}");
+            assert_eq!(EngineMetrics::read(nothing), None, "{nothing}");
         }
     }
 }
