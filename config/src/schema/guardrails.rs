@@ -105,7 +105,7 @@ pub static GUARDRAIL: Section = Section {
 
 /// `guardrails[].toxicity`
 pub static TOXICITY: Section = Section {
-    doc: "Thresholds from 0 to 1; the classifier is calibrated so that 0.5 balances misses and false positives. ToxicCategory text without a category counts from 0.5.",
+    doc: "Thresholds from 0 to 1; the classifier is calibrated so that 0.5 balances misses and false positives. Toxic text without a category counts from 0.5.",
     fields: &[
         field(
             "hate",
