@@ -244,7 +244,7 @@ fn embedded(settings: &settings::GuardrailSettings) -> Result<Vec<Link>, String>
         if let Some(filter) = filter {
             let declared = FilterSettings {
                 name: name.into(),
-                class: Class::Security,
+                class: Class::Guardrail,
                 on_failure: OnFailure::Closed,
                 deadline: std::time::Duration::ZERO,
                 mode: settings.mode,

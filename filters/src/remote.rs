@@ -85,7 +85,7 @@ impl Remote {
             reply if (200..300).contains(&reply.status) => {
                 serde_json::from_slice(&reply.body).map_err(|_| Failure::InvalidResponse)
             }
-            _ => Err(Failure::FilterRefusal),
+            _ => Err(Failure::Refused),
         }
     }
 

@@ -117,7 +117,7 @@ pub enum Failure {
     Unreachable,
     /// It answered with an error.
     #[error("its server responded with an error")]
-    FilterRefusal,
+    Refused,
     /// It answered with status 429, or 500 and more.
     #[error("it is overloaded")]
     Overloaded,
@@ -146,7 +146,7 @@ impl Failure {
             Failure::Deadline => "deadline",
             Failure::JudgesDeadline => "judges_deadline",
             Failure::Unreachable => "unreachable",
-            Failure::FilterRefusal => "refused",
+            Failure::Refused => "refused",
             Failure::Overloaded => "overloaded",
             Failure::InvalidResponse => "invalid_response",
             Failure::Open => "breaker_open",

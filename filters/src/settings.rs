@@ -55,7 +55,7 @@ impl Action {
 #[serde(rename_all = "lowercase")]
 pub enum Class {
     /// Protection; its time is recorded as security overhead.
-    Security,
+    Guardrail,
     /// Rate limiting and admission.
     Traffic,
 }
@@ -372,7 +372,7 @@ impl GuardrailSettings {
         let acts = own.into_iter().chain(rest).any(|action| action >= Action::Mask);
         // The actions of a registered filter are unknown.
         let stern = |filter: &RegisteredFilter| {
-            filter.declared.class == Class::Security
+            filter.declared.class == Class::Guardrail
                 && filter.declared.on_failure == OnFailure::Closed
         };
         !self.observe && (acts || self.filters.iter().any(stern))

@@ -89,7 +89,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/api/routes/explain", page(routing::explain))
         .route("/api/routes/release", post(release))
         .route("/api/requests", page(requests))
-        .route("/api/security", page(security))
+        .route("/api/guardrails", page(guardrails))
         .route(
             "/api/backends",
             page(|shared, _| Ok(json!({"backends": routing::backends(shared)}))),
@@ -181,8 +181,8 @@ fn requests(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
     Ok(json!({"requests": shared.observatory.recent(usize::try_from(limit).unwrap_or(usize::MAX))}))
 }
 
-fn security(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
-    Ok(json!({"routes": shared.observatory.security(params.get("route"))}))
+fn guardrails(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
+    Ok(json!({"routes": shared.observatory.guardrails(params.get("route"))}))
 }
 
 /// Delivered and dropped records of each sink.
@@ -246,7 +246,7 @@ const INDEX: &str = "\
 /api/routes/release sets the share of a route's canary: POST with x-llm-lens-operator
                     (?route=NAME&share=0..1)
 /api/backends       state, load and latency of backends
-/api/security       cost of guardrails: by route, phase, filter and percentile (?route=NAME)
+/api/guardrails     cost of guardrails: by route, phase, filter and percentile (?route=NAME)
 /api/usage          usage and its cost (?by=owner,key,model&per=day|month&from=2026-01-31)
 /api/sinks          records delivered and dropped by each sink
 /api/settings       the settings in force, secrets masked

@@ -406,7 +406,7 @@ pub const CATALOG: &[Metric] = &[
         "llm_lens_guardrail_findings_total",
         Kind::Counter,
         Unit::One,
-        &["route", "backend", "gen_ai_request_model", "direction", "rule"],
+        &["route", "backend", "gen_ai_request_model", "side", "rule"],
         "Findings of guardrails by rule.",
     ),
     histogram(

@@ -32,8 +32,8 @@ mod rotating_file;
 mod sink;
 pub use sink::{Sink, SinkCounts, SinkError};
 
-mod security;
-pub use security::{FilterOverview, SecurityOverview};
+mod guardrails;
+pub use guardrails::{FilterOverview, GuardrailOverview};
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -197,8 +197,8 @@ impl Observatory {
     }
 
     /// Guardrail cost of each route, or only of `route`.
-    pub fn security(&self, route: Option<&str>) -> Vec<SecurityOverview> {
-        security::overviews(&self.merged(|key| (key.group, 0, Outcome::Ok)), &self.groups, route)
+    pub fn guardrails(&self, route: Option<&str>) -> Vec<GuardrailOverview> {
+        guardrails::overviews(&self.merged(|key| (key.group, 0, Outcome::Ok)), &self.groups, route)
     }
 
     /// The Prometheus exposition in `format`, in parts to send in order. `more` are samples of

@@ -152,7 +152,7 @@ fn gateway_metrics(out: &mut Families, labels: &Labels, s: &Series) {
     }
     for (direction, findings) in [("input", &s.found_in), ("output", &s.found_out)] {
         for (rule, count) in findings {
-            let labels = out.with(&out.with(labels, "direction", direction), "rule", rule);
+            let labels = out.with(&out.with(labels, "side", direction), "rule", rule);
             out.counter("llm_lens_guardrail_findings_total", &labels, *count);
         }
     }
@@ -179,12 +179,12 @@ fn guards(out: &mut Families, labels: &Labels, s: &Series) {
         Timing::ThreatDetection,
         Timing::OutputFiltering,
         Timing::Hold,
-        Timing::Security,
+        Timing::Guardrail,
     ] {
         let labels = out.with(
             labels,
             "phase",
-            if phase == Timing::Security { "total" } else { phase.name() },
+            if phase == Timing::Guardrail { "total" } else { phase.name() },
         );
         out.histogram("llm_lens_guardrail_overhead_seconds", &labels, s.timing(phase));
     }

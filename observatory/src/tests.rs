@@ -71,7 +71,7 @@ fn exported_metrics_and_labels_are_in_the_catalog() {
     let o = observed();
     let (group, _) = o.group(group("guarded"));
     let mut guarded = record("m1", "ok");
-    guarded.security = serde_json::from_value(serde_json::json!({
+    guarded.guardrail = serde_json::from_value(serde_json::json!({
         "guardrail": "strict", "mode": "hold", "input": {"pii.email": 1}, "output": {"secrets.key": 2}, "held_events": 1, "held_bytes_max": 100,
         "verdict": "mask", "risk": 0.5, "level": "high",
         "filters": [{"filter": "pii", "side": "input", "calls": 1, "critical": true, "verdict": "mask", "failure": "timeout",
@@ -103,7 +103,7 @@ fn exported_metrics_and_labels_are_in_the_catalog() {
         }
     }
     for line in [
-        r#"llm_lens_guardrail_findings_total{route="guarded",backend="b",gen_ai_request_model="m1",direction="output",rule="secrets.key"} 2"#,
+        r#"llm_lens_guardrail_findings_total{route="guarded",backend="b",gen_ai_request_model="m1",side="output",rule="secrets.key"} 2"#,
         r#"llm_lens_shed_requests_total{backend="b",reason="full"} 3"#,
     ] {
         assert!(text.contains(line), "missing {line} in\n{text}");

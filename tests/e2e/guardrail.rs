@@ -86,9 +86,9 @@ async fn match_split_over_events_is_masked_at_every_split() {
         );
         let record = gateway.record(&width.to_string()).await;
         assert_eq!(record.outcome, Outcome::Ok, "{record:?}");
-        let security = record.security.as_ref().unwrap();
+        let security = record.guardrail.as_ref().unwrap();
         assert_eq!(security.output.values().sum::<u64>(), 2, "{security:?}");
-        let overhead = record.security_overhead.unwrap();
+        let overhead = record.guardrail_overhead.unwrap();
         let parts = [
             overhead.validation_us,
             overhead.threat_detection_us,
@@ -228,7 +228,7 @@ async fn blocked_prompt_does_not_reach_the_engine() {
     assert_eq!(engine.seen().len(), 0);
     let key = format!("ghp_{}", "x7Kq2mZ9pL4vT8wR1yB6nC3dF5gH0jS2aQ9e");
     assert_eq!(ask(&gateway, CHAT, "flagged", &body(&format!("use {key}"))).await.status, 200);
-    assert_eq!(gateway.record("flagged").await.security.unwrap().input.len(), 1);
+    assert_eq!(gateway.record("flagged").await.guardrail.unwrap().input.len(), 1);
     let told = gateway.get("/api/requests").1 + &gateway.get("/metrics").1 + &gateway.stderr();
     assert!(!told.contains("4111") && !told.contains("ghp_x7"), "{told}");
 }
@@ -244,7 +244,7 @@ async fn observe_mode_changes_no_byte() {
     let (seen, want) =
         (ask(&gateway, CHAT, "seen", &body).await, ask(&plain, CHAT, "want", &body).await);
     assert_eq!((seen.status, seen.text()), (200, want.text()));
-    let security = gateway.record("seen").await.security.unwrap();
+    let security = gateway.record("seen").await.guardrail.unwrap();
     assert_eq!(
         (security.mode.as_ref(), security.input.len(), security.output.len(), security.held_events),
         ("observe", 1, 1, 0),
@@ -362,7 +362,7 @@ async fn injections_are_distinguished_from_system_prompts() {
         assert_eq!(answer.status, status, "{name}: {}", answer.text());
     }
     let record = gateway.record("attack").await;
-    let found = record.security.unwrap().input;
+    let found = record.guardrail.unwrap().input;
     assert_eq!(found.get("injection.classifier"), Some(&1), "{found:?}");
     assert!(record.ledger_us.micros(State::GuardrailInput) > 0);
 }
@@ -386,5 +386,5 @@ async fn held_events_are_bounded() {
     read_until(&mut client, "jane").await;
     assert!(begun.elapsed() < Duration::from_millis(1200), "{:?}", begun.elapsed());
     read_until(&mut client, "[DONE]").await;
-    assert!(gateway.record("piled").await.security.unwrap().held_bytes_max < 2 << 20);
+    assert!(gateway.record("piled").await.guardrail.unwrap().held_bytes_max < 2 << 20);
 }

@@ -235,7 +235,7 @@ impl Builder {
             self.wrong(table, "path", format!("{path:?} must begin with a slash"));
         }
         Judge {
-            declared: declared(table, Class::Security),
+            declared: declared(table, Class::Guardrail),
             kind,
             backend: backend.unwrap_or_default(),
             path,
@@ -279,7 +279,7 @@ impl Builder {
         let tables = table.list("filters");
         self.unique_names(tables);
         let class = |one: &Table| {
-            if one.text("class") == Some("traffic") { Class::Traffic } else { Class::Security }
+            if one.text("class") == Some("traffic") { Class::Traffic } else { Class::Guardrail }
         };
         let named = |one: &Table| RegisteredFilter {
             declared: declared(one, class(one)),

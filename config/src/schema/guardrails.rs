@@ -310,9 +310,9 @@ pub static FILTER: Section = Section {
         field("use", Kind::RequiredText, "", "Name under which the filter is registered."),
         field(
             "class",
-            Kind::Word(&["security", "traffic"]),
-            "security",
-            "Category of the filter's time in records. security: guardrail overhead. traffic: rate limiting.",
+            Kind::Word(&["guardrail", "traffic"]),
+            "guardrail",
+            "Category of the filter's time in records. guardrail: guardrail overhead. traffic: rate limiting.",
         ),
         field(
             "on_failure",

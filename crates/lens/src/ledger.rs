@@ -20,7 +20,7 @@ pub enum State {
     /// The request is being read from the client.
     ReadRequest,
     /// Authentication.
-    Identify,
+    Authenticate,
     /// Waiting for admission.
     Queue,
     /// Guardrails check the request.
@@ -51,7 +51,7 @@ impl State {
     /// All states, in the order in which a request enters them.
     pub const ALL: [State; 14] = [
         State::ReadRequest,
-        State::Identify,
+        State::Authenticate,
         State::Queue,
         State::GuardrailInput,
         State::Route,
@@ -70,7 +70,7 @@ impl State {
     pub fn name(self) -> &'static str {
         match self {
             State::ReadRequest => "read_request",
-            State::Identify => "identify",
+            State::Authenticate => "authenticate",
             State::Queue => "queue",
             State::GuardrailInput => "guardrail_input",
             State::Route => "route",

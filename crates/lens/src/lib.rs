@@ -26,8 +26,8 @@ pub mod sketch;
 pub mod stream;
 pub use stream::{EngineError, MAX_CHOICES, StreamLens};
 
-pub mod security;
-pub use security::{Security, SecurityOverhead};
+pub mod guardrail;
+pub use guardrail::{GuardrailOverhead, RecordGuardrail};
 
 pub mod record;
 pub use record::Record;

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Tick;
 use crate::gaps::GapSummary;
+use crate::guardrail::{GuardrailOverhead, RecordGuardrail};
 use crate::ledger::Parts;
-use crate::security::{Security, SecurityOverhead};
 use crate::stream::{Mark, Marks};
 
 /// The number of the schema that this version writes.
@@ -338,10 +338,10 @@ pub struct Record {
     pub read_lag_us: Option<GapSummary>,
     /// Findings of the route's guardrail; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub security: Option<Box<Security>>,
+    pub guardrail: Option<Box<RecordGuardrail>>,
     /// Time spent in the guardrail; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub security_overhead: Option<SecurityOverhead>,
+    pub guardrail_overhead: Option<GuardrailOverhead>,
     /// Where the time went; the parts sum to `total_us`.
     pub ledger_us: Parts,
     /// Duration: first byte of the request to the end of the exchange.

@@ -8,10 +8,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::guardrail::{FilterAccount, Findings};
 use crate::histogram::{CountHistogram, Histogram, TimeHistogram};
 use crate::ledger::State;
 use crate::record::{Outcome, Record};
-use crate::security::{FilterAccount, Findings};
 
 /// A timed interval, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub enum Timing {
     /// Waiting only because a guardrail holds text.
     Hold,
     /// Total guardrail time.
-    Security,
+    Guardrail,
     /// Guardrail time before the client's first token.
     AddedTtft,
     /// Client TTFT without guardrail time.
@@ -86,7 +86,7 @@ impl Timing {
         Timing::ThreatDetection,
         Timing::OutputFiltering,
         Timing::Hold,
-        Timing::Security,
+        Timing::Guardrail,
         Timing::AddedTtft,
         Timing::TtftWithoutGuardrail,
         Timing::EventHold,
@@ -114,7 +114,7 @@ impl Timing {
             Timing::ThreatDetection => "threat_detection",
             Timing::OutputFiltering => "output_filtering",
             Timing::Hold => "hold",
-            Timing::Security => "security",
+            Timing::Guardrail => "guardrail",
             Timing::AddedTtft => "added_ttft",
             Timing::TtftWithoutGuardrail => "ttft_without_guardrail",
             Timing::EventHold => "event_hold",
@@ -267,7 +267,7 @@ impl Series {
     }
 
     fn observe_security(&mut self, record: &Record) {
-        let Some(security) = &record.security else { return };
+        let Some(security) = &record.guardrail else { return };
         add_findings(&mut self.found_in, &security.input);
         add_findings(&mut self.found_out, &security.output);
         for account in &security.filters {
@@ -277,13 +277,13 @@ impl Series {
                 .observe(account);
         }
         self.held_bytes.get_or_insert_default().record(security.held_bytes_max);
-        let Some(overhead) = &record.security_overhead else { return };
+        let Some(overhead) = &record.guardrail_overhead else { return };
         for (timing, value) in [
             (Timing::Validation, Some(overhead.validation_us)),
             (Timing::ThreatDetection, Some(overhead.threat_detection_us)),
             (Timing::OutputFiltering, Some(overhead.output_filtering_us)),
             (Timing::Hold, Some(overhead.hold_us)),
-            (Timing::Security, Some(overhead.total_us)),
+            (Timing::Guardrail, Some(overhead.total_us)),
             (Timing::AddedTtft, overhead.added_ttft_us),
             (Timing::TtftWithoutGuardrail, overhead.ttft_without_us),
         ] {

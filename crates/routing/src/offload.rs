@@ -23,7 +23,7 @@ const EXPLORE_AGAIN: u64 = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct TierOffer {
     /// A healthy backend can serve it.
-    pub is_there: bool,
+    pub is_available: bool,
     /// Every healthy backend has a queue.
     pub is_saturated: bool,
     /// Prediction of its best backend; `None`: unknown.
@@ -129,7 +129,7 @@ pub struct RequestTraits {
     /// It offers tools.
     pub tools: bool,
     /// It has the header of `offload.header`.
-    pub asks: bool,
+    pub has_header: bool,
     /// Its prompt has one of the findings of `offload.findings`.
     pub found: bool,
 }
@@ -204,10 +204,10 @@ impl Offload {
         edge: &TierOffer,
         cloud: &TierOffer,
     ) -> Offloaded {
-        if !cloud.is_there {
+        if !cloud.is_available {
             return Offloaded::CloudOutage;
         }
-        if !edge.is_there {
+        if !edge.is_available {
             return Offloaded::EdgeOutage;
         }
         if let Some(too_much) = self.too_much(question, traits) {
@@ -238,7 +238,7 @@ impl Offload {
         let Complexity { prompt_tokens, output_tokens, tools } = self.complexity;
         let over = |tokens: u64, most: u64| most > 0 && tokens > most;
         match () {
-            () if traits.asks => Some(Offloaded::Header),
+            () if traits.has_header => Some(Offloaded::Header),
             () if traits.found => Some(Offloaded::Findings),
             () if over(question.prompt, prompt_tokens) => Some(Offloaded::PromptTokens),
             () if over(question.output, output_tokens) => Some(Offloaded::OutputTokens),
@@ -275,7 +275,7 @@ mod tests {
 
     fn tier_offer(ttft: f64) -> TierOffer {
         TierOffer {
-            is_there: true,
+            is_available: true,
             is_saturated: false,
             predicted: Some(Predicted { ttft, tpot: Some(0.02) }),
             cost: 0.0,
@@ -283,7 +283,7 @@ mod tests {
     }
 
     fn away() -> TierOffer {
-        TierOffer { is_there: false, ..tier_offer(0.0) }
+        TierOffer { is_available: false, ..tier_offer(0.0) }
     }
 
     const SMALL: RequestSize = RequestSize { prompt: 100, output: 100 };
@@ -331,7 +331,7 @@ mod tests {
         assert_eq!(
             decide(
                 SMALL,
-                RequestTraits { asks: true, ..RequestTraits::default() },
+                RequestTraits { has_header: true, ..RequestTraits::default() },
                 &tier_offer(0.1),
                 &tier_offer(1.0)
             ),

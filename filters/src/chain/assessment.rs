@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use lens::Tick;
-use lens::security::FilterAccount;
+use lens::guardrail::FilterAccount;
 
 use super::Link;
 use crate::report::{Category, Failure, Found, Name, Report};

@@ -2,7 +2,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::FutureExt;
-use lens::security::FilterAccount;
+use lens::guardrail::FilterAccount;
 
 use super::*;
 use crate::BoxFuture;
@@ -113,7 +113,7 @@ fn link(name: &str, hooks: Hooks, does: Does, on_failure: OnFailure) -> Link {
     let deadline = Duration::from_millis(50);
     let declared = FilterSettings {
         name: name.into(),
-        class: Class::Security,
+        class: Class::Guardrail,
         on_failure,
         deadline,
         mode: JudgeMode::Cut,

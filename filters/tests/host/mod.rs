@@ -158,7 +158,7 @@ pub fn settings(kind: JudgeKind) -> Judge {
     Judge {
         declared: FilterSettings {
             name: "guard".into(),
-            class: Class::Security,
+            class: Class::Guardrail,
             on_failure: OnFailure::Closed,
             deadline: DEADLINE,
             mode: JudgeMode::Hold,

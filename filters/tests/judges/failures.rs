@@ -48,9 +48,9 @@ fn failures_have_their_names() {
     let cases = [
         (Act::Says(500, "{}".into()), Failure::Overloaded),
         (Act::Says(429, "{}".into()), Failure::Overloaded),
-        (Act::Says(400, "{}".into()), Failure::FilterRefusal),
-        (Act::Says(404, html.into()), Failure::FilterRefusal),
-        (Act::Says(302, String::new()), Failure::FilterRefusal),
+        (Act::Says(400, "{}".into()), Failure::Refused),
+        (Act::Says(404, html.into()), Failure::Refused),
+        (Act::Says(302, String::new()), Failure::Refused),
         (Act::Says(200, html.into()), Failure::InvalidResponse),
         (Act::Says(200, String::new()), Failure::InvalidResponse),
         (Act::Says(200, "null".into()), Failure::InvalidResponse),

@@ -102,28 +102,28 @@ pub(super) fn explain(shared: &Shared, params: &Params) -> Result<Value, ApiErro
     };
     let traits = RequestTraits {
         tools: params.is_true("tools"),
-        asks: params.is_true("header"),
+        has_header: params.is_true("header"),
         found: params.is_true("findings"),
     };
     let canary = route.route.canary.as_ref().map(|canary| canary.pool);
     let unfit = unfit(route, &question, traits.tools);
-    let outlooks: Vec<_> = (0..route.pools.len())
+    let offers: Vec<_> = (0..route.pools.len())
         .filter(|number| Some(*number) != canary)
         .filter_map(|number| select::tier_offer(route, number, &question, &unfit, now))
         .collect();
-    let decided = match (&route.offload, &*outlooks) {
+    let decided = match (&route.offload, &*offers) {
         (Some(offload), [edge, cloud, ..]) => Some(offload.explain(&question, traits, edge, cloud)),
         _ => None,
     };
     let leaves = decided.is_some_and(routing::Offloaded::leaves);
-    let first = outlooks
+    let first = offers
         .iter()
         .enumerate()
         .cycle()
         .skip(usize::from(leaves))
-        .take(outlooks.len())
-        .find(|(_, outlook)| outlook.is_there);
-    let pools = route.pools.iter().zip(&outlooks).map(|(pool, outlook)| {
+        .take(offers.len())
+        .find(|(_, offer)| offer.is_available);
+    let pools = route.pools.iter().zip(&offers).map(|(pool, offer)| {
         let member = |member: &Arc<Member>| {
             let predicted = member.predict(&question);
             json!({"backend": member.name, "state": member.health().state(now).name(), "cause": member.health().cause(now).name(),
@@ -131,7 +131,7 @@ pub(super) fn explain(shared: &Shared, params: &Params) -> Result<Value, ApiErro
                 "completion": predicted.and_then(|predicted| predicted.completion(&question)), "prediction_error": member.prediction_errors()})
         };
         let members: Vec<_> = pool.pool.members().iter().map(member).collect();
-        json!({"pool": pool.pool.settings.name, "tier": pool.pool.settings.tier, "balance": pool.pool.settings.balance, "outlook": outlook, "backends": members})
+        json!({"pool": pool.pool.settings.name, "tier": pool.pool.settings.tier, "balance": pool.pool.settings.balance, "offer": offer, "backends": members})
     });
     let released = route.release.as_ref().zip(canary.and_then(|number| route.pools.get(number)));
     let released = released

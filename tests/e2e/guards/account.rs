@@ -17,7 +17,7 @@ async fn admin_listener_reports_the_cost_of_each_filter() {
         ask(&gateway, CHAT, &number.to_string(), &request(&format!("mail {MAIL}"), true)).await;
     }
     gateway.record("9").await;
-    let (status, text) = gateway.get("/api/security?route=r");
+    let (status, text) = gateway.get("/api/guardrails?route=r");
     let told: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(status, 200);
     let route = &told["routes"][0];
@@ -26,7 +26,7 @@ async fn admin_listener_reports_the_cost_of_each_filter() {
         (&"r".into(), &10.into(), &10.into())
     );
     for phase in
-        ["validation", "threat_detection", "output_filtering", "hold", "security", "added_ttft"]
+        ["validation", "threat_detection", "output_filtering", "hold", "guardrail", "added_ttft"]
     {
         assert_eq!(route["overhead"][phase]["count"], 10, "{phase}: {text}");
     }
@@ -55,7 +55,7 @@ async fn admin_listener_reports_the_cost_of_each_filter() {
         (&10.into(), &10.into())
     );
     assert_eq!(
-        serde_json::from_str::<Value>(&gateway.get("/api/security?route=other").1).unwrap()["routes"],
+        serde_json::from_str::<Value>(&gateway.get("/api/guardrails?route=other").1).unwrap()["routes"],
         Value::Array(Vec::new())
     );
     assert!(

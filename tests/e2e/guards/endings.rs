@@ -150,7 +150,7 @@ async fn blocked_stream_ends_by_its_dialect_before_the_forbidden_text() {
             (Outcome::Blocked, Some("content_blocked")),
             "{path}"
         );
-        assert_eq!(record.security.unwrap().output.get("policy.code-name"), Some(&1), "{path}");
+        assert_eq!(record.guardrail.unwrap().output.get("policy.code-name"), Some(&1), "{path}");
         assert!(
             record.usage.is_none_or(|usage| usage.estimated || usage.completion_tokens.is_none()),
             "{path}: what was said is accounted for, as an estimate"
@@ -209,7 +209,10 @@ async fn honeytoken_ends_an_answer_and_is_not_shown() {
         + &gateway.get("/metrics").1
         + &gateway.stderr();
     assert!(!told.contains("kumquat"), "{told}");
-    assert_eq!(gateway.record("r").await.security.unwrap().output.get("leak.honeytoken"), Some(&1));
+    assert_eq!(
+        gateway.record("r").await.guardrail.unwrap().output.get("leak.honeytoken"),
+        Some(&1)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -311,7 +314,7 @@ async fn looping_answer_is_ended() {
         (record.outcome, record.error_code.as_deref()),
         (Outcome::Blocked, Some("answer_loops"))
     );
-    let account = &record.security.unwrap().filters[0];
+    let account = &record.guardrail.unwrap().filters[0];
     assert_eq!(
         (account.filter.as_ref(), account.side.as_ref(), account.verdict.as_ref()),
         ("loops", "output", "block")

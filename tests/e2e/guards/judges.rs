@@ -40,10 +40,10 @@ async fn judge_blocks_and_is_called_with_the_backends_key() {
     assert_eq!(field(&asked.head, "authorization"), Some("Bearer sesame"));
     let record = gateway.record("bad").await;
     assert_eq!(
-        (record.outcome, record.security.as_ref().unwrap().verdict.as_ref()),
+        (record.outcome, record.guardrail.as_ref().unwrap().verdict.as_ref()),
         (Outcome::Blocked, "block")
     );
-    let account = &record.security.unwrap().filters[0];
+    let account = &record.guardrail.unwrap().filters[0];
     assert_eq!(
         (
             account.filter.as_ref(),
@@ -98,7 +98,7 @@ async fn failing_judge_has_the_configured_effect() {
         );
         assert!(began.elapsed() < Duration::from_secs(3), "{name}");
         let record = closed.record("r").await;
-        let security = record.security.as_ref().unwrap();
+        let security = record.guardrail.as_ref().unwrap();
         let account = &security.filters[0];
         assert_eq!(
             (account.verdict.as_ref(), account.failure.as_deref()),
@@ -111,7 +111,7 @@ async fn failing_judge_has_the_configured_effect() {
             "{name}"
         );
         if name == "slow" {
-            let overhead = record.security_overhead.unwrap();
+            let overhead = record.guardrail_overhead.unwrap();
             assert!((280_000..900_000).contains(&account.remote_us), "{account:?}");
             assert!(
                 overhead.threat_detection_us >= account.remote_us
@@ -130,7 +130,7 @@ async fn failing_judge_has_the_configured_effect() {
         let open = judged(&engine, &judge, &format!("{WEBHOOK}, on_failure: open}}]")).await;
         let passed = ask(&open, CHAT, "r", &request("hello", false)).await;
         assert_eq!(passed.status, 200, "{name}: {}", passed.text());
-        let account = open.record("r").await.security.unwrap().filters.remove(0);
+        let account = open.record("r").await.guardrail.unwrap().filters.remove(0);
         assert_eq!(
             (account.verdict.as_ref(), account.failure.as_deref()),
             ("failed_open", Some(failure)),
@@ -158,7 +158,7 @@ async fn judges_run_concurrently_and_a_dead_one_opens_its_breaker() {
     let record = gateway.record("r").await;
     let input = record.ledger_us.micros(lens::State::GuardrailInput);
     assert!((190_000..290_000).contains(&input), "the longest, not the sum: {input}");
-    let filters = record.security.unwrap().filters;
+    let filters = record.guardrail.unwrap().filters;
     assert_eq!(
         filters.iter().map(|f| (f.filter.as_ref(), f.critical)).collect::<Vec<_>>(),
         [("quick", false), ("slow", true)]
@@ -172,7 +172,7 @@ async fn judges_run_concurrently_and_a_dead_one_opens_its_breaker() {
             200
         );
     }
-    let failure = gateway.record("7").await.security.unwrap().filters[0].failure.clone();
+    let failure = gateway.record("7").await.guardrail.unwrap().filters[0].failure.clone();
     assert_eq!(failure.as_deref(), Some("breaker_open"));
     let asked = dead.seen().len();
     assert!(asked <= 10, "{asked} questions to a dead judge");
@@ -191,7 +191,7 @@ async fn a_budget_bounds_what_all_judges_take() {
         "{:?}",
         began.elapsed()
     );
-    let filters = gateway.record("r").await.security.unwrap().filters;
+    let filters = gateway.record("r").await.guardrail.unwrap().filters;
     assert!(filters.iter().all(|f| f.failure.as_deref() == Some("judges_deadline")), "{filters:?}");
 }
 
@@ -237,12 +237,12 @@ async fn held_text_is_released_only_after_the_verdict() {
     let record = gateway.record("fine").await;
     assert!(record.ledger_us.micros(lens::State::Hold) > 25_000, "{record:?}");
     assert_eq!((record.outcome, record.ledger_us.total()), (Outcome::Ok, record.total_us));
-    let security = record.security.as_ref().unwrap();
+    let security = record.guardrail.as_ref().unwrap();
     assert!(
         security.filters[0].calls >= 2 && security.filters[0].remote_us >= 60_000,
         "{security:?}"
     );
-    let overhead = record.security_overhead.as_ref().unwrap();
+    let overhead = record.guardrail_overhead.as_ref().unwrap();
     let (added, without) = (overhead.added_ttft_us.unwrap(), overhead.ttft_without_us.unwrap());
     assert!(
         added > 20_000 && added + without == record.client_ttft_us.unwrap(),
@@ -354,7 +354,7 @@ async fn failing_answer_judge_blocks_or_passes_as_configured() {
             ask(&open, CHAT, "w", &request("hello", false)).await.json()["choices"][0]["message"]["content"],
             "hi there"
         );
-        let account = open.record("w").await.security.unwrap().filters.remove(0);
+        let account = open.record("w").await.guardrail.unwrap().filters.remove(0);
         assert_eq!((account.side.as_ref(), account.verdict.as_ref()), ("output", "failed_open"));
     }
 }
@@ -370,7 +370,7 @@ async fn observing_judge_adds_no_delay_and_is_recorded() {
     let began = Instant::now();
     crate::support::read_until(&mut client, "[DONE]").await;
     assert!(began.elapsed() < Duration::from_millis(140), "{:?}", began.elapsed());
-    let security = gateway.record("seen").await.security.unwrap();
+    let security = gateway.record("seen").await.guardrail.unwrap();
     assert_eq!(
         (security.verdict.as_ref(), security.filters[0].verdict.as_ref(), security.held_events),
         ("block", "block", 0),

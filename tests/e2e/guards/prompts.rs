@@ -70,7 +70,7 @@ async fn risk_level_is_recorded_and_applied() {
     ] {
         let answer = ask(&gateway, CHAT, name, &request(text, false)).await;
         assert_eq!(answer.status, status, "{name}: {}", answer.text());
-        let security = gateway.record(name).await.security.unwrap();
+        let security = gateway.record(name).await.guardrail.unwrap();
         assert_eq!(security.level, level, "{name}: {security:?}");
         assert!((0.0..=1.0).contains(&security.risk), "{security:?}");
     }
@@ -105,7 +105,7 @@ async fn ten_megabytes_block_no_other_request() {
         answer.text()
     );
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
-    let security = gateway.record("long").await.security.unwrap();
+    let security = gateway.record("long").await.guardrail.unwrap();
     assert!(security.filters.iter().all(|filter| filter.wall_us > 0), "{security:?}");
     settled(&gateway).await;
 }

@@ -61,7 +61,7 @@ async fn redaction_sends_placeholders_and_restores_the_answer() {
     let tool = ask(&gateway, CHAT, "tool", &prompt(true)).await.text();
     assert!(tool.contains("jane.roe@example.org") && !tool.contains("EMAIL_ADDRESS"), "{tool}");
     let record = gateway.record("1").await;
-    assert_eq!(record.security.as_ref().unwrap().verdict, "redact");
+    assert_eq!(record.guardrail.as_ref().unwrap().verdict, "redact");
     let told = gateway.get("/api/requests").1 + &gateway.get("/metrics").1 + &gateway.stderr();
     assert!(!told.contains("jane.roe") && !told.contains("john@"), "{told}");
 }

@@ -36,7 +36,7 @@ async fn a_local_model_judges_prompts() {
     assert_eq!(ask(&gateway, "a good and fine table", false).await.status, 200);
     let refused = ask(&gateway, "bad awful bad", false).await;
     assert_eq!((refused.status, refused.error_code().as_str()), (400, "content_blocked"));
-    let security = gateway.record("r").await.security.expect("a guard");
+    let security = gateway.record("r").await.guardrail.expect("a guard");
     let account =
         security.filters.iter().find(|filter| filter.filter.as_ref() == "tiny").expect("the judge");
     assert!(account.remote_us == 0 && account.wall_us > 0, "{account:?}");

@@ -63,7 +63,7 @@ pub fn admit(exchange: &mut Exchange, shown: Option<ShownCredential>) -> Result<
     }
     let Some(shown) = shown else { return Ok(()) };
     let before = exchange.ledger.state();
-    exchange.ledger.switch(State::Identify, shown.began);
+    exchange.ledger.switch(State::Authenticate, shown.began);
     exchange.ledger.switch(before, shown.ended);
     let least = exchange.plan.routes.iter().map(|route| route.route.auth).min().unwrap_or_default();
     let refused = refusal(&shown.who, least);

@@ -6,7 +6,7 @@ use filters::Guardrail;
 use lens::gaps::Gaps;
 use lens::ledger::Parts;
 use lens::record::{MarksUs, Outcome, RecordUsage, SCHEMA};
-use lens::{Record, Security, SecurityOverhead};
+use lens::{GuardrailOverhead, Record, RecordGuardrail};
 use observatory::SeriesKey;
 use relay::GuardrailResult;
 use traffic::TokenUsage;
@@ -131,15 +131,16 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &TokenUsage) -> Recor
         stalls: streamed(counts.stalls),
         coalesced_events: streamed(counts.coalesced),
         read_lag_us: answer.read_lag.summary(),
-        security_overhead: guardrail.map(|_| {
+        guardrail_overhead: guardrail.map(|_| {
             overhead(
                 &exchange.guarded,
                 &ledger_us,
                 marks.first_token.written.map(|at| at.micros_since(head)),
             )
         }),
-        security: guardrail
-            .map(|guardrail| Box::new(security(guardrail, std::mem::take(&mut exchange.guarded)))),
+        guardrail: guardrail.map(|guardrail| {
+            Box::new(record_guardrail(guardrail, std::mem::take(&mut exchange.guarded)))
+        }),
         total_us: ledger_us.total(),
         ledger_us,
     }
@@ -150,9 +151,9 @@ fn overhead(
     guarded: &GuardrailResult,
     ledger_us: &Parts,
     client_ttft: Option<u64>,
-) -> SecurityOverhead {
+) -> GuardrailOverhead {
     let added = guarded.before_first_token.map(|nanos| nanos / 1000);
-    SecurityOverhead::from_ledger(ledger_us, guarded.judged / 1000)
+    GuardrailOverhead::from_ledger(ledger_us, guarded.judged / 1000)
         .before_first_token(added, client_ttft)
 }
 
@@ -166,9 +167,9 @@ fn cost(exchange: &Exchange, used: &TokenUsage) -> Option<f64> {
         .map(|price| used.cost(Some(price)) as f64 / DOLLAR as f64)
 }
 
-fn security(guardrail: &Guardrail, found: GuardrailResult) -> Security {
+fn record_guardrail(guardrail: &Guardrail, found: GuardrailResult) -> RecordGuardrail {
     let verdict = verdict(&found);
-    Security {
+    RecordGuardrail {
         guardrail: guardrail.settings.name.clone(),
         mode: Cow::Borrowed(if guardrail.settings.observe { "observe" } else { "enforce" }),
         input: found.input,

@@ -123,7 +123,7 @@ fn offload(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<Offlo
     let wanted = route.route.offload.iter().flat_map(|wanted| &wanted.findings);
     let traits = RequestTraits {
         tools: exchange.inspected.facts.as_ref().is_some_and(|facts| facts.tools > 0),
-        asks: exchange.attempts.requests_cloud,
+        has_header: exchange.attempts.requests_cloud,
         found: wanted
             .into_iter()
             .any(|wanted| exchange.guarded.input.keys().any(|rule| wanted.matches(rule))),
@@ -147,7 +147,7 @@ pub fn tier_offer(
     let pool = route.pools.get(number)?;
     let unfit: Vec<usize> =
         unfit.iter().filter(|target| target.pool == number).map(|target| target.at).collect();
-    let (is_there, predicted) = pool.pool.tier_offer(question, &unfit, now);
+    let (is_available, predicted) = pool.pool.tier_offer(question, &unfit, now);
     let well = || {
         pool.upstreams
             .iter()
@@ -157,10 +157,10 @@ pub fn tier_offer(
     };
     let cheapest =
         well().map(|upstream| upstream.backend.cost).min_by(f64::total_cmp).unwrap_or(0.0);
-    let is_saturated = is_there && well().all(|upstream| upstream.has_queue(now));
+    let is_saturated = is_available && well().all(|upstream| upstream.has_queue(now));
     // `cost` is in dollars per million tokens, the offer in cents.
     Some(TierOffer {
-        is_there,
+        is_available,
         is_saturated,
         predicted,
         cost: cheapest * question.tokens() as f64 / 1e4,

@@ -17,7 +17,7 @@ use filters::{
     Assessment, BoxFuture, Failure, Found, Guardrail, Hooks, Host, Place, Side, Sizes, Subject,
     TextSource, Verdict, merge_accounts,
 };
-use lens::security::FilterAccount;
+use lens::guardrail::FilterAccount;
 
 use super::text_channels::{Key, Slot};
 use crate::failure::Failure as End;

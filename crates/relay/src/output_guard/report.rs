@@ -1,7 +1,7 @@
 //! Findings and cost of an output guardrail, for the record, the metrics and the audit log.
 
 use filters::Side;
-use lens::security::FilterAccount;
+use lens::guardrail::FilterAccount;
 
 use super::OutputGuard;
 use super::render::Elsewhere;

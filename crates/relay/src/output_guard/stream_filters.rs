@@ -8,7 +8,7 @@ use filters::{
     AnswerFacts, AnswerWatch, Failure, FilterRefusal, Guardrail, Hooks, Link, Outcome, Report,
     Side, filter_account,
 };
-use lens::security::FilterAccount;
+use lens::guardrail::FilterAccount;
 use transport::clock;
 use wire::Channel;
 

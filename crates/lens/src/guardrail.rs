@@ -18,7 +18,7 @@ pub type Findings = BTreeMap<Cow<'static, str>, u64>;
 
 /// Findings of a guardrail.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Security {
+pub struct RecordGuardrail {
     /// Name of the guardrail.
     pub guardrail: Arc<str>,
     /// `enforce` or `observe`.
@@ -81,7 +81,7 @@ pub struct FilterAccount {
 
 /// Guardrail time in microseconds, from the request's ledger; the parts sum to the total.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SecurityOverhead {
+pub struct GuardrailOverhead {
     /// Time of detectors on the prompt: the first part of the ledger state `guardrail_input`.
     pub validation_us: u64,
     /// Judges of the prompt and the assessment of all results: the rest of `guardrail_input`.
@@ -103,7 +103,7 @@ pub struct SecurityOverhead {
     pub ttft_without_us: Option<u64>,
 }
 
-impl SecurityOverhead {
+impl GuardrailOverhead {
     /// From a closed ledger. `threat_detection_us`: the part of `guardrail_input` spent on judges.
     pub fn from_ledger(ledger: &Parts, threat_detection_us: u64) -> Self {
         let [input_us, output_filtering_us, hold_us] =
@@ -111,7 +111,7 @@ impl SecurityOverhead {
                 .map(|state| ledger.micros(state));
         let threat_detection_us = threat_detection_us.min(input_us);
         let total_us = input_us + output_filtering_us + hold_us;
-        SecurityOverhead {
+        GuardrailOverhead {
             validation_us: input_us - threat_detection_us,
             threat_detection_us,
             output_filtering_us,

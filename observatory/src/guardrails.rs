@@ -11,7 +11,7 @@ use crate::overview::{Key, TimingOverview, key, timing};
 
 /// Guardrail cost of a route with a backend and an operation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct SecurityOverview {
+pub struct GuardrailOverview {
     /// The route.
     pub route: String,
     /// The backend.
@@ -64,7 +64,7 @@ pub(crate) fn overviews(
     series: &HashMap<(GroupId, u16, Outcome), Series>,
     groups: &Groups,
     route: Option<&str>,
-) -> Vec<SecurityOverview> {
+) -> Vec<GuardrailOverview> {
     let mut merged: BTreeMap<Key, Series> = BTreeMap::new();
     for ((id, ..), one) in series {
         let Some(group) = groups.group(*id) else { continue };
@@ -72,37 +72,41 @@ pub(crate) fn overviews(
             merged.entry(key(&group)).or_default().merge(one);
         }
     }
-    merged.iter().filter(|(_, series)| series.timing(Timing::Security).is_some()).map(one).collect()
+    merged
+        .iter()
+        .filter(|(_, series)| series.timing(Timing::Guardrail).is_some())
+        .map(one)
+        .collect()
 }
 
-fn one(((route, backend, operation), series): (&Key, &Series)) -> SecurityOverview {
+fn one(((route, backend, operation), series): (&Key, &Series)) -> GuardrailOverview {
     let timing = |which: Timing| series.timing(which).and_then(timing);
     let phases = [
         Timing::Validation,
         Timing::ThreatDetection,
         Timing::OutputFiltering,
         Timing::Hold,
-        Timing::Security,
+        Timing::Guardrail,
         Timing::AddedTtft,
     ];
     let sum = |which: Timing| series.timing(which).map_or(0, |micros| micros.sum());
     let mut filters: Vec<_> = series.filters.iter().collect();
     filters.sort_by_key(|(_, filter)| std::cmp::Reverse(wall(filter)));
-    let names = |found: &lens::security::Findings| {
+    let names = |found: &lens::guardrail::Findings| {
         found.iter().map(|(rule, count)| (rule.to_string(), *count)).collect()
     };
-    SecurityOverview {
+    GuardrailOverview {
         route: route.to_string(),
         backend: backend.to_string(),
         operation,
-        requests: series.timing(Timing::Security).map_or(0, |micros| micros.count()),
+        requests: series.timing(Timing::Guardrail).map_or(0, |micros| micros.count()),
         blocked: series.outcomes.get(Outcome::Blocked as usize).copied().unwrap_or(0),
         overhead: phases
             .into_iter()
             .filter_map(|phase| Some((phase.name(), timing(phase)?)))
             .collect(),
         client_ttft: timing(Timing::ClientTtft),
-        security_impact_percent: sum(Timing::Security) as f64 * 100.0
+        security_impact_percent: sum(Timing::Guardrail) as f64 * 100.0
             / sum(Timing::Total).max(1) as f64,
         filters: filters
             .into_iter()
@@ -118,7 +122,7 @@ fn wall(filter: &FilterSeries) -> u64 {
 }
 
 fn one_filter((filter, side): (&str, &str), series: &FilterSeries) -> FilterOverview {
-    let names = |counts: &lens::security::Findings| {
+    let names = |counts: &lens::guardrail::Findings| {
         counts.iter().map(|(name, count)| (name.to_string(), *count)).collect()
     };
     FilterOverview {
