@@ -14,7 +14,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput};
 use lens::{Ledger, Series, State, StreamLens, Tick, Timing};
 use wire::http1::head::{self, HeadLimits};
-use wire::{Dialect, Event, Framing, Kinds, Listener, Reader, ReaderLimits, RequestFacts};
+use wire::{Dialect, Event, EventVisitor, Framing, Kinds, Reader, ReaderLimits, RequestFacts};
 
 /// A chat event of about 250 bytes, as vLLM writes it.
 const EVENT: &str = "data: {\"id\":\"chatcmpl-9a5cb8e4aa72ab1b9a5cb8e4\",\"object\":\"chat.completion.chunk\",\"created\":1795316390,\"model\":\"meta-llama/Llama-3.1-8B\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" something\"},\"logprobs\":null,\"finish_reason\":null,\"token_ids\":null}]}\n\n";
@@ -84,7 +84,7 @@ fn marks(c: &mut Criterion) {
 /// An event as reported by the reader.
 fn token_event() -> Event {
     struct Last(Option<Event>);
-    impl Listener for Last {
+    impl EventVisitor for Last {
         fn event(&mut self, event: &Event) {
             self.0 = Some(*event);
         }

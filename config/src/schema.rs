@@ -274,7 +274,7 @@ pub static ROUTE: Section = Section {
             "passthrough",
             Kind::Texts,
             "",
-            "Paths that are forwarded unparsed even if models or tokens are counted, or a backend has `admission`. A `*` at the end matches any rest.",
+            "Paths that are forwarded although the gateway does not parse them: unknown APIs, and model APIs even if limits count models or tokens. A `*` at the end matches any rest.",
         )
         .was("pass"),
         field(

@@ -80,7 +80,7 @@ pub const CATALOG: &[Metric] = &[
             "gen_ai_provider_name",
             "gen_ai_request_model",
         ],
-        "Gap between two events with generated text, on arrival.",
+        "Gap between two events with generated text, as received from the backend.",
     ),
     histogram(
         "gen_ai_client_operation_time_to_first_chunk_seconds",
@@ -175,7 +175,7 @@ pub const CATALOG: &[Metric] = &[
         Kind::Gauge,
         Unit::Tokens,
         &["backend"],
-        "Estimated tokens, prompt and output, of the requests that hold a permit.",
+        "Estimated tokens, prompt and output, of requests that the admission queue let through and that still run.",
     ),
     metric(
         "llm_lens_audit_lines_dropped_total",
@@ -393,7 +393,7 @@ pub const CATALOG: &[Metric] = &[
         Kind::Counter,
         Unit::One,
         &["route", "backend", "gen_ai_request_model", "filter", "side", "failure"],
-        "Requests in which a filter failed, by reason.",
+        "Requests in which a filter gave no verdict (timeout, error), by reason. Findings are counted elsewhere.",
     ),
     histogram(
         "llm_lens_guardrail_filter_seconds",
@@ -463,14 +463,14 @@ pub const CATALOG: &[Metric] = &[
         Unit::Seconds,
         CLIENT_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
-        "Gap between two events with generated text, on arrival.",
+        "Gap between two events with generated text, as received from the backend.",
     ),
     metric(
         "llm_lens_ledger_seconds_total",
         Kind::Counter,
         Unit::Seconds,
         &["route", "backend", "gen_ai_request_model", "state"],
-        "Time of all requests by ledger state.",
+        "Time that requests spent in each state: queue, connect, waiting for the first byte or token, writing to the client, ...",
     ),
     metric(
         "llm_lens_malformed_requests_total",
@@ -638,7 +638,7 @@ pub const CATALOG: &[Metric] = &[
         Kind::Counter,
         Unit::One,
         &["route"],
-        "Attempts to resume a stream on another backend.",
+        "Attempts to resume a broken stream on another backend.",
     ),
     metric(
         "llm_lens_retries_denied_total",

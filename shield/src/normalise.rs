@@ -1,8 +1,8 @@
 //! Removes disguises from a text.
 //!
 //! - *In*: a text as sent, and limits.
-//! - *Out*: a [`Normal`]: the folded text, the decoded runs as [`View`]s, and a map back to the
-//!   bytes as sent.
+//! - *Out*: a [`Normal`]: the folded text, the decoded runs as [`DecodedText`]s, and a map back to
+//!   the bytes as sent.
 //! - *Never*: a panic, a judgement, more output than the limits allow, more than linear time.
 //!
 //! Plain ASCII without an encoded run costs one copy and one scan over the bytes.
@@ -88,7 +88,7 @@ impl Disguise {
 
 /// A run of the text, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct View {
+pub struct DecodedText {
     /// The outermost disguise.
     pub disguise: Disguise,
     /// The decoded text, with nested disguises undone.
@@ -120,7 +120,7 @@ pub struct Normal {
     /// The folded text.
     pub text: String,
     /// The decoded runs, in order and without overlaps.
-    pub views: Vec<View>,
+    pub views: Vec<DecodedText>,
     /// Counts of what was folded.
     pub marks: Marks,
     /// Whether something was left out because of the limits.
@@ -149,7 +149,7 @@ pub fn normalise(text: &str, limits: &Limits) -> Normal {
             continue;
         }
         left -= inner.len();
-        views.push(View {
+        views.push(DecodedText {
             disguise: run.disguise,
             text: inner,
             span: normal.original(run.at.clone()),

@@ -49,7 +49,7 @@ fn check_rejects_files_that_are_not_settings() {
     let folder = Folder::new();
     let missing = folder.0.join("missing.yaml").display().to_string();
     fails_with(&["check", &missing], &[&missing]);
-    fails_with(&["check", &folder.0.display().to_string()], &["cannot read it"]);
+    fails_with(&["check", &folder.0.display().to_string()], &["cannot read the file"]);
     for (content, wanted) in [
         (&b"backends: [\n"[..], ":"),
         (b"\xff\xfe\x00", "UTF-8"),

@@ -12,6 +12,8 @@ mod h2;
 mod hops;
 /// Slow, large and malformed input.
 mod limits;
+/// Paths that servers read differently, and APIs that must not be forwarded.
+mod paths;
 
 use std::time::{Duration, Instant};
 

@@ -190,7 +190,12 @@ pub static TOPIC: Section = Section {
             "deny",
             "deny: prompts must not be about it. allow: prompts must be about an allowed topic.",
         ),
-        field("action", WITHOUT_PLACE, "block", "Action on a violation."),
+        field(
+            "action",
+            WITHOUT_PLACE,
+            "block",
+            "Action on a prompt about a denied topic, or about no allowed one. off: not checked. flag: recorded. block: refused with 400.",
+        ),
         field(
             "words",
             Kind::Texts,

@@ -42,7 +42,7 @@ pub static POOL: Section = Section {
             "0s",
             "Time in which the share of a new or recovered backend grows from a tenth to the full share. 0s gives it the full share immediately.",
         ),
-        field("decay", Kind::Duration, "10s", "Time constant with which the average time to first token of a backend falls after a peak.").was("forget"),
+        field("decay", Kind::Duration, "10s", "For `peak_ewma`: time constant with which the average time to first token of a backend falls after a peak. Shorter forgets a slow phase sooner.").was("forget"),
         field("ejection", Kind::Section(&EJECTION), "", "When failing backends are taken out of rotation."),
     ],
 };

@@ -141,15 +141,20 @@ pub static PRICE: Section = Section {
             "",
             "Models with these prices. A `*` at the end matches any rest. Default: all. The first entry that matches is used.",
         ),
-        field("input", Kind::Number, "0", "Price of prompt tokens."),
+        field("input", Kind::Number, "0", "Dollars per million prompt tokens."),
         field(
             "cached_input",
             Kind::Number,
             "",
-            "Price of prompt tokens that the engine had cached. Default: `input`.",
+            "Dollars per million prompt tokens that the engine had cached. Default: `input`.",
         ),
-        field("output", Kind::Number, "0", "Price of output tokens."),
-        field("reasoning", Kind::Number, "", "Price of reasoning tokens. Default: `output`."),
+        field("output", Kind::Number, "0", "Dollars per million output tokens."),
+        field(
+            "reasoning",
+            Kind::Number,
+            "",
+            "Dollars per million reasoning tokens. Default: `output`.",
+        ),
     ],
 };
 

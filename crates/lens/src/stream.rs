@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use wire::{Event, Kinds, Listener, Part, Usage};
+use wire::{Event, EventVisitor, Kinds, Part, Usage};
 
 use crate::Tick;
 use crate::gaps::Gaps;
@@ -399,7 +399,7 @@ impl StreamLens {
     }
 }
 
-impl Listener for StreamLens {
+impl EventVisitor for StreamLens {
     #[inline]
     fn part(&mut self, part: Part<'_>) {
         match part {

@@ -8,7 +8,7 @@
 //! long as two scores and detect at startup what would otherwise fail under traffic: a wrong number
 //! of labels, fewer positions than `max_tokens`.
 
-use crate::error::{LoadError, ScoreError};
+use crate::error::{InferenceError, LoadError};
 use crate::model::Model;
 use crate::scores;
 use crate::settings::{Activation, Settings};
@@ -81,7 +81,7 @@ impl Classifier {
     ///
     /// # Errors
     /// As [`Classifier::read`].
-    pub fn score(&self, text: &str) -> Result<Vec<f32>, ScoreError> {
+    pub fn score(&self, text: &str) -> Result<Vec<f32>, InferenceError> {
         Ok(self.read(text)?.scores)
     }
 
@@ -91,9 +91,9 @@ impl Classifier {
     ///
     /// # Errors
     /// A text larger than allowed or without any token; a tokenizer or a model that fails on it.
-    pub fn read(&self, text: &str) -> Result<TextScores, ScoreError> {
+    pub fn read(&self, text: &str) -> Result<TextScores, InferenceError> {
         if text.len() > self.max_text_bytes {
-            return Err(ScoreError::TextTooLarge {
+            return Err(InferenceError::TextTooLarge {
                 bytes: text.len(),
                 max_bytes: self.max_text_bytes,
             });
@@ -113,8 +113,8 @@ impl Classifier {
         })
     }
 
-    fn not_finite(&self, index: usize) -> ScoreError {
-        ScoreError::NotFinite { label: self.labels.get(index).cloned().unwrap_or_default() }
+    fn not_finite(&self, index: usize) -> InferenceError {
+        InferenceError::NotFinite { label: self.labels.get(index).cloned().unwrap_or_default() }
     }
 }
 

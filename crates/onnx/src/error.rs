@@ -76,7 +76,7 @@ pub enum LoadError {
 
 /// Why a text has no scores. The classifier stays usable.
 #[derive(Debug, thiserror::Error)]
-pub enum ScoreError {
+pub enum InferenceError {
     /// The text is larger than the settings allow; it was not tokenized.
     #[error("the text has {bytes} bytes, the settings allow {max_bytes}")]
     TextTooLarge {

@@ -22,5 +22,5 @@ mod tokens;
 mod windows;
 
 pub use classifier::{Classifier, TextScores};
-pub use error::{LoadError, ScoreError};
+pub use error::{InferenceError, LoadError};
 pub use settings::{Activation, Settings};

@@ -9,7 +9,7 @@
 //! text costs little. Where the graph fixes a length, or tract compiles it only for a fixed one,
 //! windows are padded to that length and the mask hides the rest.
 
-use crate::error::{LoadError, ScoreError};
+use crate::error::{InferenceError, LoadError};
 use crate::fence::fenced;
 use crate::file;
 use crate::graph::{self, Role, Signature};
@@ -59,8 +59,8 @@ impl Model {
     }
 
     /// The logits of one window.
-    pub fn run(&self, window: &Window) -> Result<Vec<f32>, ScoreError> {
-        fenced(|| self.logits(window)).map_err(|reason| ScoreError::Model { reason })
+    pub fn run(&self, window: &Window) -> Result<Vec<f32>, InferenceError> {
+        fenced(|| self.logits(window)).map_err(|reason| InferenceError::Model { reason })
     }
 
     fn logits(&self, window: &Window) -> TractResult<Vec<f32>> {

@@ -11,7 +11,7 @@
 //! post-processing a marker token. This supports every kind of post-processor and costs nothing per
 //! window.
 
-use crate::error::{LoadError, ScoreError};
+use crate::error::{InferenceError, LoadError};
 use crate::fence::fenced;
 use crate::file;
 use crate::settings::Settings;
@@ -98,12 +98,12 @@ impl Cutter {
     }
 
     /// The windows of `text`, at least one.
-    pub fn cut(&self, text: &str) -> Result<Cut, ScoreError> {
+    pub fn cut(&self, text: &str) -> Result<Cut, InferenceError> {
         let encoding = fenced(|| self.tokenizer.encode_fast(text, false))
-            .map_err(|reason| ScoreError::Tokenizer { reason })?;
+            .map_err(|reason| InferenceError::Tokenizer { reason })?;
         let ids = encoding.get_ids();
         if ids.is_empty() && self.before.ids.is_empty() && self.after.ids.is_empty() {
-            return Err(ScoreError::NoTokens);
+            return Err(InferenceError::NoTokens);
         }
         let (ranges, skipped_windows) = windows::cut(ids.len(), self.shape);
         let windows = ranges.into_iter().map(|range| {
@@ -206,7 +206,7 @@ mod tests {
         let bare = JSON
             .replace(r#"{"type":"BertProcessing","sep":["[SEP]",3],"cls":["[CLS]",2]}"#, "null");
         let cutter = cutter(&bare, |_| ()).unwrap();
-        assert!(matches!(cutter.cut("  "), Err(ScoreError::NoTokens)));
+        assert!(matches!(cutter.cut("  "), Err(InferenceError::NoTokens)));
         assert_eq!(ids(cutter.cut("a").unwrap()), [[4]]);
         assert_eq!(cutter.trial_windows()[0].ids, [0]);
     }

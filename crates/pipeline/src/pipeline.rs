@@ -35,7 +35,7 @@ use wire::http1::head::{Head, HeadIndex, RequestLine};
 use crate::exchange::{Exchange, Routed, ShownCredential, UpstreamRequest, with_head};
 use crate::respond::Refusal;
 use crate::stage::{
-    accept, admission, authenticate, count_tokens, guardrail_input, inspect, mirror, origin,
+    admission, authenticate, count_tokens, endpoint, guardrail_input, inspect, mirror, origin,
     rate_limit, route, select, validate,
 };
 use plan::PlannedRoute;
@@ -120,7 +120,7 @@ async fn prepare<D: Sink>(
     exchange.enter(State::Gateway);
     let body = incoming.buffer.get(incoming.body.clone()).unwrap_or_default();
     with_head(&incoming.head, &incoming.buffer, |head| -> Result<(), Refusal> {
-        let unreadable = inspect::read_body(exchange, incoming.encoded, body)?;
+        let unreadable = inspect::read_body(exchange, head, incoming.encoded, body)?;
         exchange.enter(State::Route);
         route::select(exchange, head)?;
         exchange.enter(State::Gateway);
@@ -168,10 +168,10 @@ pub async fn admit_unread(
     exchange.set_route(route);
     authenticate::admit(exchange, shown)?;
     authenticate::authorize(exchange)?;
-    accept::must_be_countable(exchange)?;
+    endpoint::check(exchange, head.line.method)?;
     rate_limit::reserve(exchange).await?;
     select::select(exchange)?;
-    guardrail_input::must_not_pass_unread(exchange)
+    guardrail_input::must_not_pass_unread(exchange, head.line.method)
 }
 
 /// Check the host, the origin and the caller against the route.

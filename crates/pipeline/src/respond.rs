@@ -191,6 +191,21 @@ impl Refusal {
         }
     }
 
+    /// 404: a request that is not forwarded, because no route names its path.
+    pub(crate) fn unknown_endpoint(method: &str, path: &str) -> Self {
+        let message = format!(
+            "{method} {path} is not an API that this gateway forwards. It serves chat completions, \
+            completions, responses, messages, embeddings and /v1/models. The operator can add the \
+            path to the route's `passthrough`."
+        );
+        Refusal::new(404, "unknown_endpoint", message)
+    }
+
+    /// 405: TRACE would return the gateway's own headers.
+    pub(crate) fn method_not_allowed() -> Self {
+        Refusal::new(405, "method_not_allowed", "TRACE is not supported.")
+    }
+
     pub(crate) fn wrong_host() -> Self {
         Refusal::new(421, "host_not_served", "The route does not serve this host. Check the URL.")
     }

@@ -13,6 +13,7 @@ pub mod admission;
 pub mod audit;
 pub mod authenticate;
 pub mod count_tokens;
+pub mod endpoint;
 pub mod guardrail_input;
 pub mod hedge;
 pub mod inspect;

@@ -18,7 +18,7 @@ use futures_util::StreamExt;
 use redis::FromRedisValue;
 use redis::aio::MultiplexedConnection;
 use traffic::store::{Call, Granted, Script};
-use traffic::{LeaseRequest, StoreTask};
+use traffic::{LeaseRequest, SharedLimitTask};
 
 /// Maximum concurrent store tasks.
 const AT_A_TIME: usize = 128;
@@ -130,18 +130,18 @@ impl Store {
     }
 
     /// Run store tasks concurrently: there may be one for each key.
-    pub async fn run_tasks(&self, store_tasks: Vec<StoreTask>) {
-        let attend = async |chore: StoreTask| {
+    pub async fn run_tasks(&self, store_tasks: Vec<SharedLimitTask>) {
+        let attend = async |chore: SharedLimitTask| {
             let units = match &chore {
-                StoreTask::Owe(wanted) => match self.lease(wanted).await {
+                SharedLimitTask::Owe(wanted) => match self.lease(wanted).await {
                     Ok(Granted::Units(units)) => Some(units),
                     Ok(Granted::None(_)) => Some(0),
                     Err(StoreUnavailable) => None,
                 },
-                StoreTask::Return(wanted) => {
+                SharedLimitTask::Return(wanted) => {
                     self.run::<redis::Value>(wanted.give(&NAME), wanted).await.ok().map(|_| 0)
                 }
-                StoreTask::Live(wanted) => {
+                SharedLimitTask::Live(wanted) => {
                     let call = wanted.keep_alive(&NAME);
                     let certain = call.certain;
                     self.run::<redis::Value>(call, wanted).await.ok().map(|_| u64::from(certain))

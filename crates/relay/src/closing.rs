@@ -7,7 +7,7 @@
 
 use lens::{MAX_CHOICES, StreamLens};
 use wire::ending::{Ending, Envelope, Why};
-use wire::{Dialect, Event, Framing, Listener, Part, rewrite};
+use wire::{Dialect, Event, EventVisitor, Framing, Part, rewrite};
 
 /// The data needed to write the closing events of a stream.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ pub(crate) struct ClosingListener<'c, L> {
     pub(crate) closing: &'c mut Closing,
 }
 
-impl<L: Listener> Listener for ClosingListener<'_, L> {
+impl<L: EventVisitor> EventVisitor for ClosingListener<'_, L> {
     #[inline]
     fn data(&mut self, data: &[u8]) {
         self.closing.came(data);

@@ -2,7 +2,7 @@
 //! state see it, if they are set up.
 
 use lens::Tick;
-use transport::{BodyListener, Out};
+use transport::{BodyListener, StreamBuffer};
 use wire::Reader;
 
 use crate::closing::{Closing, ClosingListener};
@@ -14,7 +14,7 @@ use crate::strip::Strip;
 #[derive(Debug)]
 pub struct Forward<'a> {
     pub(crate) answer: &'a mut Answer,
-    pub(crate) out: &'a mut Out,
+    pub(crate) out: &'a mut StreamBuffer,
     pub(crate) reader: Option<&'a mut Reader>,
     pub(crate) strip: Option<&'a mut Strip>,
     pub(crate) guardrail: Option<&'a mut OutputGuard>,
@@ -27,7 +27,11 @@ pub struct Forward<'a> {
 
 impl<'a> Forward<'a> {
     /// Measure and queue everything, and change nothing.
-    pub fn unchanged(answer: &'a mut Answer, out: &'a mut Out, reader: &'a mut Reader) -> Self {
+    pub fn unchanged(
+        answer: &'a mut Answer,
+        out: &'a mut StreamBuffer,
+        reader: &'a mut Reader,
+    ) -> Self {
         Forward {
             answer,
             out,

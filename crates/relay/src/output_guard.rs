@@ -29,7 +29,7 @@ use filters::audit::Hasher;
 use filters::{AnswerFacts, Guardrail, Vault};
 use lens::gaps::Gaps;
 use lens::{StreamLens, Tick};
-use transport::{Out, clock};
+use transport::{StreamBuffer, clock};
 use wire::ending::Why;
 use wire::{Dialect, Framing, Reader, Split, Splitter, json};
 
@@ -198,7 +198,7 @@ impl OutputGuard {
         now: Tick,
         reader: &mut Reader,
         lens: &mut StreamLens,
-        out: &mut Out,
+        out: &mut StreamBuffer,
     ) {
         if self.stopped {
             return;
@@ -225,7 +225,13 @@ impl OutputGuard {
     }
 
     /// Queue the events of a run, and forward its comments.
-    fn sort(&mut self, run: &[u8], ends: Vec<(usize, Option<Content>)>, now: Tick, out: &mut Out) {
+    fn sort(
+        &mut self,
+        run: &[u8],
+        ends: Vec<(usize, Option<Content>)>,
+        now: Tick,
+        out: &mut StreamBuffer,
+    ) {
         let mut splitter = std::mem::take(&mut self.splitter);
         splitter.split(run, ends, |piece| match piece {
             Split::Event(bytes, content, end) => {
@@ -251,7 +257,7 @@ impl OutputGuard {
         now: Tick,
         reader: &mut Reader,
         lens: &mut StreamLens,
-        out: &mut Out,
+        out: &mut StreamBuffer,
     ) {
         let began = clock::now();
         self.finish_reading(now, reader, lens, out);
@@ -263,7 +269,7 @@ impl OutputGuard {
         now: Tick,
         reader: &mut Reader,
         lens: &mut StreamLens,
-        out: &mut Out,
+        out: &mut StreamBuffer,
     ) {
         let ends = self.read(lens, |listener| reader.finish(listener));
         self.texts.finish(&self.context, None);
@@ -283,7 +289,7 @@ impl OutputGuard {
 
     /// All events are released; the remaining bytes are not a complete event. A guardrail that acts
     /// drops them unless they are a comment, because a torn event may contain text.
-    pub(crate) fn release_rest(&mut self, out: &mut Out) {
+    pub(crate) fn release_rest(&mut self, out: &mut StreamBuffer) {
         let passes = !self.context.acts || self.splitter.torn_is_comment();
         let torn = self.splitter.take_torn();
         if self.context.framing != Framing::Json && passes {
@@ -293,7 +299,7 @@ impl OutputGuard {
 
     /// Release all events that can be released without more input. Events that a judge has yet to
     /// judge are dropped.
-    pub(crate) fn release_all(&mut self, now: Tick, out: &mut Out) {
+    pub(crate) fn release_all(&mut self, now: Tick, out: &mut StreamBuffer) {
         self.texts.finish(&self.context, None);
         self.release(now, out);
         self.queue.clear();
@@ -303,7 +309,7 @@ impl OutputGuard {
     }
 
     /// The maximum hold time has passed: decide held text now.
-    pub(crate) fn flush(&mut self, now: Tick, out: &mut Out) {
+    pub(crate) fn flush(&mut self, now: Tick, out: &mut StreamBuffer) {
         let began = clock::now();
         self.texts.flush(&self.context);
         if let Some(judges) = &mut self.judges {
@@ -314,7 +320,7 @@ impl OutputGuard {
     }
 
     /// Poll the judges. Ready when something has changed.
-    pub(crate) fn poll_judges(&mut self, cx: &mut Context<'_>, out: &mut Out) -> Poll<()> {
+    pub(crate) fn poll_judges(&mut self, cx: &mut Context<'_>, out: &mut StreamBuffer) -> Poll<()> {
         if self.stopped {
             return Poll::Pending;
         }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use lens::{State, Tick};
 use tokio::time::Sleep;
 use traffic::Exhausted;
-use transport::{AnswerHead, BodyStep, Gone, Out, Sink, Source, UpstreamError, clock};
+use transport::{AnswerHead, BodyStep, Gone, Sink, Source, StreamBuffer, UpstreamError, clock};
 use wire::Reader;
 
 use crate::closing::Closing;
@@ -73,7 +73,7 @@ enum Step {
 #[derive(Debug, Default)]
 pub struct InterruptedStream {
     /// Bytes that are not yet written to the client.
-    pub out: Out,
+    pub out: StreamBuffer,
     strip: Option<Strip>,
     closing: Option<Closing>,
 }
@@ -92,7 +92,7 @@ pub struct Relay<'x, R: Request<S>, S, D> {
     context: Context,
     source: &'x mut S,
     sink: &'x mut D,
-    out: Out,
+    out: StreamBuffer,
     reader: Option<Reader>,
     strip: Option<Strip>,
     guardrail: Option<OutputGuard>,

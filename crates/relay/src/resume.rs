@@ -7,7 +7,7 @@
 //! - *Out*: a verdict, as soon as there is enough text.
 //! - *Never*: a verdict based on a few words, which may match by chance.
 
-use transport::Out;
+use transport::StreamBuffer;
 
 /// Number of equal leading bytes that proves a restart.
 const MIN_EQUAL_BYTES: usize = 32;
@@ -36,12 +36,12 @@ pub(crate) struct ResumeCheck {
     /// Bytes of the stream before it.
     pub(crate) bytes_before: u64,
     /// Bytes received since then; none of them was sent to the client.
-    pub(crate) held: Out,
+    pub(crate) held: StreamBuffer,
 }
 
 impl ResumeCheck {
     pub(crate) fn new(text_before: usize, bytes_before: u64) -> Self {
-        ResumeCheck { text_before, bytes_before, held: Out::default() }
+        ResumeCheck { text_before, bytes_before, held: StreamBuffer::default() }
     }
 
     /// The verdict on all text so far. `is_all`: the text is complete.
@@ -56,10 +56,10 @@ impl ResumeCheck {
     }
 
     /// Release what was held.
-    pub(crate) fn release(&mut self, out: &mut Out) {
+    pub(crate) fn release(&mut self, out: &mut StreamBuffer) {
         self.held.commit();
         out.push(self.held.pending());
-        self.held = Out::default();
+        self.held = StreamBuffer::default();
     }
 }
 

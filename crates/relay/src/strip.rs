@@ -8,9 +8,9 @@
 //!   this cost.
 
 use lens::StreamLens;
-use transport::Out;
+use transport::StreamBuffer;
 use wire::event::{Channel, Kinds};
-use wire::{Event, Listener, Part, Reader, Split, Splitter};
+use wire::{Event, EventVisitor, Part, Reader, Split, Splitter};
 
 use crate::closing::{Closing, ClosingListener};
 use crate::resume::{ResumeCheck, Resumed};
@@ -79,7 +79,7 @@ impl Transcript {
     }
 }
 
-impl Listener for Sorter<'_> {
+impl EventVisitor for Sorter<'_> {
     fn part(&mut self, part: Part<'_>) {
         if let Some(transcript) = &mut self.transcript {
             transcript.part(&part);
@@ -117,7 +117,7 @@ impl Strip {
 
     /// Prepare for another backend to resume the stream: drop a torn event, and remove later role
     /// events.
-    pub(crate) fn tear(&mut self, lens: &mut StreamLens, out: &mut Out) {
+    pub(crate) fn tear(&mut self, lens: &mut StreamLens, out: &mut StreamBuffer) {
         match self.check.take() {
             Some(check) => self.drop_from(&check, lens),
             // Torn inside a CRLF whose CR was sent to the client.
@@ -158,7 +158,7 @@ impl Strip {
     }
 
     /// Queue bytes of the gateway between two events.
-    pub(crate) fn add(&mut self, text: &str, out: &mut Out) {
+    pub(crate) fn add(&mut self, text: &str, out: &mut StreamBuffer) {
         out.push(text.as_bytes());
         out.commit();
         self.added += text.len() as u64;
@@ -177,7 +177,7 @@ impl Strip {
         run: &[u8],
         reader: &mut Reader,
         (lens, closing): (&mut StreamLens, Option<&mut Closing>),
-        out: &mut Out,
+        out: &mut StreamBuffer,
     ) {
         if self.resume_failed {
             (self.seen, self.taken_out) =
@@ -198,7 +198,7 @@ impl Strip {
         overflowed: bool,
         is_all: bool,
         lens: &mut StreamLens,
-        out: &mut Out,
+        out: &mut StreamBuffer,
     ) {
         let transcript =
             self.transcript.as_ref().filter(|transcript| !transcript.is_complex && !overflowed);
@@ -227,7 +227,7 @@ impl Strip {
         run: &[u8],
         reader: &mut Reader,
         (lens, closing): (&mut StreamLens, Option<&mut Closing>),
-        out: &mut Out,
+        out: &mut StreamBuffer,
     ) {
         lens.at(self.seen);
         self.seen += run.len() as u64;
@@ -265,7 +265,7 @@ impl Strip {
     }
 
     /// The stream has ended: forward what is left.
-    pub(crate) fn flush(&mut self, lens: &mut StreamLens, out: &mut Out) {
+    pub(crate) fn flush(&mut self, lens: &mut StreamLens, out: &mut StreamBuffer) {
         if let Some(check) = self.check.take() {
             self.verify(check, false, true, lens, out);
         }
@@ -280,7 +280,7 @@ mod tests {
 
     fn pass(pieces: &[&[u8]]) -> Vec<u8> {
         let mut strip = Strip::new(true, false);
-        let mut out = Out::default();
+        let mut out = StreamBuffer::default();
         let mut lens = StreamLens::new(true, u64::MAX);
         let mut reader = Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
         for piece in pieces {
@@ -336,7 +336,7 @@ mod tests {
         let content = words.concat();
         for cut in whole.find("The").expect("a word")..whole.len() - "data: [DONE]\r\n\r\n".len() {
             let (mut strip, mut out, mut lens) =
-                (Strip::new(false, true), Out::default(), StreamLens::new(true, u64::MAX));
+                (Strip::new(false, true), StreamBuffer::default(), StreamLens::new(true, u64::MAX));
             let reader = || Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
             strip.pass(&whole.as_bytes()[..cut], &mut reader(), (&mut lens, None), &mut out);
             strip.tear(&mut lens, &mut out);

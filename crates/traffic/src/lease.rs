@@ -268,8 +268,8 @@ impl Drop for LeaseRequest {
 
 /// A task that an account has for the store.
 #[derive(Debug)]
-pub enum StoreTask {
-    /// Lease the debt of running streams; [`StoreTask::done`] reports how much was granted.
+pub enum SharedLimitTask {
+    /// Lease the debt of running streams; [`SharedLimitTask::done`] reports how much was granted.
     Owe(LeaseRequest),
     /// Return units to the store.
     Return(LeaseRequest),
@@ -277,16 +277,20 @@ pub enum StoreTask {
     Live(LeaseRequest),
 }
 
-impl StoreTask {
+impl SharedLimitTask {
     /// `None` for `now`: the gateway shuts down and returns everything.
-    pub(super) fn of(held: &Arc<LimitAccount>, key: &str, now: Option<Now>) -> Option<StoreTask> {
+    pub(super) fn of(
+        held: &Arc<LimitAccount>,
+        key: &str,
+        now: Option<Now>,
+    ) -> Option<SharedLimitTask> {
         let mut state = held.lease()?.state.lock();
         let balance = state.balance;
         let wanted = |state: &mut State, need, want| {
             LeaseRequest::new(held, state, key, (need, want), false)
         };
         if balance < 0 {
-            return Some(StoreTask::Owe(wanted(&mut state, 1, balance.unsigned_abs())));
+            return Some(SharedLimitTask::Owe(wanted(&mut state, 1, balance.unsigned_abs())));
         }
         let is_idle = now.is_none_or(|now| now.tick.0.saturating_sub(state.used_at) > IDLE);
         let slice = if is_idle { 0 } else { signed(held.quota.burst / SLICES) };
@@ -297,17 +301,19 @@ impl StoreTask {
             let now =
                 now.filter(|now| held.quota.window == Window::AtATime && has && is_due(now))?;
             state.kept_alive_at = now.tick.0;
-            return Some(StoreTask::Live(wanted(&mut state, 0, 0)));
+            return Some(SharedLimitTask::Live(wanted(&mut state, 0, 0)));
         }
         // Subtracted first, so that no request spends the returned units.
         state.balance -= back;
-        Some(StoreTask::Return(wanted(&mut state, 0, back.unsigned_abs())))
+        Some(SharedLimitTask::Return(wanted(&mut state, 0, back.unsigned_abs())))
     }
 
     /// The units to lease or to return.
     pub fn wanted(&self) -> &LeaseRequest {
         match self {
-            StoreTask::Owe(wanted) | StoreTask::Return(wanted) | StoreTask::Live(wanted) => wanted,
+            SharedLimitTask::Owe(wanted)
+            | SharedLimitTask::Return(wanted)
+            | SharedLimitTask::Live(wanted) => wanted,
         }
     }
 
@@ -317,19 +323,19 @@ impl StoreTask {
         let Some(lease) = self.wanted().held.lease() else { return };
         let mut state = lease.state.lock();
         match (&self, units) {
-            (StoreTask::Owe(wanted), Some(granted)) => {
+            (SharedLimitTask::Owe(wanted), Some(granted)) => {
                 state.granted(granted);
                 state.is_dry = granted < wanted.want;
             }
             // The store is unreachable: restore the units, and return them later.
-            (StoreTask::Return(wanted), None) => {
+            (SharedLimitTask::Return(wanted), None) => {
                 state.balance = state.balance.saturating_add(signed(wanted.want))
             }
-            (StoreTask::Return(wanted), Some(_)) => {
+            (SharedLimitTask::Return(wanted), Some(_)) => {
                 state.leased = state.leased.saturating_sub(signed(wanted.want))
             }
-            (StoreTask::Live(_), Some(certain)) => state.is_lost &= certain == 0,
-            (StoreTask::Owe(_) | StoreTask::Live(_), None) => {}
+            (SharedLimitTask::Live(_), Some(certain)) => state.is_lost &= certain == 0,
+            (SharedLimitTask::Owe(_) | SharedLimitTask::Live(_), None) => {}
         }
     }
 }
@@ -384,13 +390,17 @@ mod tests {
         assert_eq!((wanted.need, wanted.want), (30, 80));
         wanted.granted(80);
         let taking = lease(&held).take(&held.quota, 30, at(0)).unwrap();
-        assert!(StoreTask::of(&held, "k", Some(at(0))).is_none(), "a slice in use is not returned");
+        assert!(
+            SharedLimitTask::of(&held, "k", Some(at(0))).is_none(),
+            "a slice in use is not returned"
+        );
         lease(&held).give_back(&held.quota, 20, taking, at(0));
-        let Some(StoreTask::Return(back)) = StoreTask::of(&held, "k", Some(at(0))) else {
+        let Some(SharedLimitTask::Return(back)) = SharedLimitTask::of(&held, "k", Some(at(0)))
+        else {
             panic!("more than a slice goes back")
         };
         assert_eq!(back.want, 20);
-        let chore = StoreTask::of(&held, "k", Some(at(3 * IDLE))).unwrap();
+        let chore = SharedLimitTask::of(&held, "k", Some(at(3 * IDLE))).unwrap();
         assert_eq!(chore.wanted().want, 50);
         chore.done(None);
         assert_eq!(lease(&held).left(), 50, "an unreachable store takes nothing");
@@ -400,13 +410,13 @@ mod tests {
     fn streams_run_on_until_the_store_is_dry() {
         let held = held();
         assert!(lease(&held).grow(5));
-        let chore = StoreTask::of(&held, "k", Some(at(0))).unwrap();
+        let chore = SharedLimitTask::of(&held, "k", Some(at(0))).unwrap();
         assert_eq!(chore.wanted().want, 5);
         chore.done(Some(2));
         assert!(!lease(&held).grow(1));
         let wanted = LeaseRequest::of(&held, "k", 10).unwrap();
         assert_eq!(wanted.need, 14, "a request pays the debt first");
-        StoreTask::of(&held, "k", Some(at(0))).unwrap().done(Some(4));
+        SharedLimitTask::of(&held, "k", Some(at(0))).unwrap().done(Some(4));
         assert!(lease(&held).grow(1));
     }
 
@@ -425,24 +435,27 @@ mod tests {
         wanted.granted(3);
         drop(wanted);
         let taking = lease(&held).take(&held.quota, 1, at(0)).unwrap();
-        let Some(StoreTask::Return(back)) = StoreTask::of(&held, "k", Some(at(2 * IDLE))) else {
+        let Some(SharedLimitTask::Return(back)) =
+            SharedLimitTask::of(&held, "k", Some(at(2 * IDLE)))
+        else {
             panic!("two lie idle")
         };
         assert_eq!(back.want, 2);
-        StoreTask::Return(back).done(Some(0));
-        let Some(StoreTask::Live(live)) = StoreTask::of(&held, "k", Some(at(3 * IDLE))) else {
+        SharedLimitTask::Return(back).done(Some(0));
+        let Some(SharedLimitTask::Live(live)) = SharedLimitTask::of(&held, "k", Some(at(3 * IDLE)))
+        else {
             panic!("one is taken")
         };
         assert_eq!(live.leased(), (1, true));
         let other = LeaseRequest::of(&held, "k", 1).unwrap();
         assert_eq!(live.leased(), (1, false), "another call is in flight");
         drop((other, live));
-        assert!(StoreTask::of(&held, "k", Some(at(3 * IDLE))).is_none(), "just kept alive");
+        assert!(SharedLimitTask::of(&held, "k", Some(at(3 * IDLE))).is_none(), "just kept alive");
         lease(&held).give_back(&held.quota, 1, taking, at(100 * IDLE));
-        let last = StoreTask::of(&held, "k", None).unwrap();
+        let last = SharedLimitTask::of(&held, "k", None).unwrap();
         assert_eq!(last.wanted().want, 1, "shutdown returns everything");
         last.done(Some(0));
-        assert!(StoreTask::of(&held, "k", None).is_none());
+        assert!(SharedLimitTask::of(&held, "k", None).is_none());
     }
 
     #[test]
@@ -530,14 +543,14 @@ mod interleavings {
     }
 
     fn keep(held: &Arc<LimitAccount>, given: &AtomicI64, is_away: bool) {
-        let Some(chore) = StoreTask::of(held, "k", None) else { return };
+        let Some(chore) = SharedLimitTask::of(held, "k", None) else { return };
         let units = match &chore {
-            StoreTask::Return(wanted) if !is_away => {
+            SharedLimitTask::Return(wanted) if !is_away => {
                 given.fetch_sub(signed(wanted.want), Ordering::SeqCst);
                 Some(0)
             }
-            StoreTask::Owe(_) => panic!("no request may spend more than there is"),
-            StoreTask::Return(_) | StoreTask::Live(_) => None,
+            SharedLimitTask::Owe(_) => panic!("no request may spend more than there is"),
+            SharedLimitTask::Return(_) | SharedLimitTask::Live(_) => None,
         };
         thread::yield_now();
         chore.done(units);

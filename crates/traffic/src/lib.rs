@@ -33,7 +33,7 @@ pub use admission_queue::{
 pub use caller::{Caller, Identity, credential};
 pub use charge::{Charge, Exhausted, Left};
 pub use keys::{KeyHasher, Keys};
-pub use lease::{LeaseRequest, StoreFallback, StoreTask};
+pub use lease::{LeaseRequest, SharedLimitTask, StoreFallback};
 pub use limits::{Denied, LimitCounts, LimitRequest, Limited, RateLimits};
 pub use network::network;
 pub use pattern::Pattern;

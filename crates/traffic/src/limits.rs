@@ -18,7 +18,7 @@ use lens::observe::{Observe, Samples};
 use super::account::{Account, Now};
 use super::caller::Caller;
 use super::charge::{Charge, Reservation};
-use super::lease::{LeaseRequest, StoreFallback, StoreTask};
+use super::lease::{LeaseRequest, SharedLimitTask, StoreFallback};
 use super::prices::{self, TokenUsage};
 use super::settings::{self, Per, Price, Quota, Unit};
 use super::usage::UsageSums;
@@ -235,12 +235,12 @@ impl RateLimits {
     }
 
     /// Tasks for the store that are due: debts, idle slices and keep-alives.
-    pub fn store_tasks(&self, now: Now) -> Vec<StoreTask> {
+    pub fn store_tasks(&self, now: Now) -> Vec<SharedLimitTask> {
         self.shared().flat_map(|limit| limit.store_tasks(now, Some(now))).collect()
     }
 
     /// Tasks for the store at shutdown: all slices are returned.
-    pub fn shutdown_tasks(&self, now: Now) -> Vec<StoreTask> {
+    pub fn shutdown_tasks(&self, now: Now) -> Vec<SharedLimitTask> {
         self.shared().flat_map(|limit| limit.store_tasks(now, None)).collect()
     }
 

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::buffer;
 use crate::leg::{AnswerHead, Gone, Sink};
-use crate::out::Out;
+use crate::stream_buffer::StreamBuffer;
 
 /// Maximum bytes of pipelined requests that are kept while an answer is written.
 const MAX_PIPELINED: usize = 64 << 10;
@@ -45,7 +45,12 @@ impl<'c, I> H1Sink<'c, I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Sink for H1Sink<'_, I> {
-    fn begin(&mut self, head: &AnswerHead, extra: &str, out: &mut Out) -> Result<(), Gone> {
+    fn begin(
+        &mut self,
+        head: &AnswerHead,
+        extra: &str,
+        out: &mut StreamBuffer,
+    ) -> Result<(), Gone> {
         let bodiless = matches!(head.status, 204 | 304);
         let chunked = head.length.is_none() && !self.http10 && !bodiless;
         // Without a length, an HTTP/1.0 client detects the end by the close.
@@ -76,7 +81,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Sink for H1Sink<'_, I> {
         Ok(())
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Out) -> Poll<Result<(), Gone>> {
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut StreamBuffer,
+    ) -> Poll<Result<(), Gone>> {
         if self.unflushed == 0 {
             match ready!(Pin::new(&mut *self.io).poll_write(cx, out.pending())) {
                 Ok(n) if n > 0 => self.unflushed = n,

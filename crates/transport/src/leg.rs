@@ -12,7 +12,7 @@ use wire::Framing;
 use wire::http1::BodyError;
 
 use crate::Upstream;
-use crate::out::Out;
+use crate::stream_buffer::StreamBuffer;
 
 /// Why a backend gave no answer, or an incomplete one.
 #[derive(Debug, thiserror::Error)]
@@ -157,10 +157,15 @@ pub struct Gone;
 pub trait Sink {
     /// Begin the answer. HTTP/1.1 queues the head in `out`, so that it is written with the first
     /// bytes of the body. `extra`: fields that the gateway adds, each with its CRLF.
-    fn begin(&mut self, head: &AnswerHead, extra: &str, out: &mut Out) -> Result<(), Gone>;
+    fn begin(&mut self, head: &AnswerHead, extra: &str, out: &mut StreamBuffer)
+    -> Result<(), Gone>;
 
     /// Write queued bytes.
-    fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Out) -> Poll<Result<(), Gone>>;
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut StreamBuffer,
+    ) -> Poll<Result<(), Gone>>;
 
     /// Ready when the client has disconnected.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;

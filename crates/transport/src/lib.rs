@@ -7,8 +7,8 @@
 
 pub mod buffer;
 pub mod clock;
-mod out;
-pub use out::Out;
+mod stream_buffer;
+pub use stream_buffer::StreamBuffer;
 
 mod leg;
 pub use leg::{AnswerHead, BodyListener, BodyStep, Gone, Sink, Source, UpstreamError};

@@ -17,7 +17,9 @@ mod openai_completions;
 mod openai_responses;
 mod shared;
 
-use crate::event::{EventReporter, Listener};
+use std::ops::Range;
+
+use crate::event::{EventReporter, EventVisitor};
 use crate::json::{self, Malformed, Scan};
 
 /// The API that an engine serves on a path.
@@ -94,6 +96,26 @@ impl Dialect {
             "embeddings" => Some(Dialect::Embeddings),
             _ => None,
         }
+    }
+
+    /// Position of the model that an inference path names, as `/openai/deployments/MODEL/...` and
+    /// `/v1/engines/MODEL/...` do. Servers with such paths ignore the model of the body.
+    pub fn model_in_path(path: &str) -> Option<Range<usize>> {
+        const BEFORE: [&str; 3] = ["/deployments/", "/engines/", "/models/"];
+        const AFTER: [&str; 7] = [
+            "/chat/completions",
+            "/completions",
+            "/embeddings",
+            "/responses",
+            "/messages",
+            "/generate_stream",
+            "/generate",
+        ];
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let path = AFTER.iter().find_map(|end| path.strip_suffix(end))?;
+        let path = path.strip_suffix("/v1").unwrap_or(path);
+        let starts = BEFORE.iter().filter_map(|word| Some(path.find(word)? + word.len()));
+        starts.min().filter(|start| *start < path.len()).map(|start| start..path.len())
     }
 
     /// `gen_ai.operation.name` of the OpenTelemetry conventions.
@@ -226,7 +248,7 @@ pub(crate) struct DialectState {
 }
 
 /// Parse one event or body.
-pub(crate) fn read<L: Listener>(
+pub(crate) fn read<L: EventVisitor>(
     dialect: Dialect,
     state: &mut DialectState,
     data: &[u8],

@@ -230,7 +230,7 @@ fn member(data: &[u8], wanted: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Kinds, Listener, Part};
+    use crate::event::{EventVisitor, Kinds, Part};
     use crate::reader::{Framing, Reader, ReaderLimits};
 
     /// What [`Reader`] reports: the finish reasons, and whether there was an end marker.
@@ -241,7 +241,7 @@ mod tests {
         events: usize,
     }
 
-    impl Listener for Heard {
+    impl EventVisitor for Heard {
         fn part(&mut self, part: Part<'_>) {
             match part {
                 Part::Finish { choice, reason } => {

@@ -1,7 +1,8 @@
 //! Events of a stream, independent of their dialect.
 //!
 //! - *In*: parts parsed by the dialect readers.
-//! - *Out*: [`Part`]s in byte order, then the [`Event`] that summarizes them, to a [`Listener`].
+//! - *Out*: [`Part`]s in byte order, then the [`Event`] that summarizes them, to a
+//!   [`EventVisitor`].
 //! - *Never*: owned text; a listener copies what it keeps.
 
 use crate::json::{Malformed, Scan, Text};
@@ -176,7 +177,7 @@ pub struct Event {
 }
 
 /// Receiver of events. Every method has an empty default.
-pub trait Listener {
+pub trait EventVisitor {
     /// The data of the event whose parts follow, without framing. Texts of the parts are slices of
     /// it.
     #[inline]
@@ -201,7 +202,7 @@ pub trait Listener {
 }
 
 /// A listener that ignores everything, for benchmarks of the readers.
-impl Listener for () {}
+impl EventVisitor for () {}
 
 /// Forwards the parts of one event to the listener and summarizes them. Dialects report to it.
 pub(crate) struct EventReporter<'l, L> {
@@ -216,7 +217,7 @@ pub(crate) struct EventReporter<'l, L> {
     pub(crate) told: u32,
 }
 
-impl<'l, L: Listener> EventReporter<'l, L> {
+impl<'l, L: EventVisitor> EventReporter<'l, L> {
     pub(crate) fn new(listener: &'l mut L) -> Self {
         EventReporter {
             listener,

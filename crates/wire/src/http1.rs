@@ -10,7 +10,7 @@
 
 pub mod body;
 pub mod head;
-mod path;
+pub mod path;
 
 pub use body::{BodyError, BodyFraming, BodyReader, Progress};
 pub use head::{Head, HeadError, RequestLine, StatusLine};

@@ -4,7 +4,8 @@
 //! request, and the contents of each streamed event.
 //!
 //! - *In*: byte slices, cut anywhere.
-//! - *Out*: [`Part`]s and [`Event`]s passed to a [`Listener`], [`RequestFacts`], framing decisions.
+//! - *Out*: [`Part`]s and [`Event`]s passed to a [`EventVisitor`], [`RequestFacts`], framing
+//!   decisions.
 //! - *Never*: a clock, a socket, a thread, a JSON tree. At most one event is buffered, up to a
 //!   limit.
 //!
@@ -31,6 +32,6 @@ pub mod url;
 pub mod validate;
 
 pub use dialect::Dialect;
-pub use event::{Channel, Event, Kinds, Listener, Part, Usage};
+pub use event::{Channel, Event, EventVisitor, Kinds, Part, Usage};
 pub use reader::{Framing, Reader, ReaderLimits};
 pub use request::RequestFacts;

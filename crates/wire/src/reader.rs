@@ -1,12 +1,12 @@
 //! Parses one answer while it is forwarded: framing and dialect together.
 //!
 //! - *In*: the decoded body of an answer (transfer coding removed), chunk by chunk.
-//! - *Out*: parts, events and comments to a [`Listener`], with end offsets in the chunk.
+//! - *Out*: parts, events and comments to a [`EventVisitor`], with end offsets in the chunk.
 //! - *Never*: a copy of an event that lies within one chunk; more than [`ReaderLimits::event`]
 //!   bytes buffered.
 
 use crate::dialect::{self, Dialect, DialectState};
-use crate::event::{EventReporter, Listener};
+use crate::event::{EventReporter, EventVisitor};
 use crate::sse::{self, Item};
 use crate::template::Template;
 use crate::{json, ndjson};
@@ -120,7 +120,7 @@ impl Reader {
     }
 
     /// Parse the next piece of the body.
-    pub fn feed<L: Listener>(&mut self, chunk: &[u8], listener: &mut L) {
+    pub fn feed<L: EventVisitor>(&mut self, chunk: &[u8], listener: &mut L) {
         let Reader { dialect, state, frames, template, limits } = self;
         match frames {
             Frames::Sse(decoder) => decoder.feed(chunk, |item| match item {
@@ -148,7 +148,7 @@ impl Reader {
 
     /// Handle the end of the body. A JSON body is reported as one event, and so is a complete last
     /// NDJSON line without a newline. An incomplete event is not reported.
-    pub fn finish<L: Listener>(&mut self, listener: &mut L) {
+    pub fn finish<L: EventVisitor>(&mut self, listener: &mut L) {
         let last = match &mut self.frames {
             Frames::Json { body, overflowed: false } => {
                 Some(std::mem::take(body)).filter(|body| !body.trim_ascii().is_empty())
@@ -162,7 +162,7 @@ impl Reader {
     }
 }
 
-fn read_event<L: Listener>(
+fn read_event<L: EventVisitor>(
     dialect: Dialect,
     state: &mut DialectState,
     template: &mut Template,

@@ -99,12 +99,12 @@ impl Splitter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Dialect, Event, Framing, Listener, Reader, ReaderLimits};
+    use crate::{Dialect, Event, EventVisitor, Framing, Reader, ReaderLimits};
 
     #[derive(Default)]
     struct Ends(Vec<(usize, Option<()>)>);
 
-    impl Listener for Ends {
+    impl EventVisitor for Ends {
         fn event(&mut self, event: &Event) {
             self.0.push((event.end, Some(())));
         }

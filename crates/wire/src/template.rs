@@ -75,12 +75,12 @@ impl Template {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Dialect, Event, Framing, Listener, Part, Reader, ReaderLimits};
+    use crate::{Dialect, Event, EventVisitor, Framing, Part, Reader, ReaderLimits};
 
     #[derive(Default, PartialEq, Debug)]
     struct Told(Vec<String>);
 
-    impl Listener for Told {
+    impl EventVisitor for Told {
         fn part(&mut self, part: Part<'_>) {
             // A matched event does not report its model again.
             if !matches!(part, Part::Model(_)) {

@@ -25,7 +25,7 @@ use pipeline::stage::authenticate;
 use pipeline::{ExchangeGuard, Incoming, with_timeout};
 use plan::Plan;
 use plan::clock;
-use transport::{AnswerHead, Gone, Out, Sink};
+use transport::{AnswerHead, Gone, Sink, StreamBuffer};
 use wire::http1::head::{self, HeadIndex, RequestLine};
 
 use crate::tls::client_certificate;
@@ -191,7 +191,7 @@ impl H2Sink<'_> {
 }
 
 impl Sink for H2Sink<'_> {
-    fn begin(&mut self, head: &AnswerHead, extra: &str, _: &mut Out) -> Result<(), Gone> {
+    fn begin(&mut self, head: &AnswerHead, extra: &str, _: &mut StreamBuffer) -> Result<(), Gone> {
         let mut header = ResponseHeader::build(head.status, Some(16)).map_err(|_| Gone)?;
         let lines =
             head.fields.split(|b| *b == b'\n').chain(extra.as_bytes().split(|b| *b == b'\n'));
@@ -212,7 +212,11 @@ impl Sink for H2Sink<'_> {
         Ok(())
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Out) -> Poll<Result<(), Gone>> {
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut StreamBuffer,
+    ) -> Poll<Result<(), Gone>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err(Gone)) };
         stream.reserve_capacity(out.len());
         while stream.capacity() == 0 {

@@ -22,7 +22,7 @@ use pipeline::exchange::Exchange;
 use pipeline::respond::Refusal;
 use pipeline::shared::Shared;
 use pipeline::stage::send::CREDENTIALS;
-use pipeline::stage::{accept, authenticate, guardrail_input, origin, route};
+use pipeline::stage::{accept, authenticate, endpoint, guardrail_input, origin, route};
 use plan::{Plan, PlannedRoute};
 use plan::{clock, current_request};
 use relay::Failure;
@@ -312,7 +312,7 @@ impl ProxyHttp for PassThrough {
     {
         if let Some(exchange) = &mut ctx.exchange {
             exchange.enter(State::AwaitToken);
-            if streams(response) || accept::is_foreign_inference(&exchange.accepted.endpoint) {
+            if streams(response) || endpoint::is_foreign_inference(&exchange.accepted.endpoint) {
                 exchange.answer.not_parsed = Some("no_dialect");
             }
             response.insert_header("x-request-id", &*exchange.accepted.id)?;

@@ -35,7 +35,7 @@ async fn oversized_and_off_topic_prompts_are_refused_with_a_code() {
         (
             "answer",
             json!({"messages": user("soup"), "max_completion_tokens": 101}),
-            "TOO_LONG_AN_ANSWER",
+            "TOO_MANY_OUTPUT_TOKENS",
         ),
         ("off-topic", json!({"messages": user("who won the match?")}), "OFF_TOPIC"),
         ("denied", json!({"messages": user("soup with arsenic")}), "TOPIC_POISON"),

@@ -85,9 +85,10 @@ async fn a_version_is_switched_and_taken_back_under_load() {
 /// answered by the old version.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn worse_canary_is_rolled_back() {
-    for (canary, why) in
-        [(sse::json(500, "{}"), "it fails more often"), (after_ms(60), "it is slower")]
-    {
+    for (canary, why) in [
+        (sse::json(500, "{}"), "failure ratio too high"),
+        (after_ms(60), "time to first token too high"),
+    ] {
         let (old, new) = (good().await, always(canary).await);
         let text = format!(
             "backends: [{{name: o, url: '{}'}}, {{name: n, url: '{}'}}]\npools: [{{name: old, backends: [o]}}, {{name: new, backends: [n]}}]\n\
@@ -103,7 +104,7 @@ async fn worse_canary_is_rolled_back() {
             client.post(CHAT, &format!("x-user: {user}\r\n"), BODY).await;
             let answer = client.answer().await;
             assert!(answer.status == 200 && answer.complete, "{why}: {}", answer.text());
-            if why == "it is slower"
+            if why == "time to first token too high"
                 && gateway.metric("llm_lens_canary_rolled_back", "route=\"r\"") == 0.0
             {
                 let new = answer

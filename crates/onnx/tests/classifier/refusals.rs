@@ -2,7 +2,7 @@
 
 use crate::graph::{Dim, FLOAT, Graph, INT32, INT64};
 use crate::tiny::{self, ANY, Home, LOGITS};
-use onnx::{Classifier, LoadError, ScoreError, Settings};
+use onnx::{Classifier, InferenceError, LoadError, Settings};
 
 fn refusal(model: &[u8]) -> LoadError {
     Home::new(model, &tiny::wordpiece()).load().unwrap_err()
@@ -183,7 +183,7 @@ fn an_operator_that_tract_lacks_is_named() {
 fn a_token_that_the_model_does_not_know_is_an_error() {
     let tokenizer = tiny::wordpiece().replace("\"good\":4", "\"good\":4,\"later\":4000");
     let classifier = Home::new(&tiny::model(&ANY, true), &tokenizer).load().unwrap();
-    assert!(matches!(classifier.score("good later"), Err(ScoreError::Model { .. })));
+    assert!(matches!(classifier.score("good later"), Err(InferenceError::Model { .. })));
     assert!(classifier.score("bad").unwrap()[1] > 0.9);
 }
 

@@ -1,7 +1,7 @@
 //! What texts are scored.
 
 use crate::tiny::{self, Home};
-use onnx::{Activation, Classifier, ScoreError, Settings};
+use onnx::{Activation, Classifier, InferenceError, Settings};
 
 fn harm(classifier: &Classifier, text: &str) -> f32 {
     let scores = classifier.score(text).unwrap();
@@ -97,8 +97,8 @@ fn a_text_over_the_bound_is_refused_before_it_is_tokenized() {
 fn an_empty_text_without_a_frame_is_nothing_to_judge() {
     let classifier = Home::new(&tiny::model(&tiny::ANY, false), &tiny::wordlevel()).load().unwrap();
     assert!(harm(&classifier, "bad") > 0.9);
-    assert!(matches!(classifier.score(""), Err(ScoreError::NoTokens)));
-    assert!(matches!(classifier.score("  \n"), Err(ScoreError::NoTokens)));
+    assert!(matches!(classifier.score(""), Err(InferenceError::NoTokens)));
+    assert!(matches!(classifier.score("  \n"), Err(InferenceError::NoTokens)));
 }
 
 #[test]

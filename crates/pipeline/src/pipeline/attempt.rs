@@ -12,7 +12,9 @@ use lens::State;
 use lens::record::Outcome;
 use relay::{End, Failure, InterruptedStream, ProbeParsing, Relay};
 use routing::AttemptResult;
-use transport::{AnswerHead, Call, Gone, Out, Request, Sink, Source, Upstream, UpstreamError};
+use transport::{
+    AnswerHead, Call, Gone, Request, Sink, Source, StreamBuffer, Upstream, UpstreamError,
+};
 use wire::Framing;
 
 use crate::exchange::{Exchange, Routed, UpstreamRequest};
@@ -313,7 +315,7 @@ pub async fn refuse<D: Sink>(exchange: &mut Exchange, refusal: &Refusal, sink: &
         encoded: false,
         first_byte: clock::now(),
     };
-    let mut out = Out::default();
+    let mut out = StreamBuffer::default();
     let mut extra = format!(
         "x-request-id: {}\r\n{}",
         exchange.accepted.id,
@@ -339,7 +341,7 @@ pub async fn refuse<D: Sink>(exchange: &mut Exchange, refusal: &Refusal, sink: &
     written
 }
 
-async fn write_all<D: Sink>(sink: &mut D, out: &mut Out) -> Result<(), Gone> {
+async fn write_all<D: Sink>(sink: &mut D, out: &mut StreamBuffer) -> Result<(), Gone> {
     while !out.is_empty() {
         poll_fn(|cx| sink.poll_write(cx, out)).await?;
     }

@@ -6,7 +6,7 @@ use lens::Tick;
 use wire::Dialect;
 use wire::http1::head::{Head, RequestLine};
 
-use crate::exchange::{Accepted, Exchange, TraceParent};
+use crate::exchange::{Accepted, TraceParent};
 use crate::respond::Refusal;
 use plan::clock;
 
@@ -26,94 +26,17 @@ pub enum Server {
 
 /// The server for a request with that head.
 pub fn server(line: &RequestLine<'_>) -> Server {
-    let path = path(line.target);
-    match Dialect::from_path(path) {
-        Some(dialect) if line.method == "POST" && !is_odd(path) => Server::Exchange(dialect),
+    match Dialect::from_path(path(line.target)) {
+        Some(dialect) if line.method == "POST" => Server::Exchange(dialect),
         _ => Server::PassThrough,
     }
 }
 
-/// Whether an engine may resolve a path differently: it has escapes, empty segments or dot
-/// segments.
-fn is_odd(path: &str) -> bool {
-    path.contains(['%', '\\', ';'])
-        || path.contains("//")
-        || path.split('/').any(|segment| matches!(segment, "." | ".."))
-}
-
-/// Whether a request that is not inference may bypass a guardrail. Unknown paths may not: they may
-/// be an inference API that the gateway does not parse, or one that returns an earlier answer.
-pub fn passes_unread(guardrail: &filters::settings::GuardrailSettings, path: &str) -> bool {
-    let named = |pattern: &String| match pattern.strip_suffix('*') {
-        Some(prefix) => path.starts_with(prefix),
-        None => path == pattern,
-    };
-    is_harmless(path) || !is_odd(path) && guardrail.passthrough.iter().any(named)
-}
-
-/// Whether a path is known not to be inference.
-fn is_harmless(path: &str) -> bool {
-    const HARMLESS: [&str; 12] = [
-        "/",
-        "/models",
-        "/v1/models",
-        "/api/tags",
-        "/api/version",
-        "/health",
-        "/ping",
-        "/version",
-        "/info",
-        "/tokenize",
-        "/detokenize",
-        "/metrics",
-    ];
-    !is_odd(path)
-        && (HARMLESS.contains(&path)
-            || path.starts_with("/v1/models/")
-            || path.starts_with("/health"))
-}
-
-/// Refuse a request that is not parsed where its model, tokens or permits must be counted, unless
-/// its path is exempt.
-pub fn must_be_countable(exchange: &Exchange) -> Result<(), Refusal> {
-    let Some(routed) = &exchange.routed else { return Ok(()) };
-    let path = exchange.accepted.endpoint.as_str();
-    let named = || {
-        !is_odd(path) && routed.route.route.passthrough.iter().any(|pattern| pattern.matches(path))
-    };
-    let for_some_models = exchange.caller.as_ref().is_some_and(|caller| !caller.models.is_empty());
-    let matters = for_some_models
-        || routed.route.counts_tokens
-        || routed
-            .route
-            .pools
-            .iter()
-            .any(|pool| pool.upstreams.iter().any(|upstream| upstream.queue.is_some()));
-    if matters && !is_harmless(path) && !named() {
-        Err(Refusal::uncountable_endpoint())
-    } else {
-        Ok(())
-    }
-}
-
-/// Whether a path belongs to an inference API that the gateway does not parse: Gemini, Bedrock,
-/// Cohere, Triton. Such requests pass through and are counted; their records have `not_parsed`.
-pub fn is_foreign_inference(path: &str) -> bool {
-    let ends = [
-        ":generateContent",
-        ":streamGenerateContent",
-        "/converse",
-        "/converse-stream",
-        "/invoke",
-        "/invoke-with-response-stream",
-    ];
-    ends.iter().any(|end| path.ends_with(end))
-        || path == "/v2/chat"
-        || (path.starts_with("/v2/models/") && path.ends_with("/infer"))
-}
-
-/// Refuse protocol upgrades, and expectations other than `100-continue`.
+/// Refuse TRACE, protocol upgrades, and expectations other than `100-continue`.
 pub fn check(head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
+    if head.line.method.eq_ignore_ascii_case("TRACE") {
+        return Err(Refusal::method_not_allowed());
+    }
     if head.get("upgrade").is_some() || head.list_contains("connection", "upgrade") {
         return Err(Refusal::upgrade());
     }
@@ -246,15 +169,5 @@ mod tests {
         );
         assert_eq!(of("GET", "/v1/chat/completions"), Server::PassThrough);
         assert_eq!(of("POST", "/tokenize"), Server::PassThrough);
-        // A path that the engine may resolve differently is not inference, and no guardrail exempts
-        // it.
-        for odd in [
-            "/v1/chat//completions",
-            "/v1/chat/completion%73",
-            "/v1/./chat/completions",
-            "/v1/x/../chat/completions",
-        ] {
-            assert_eq!(of("POST", odd), Server::PassThrough, "{odd}");
-        }
     }
 }

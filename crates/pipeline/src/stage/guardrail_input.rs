@@ -24,6 +24,7 @@ use crate::exchange::Exchange;
 use crate::respond::Refusal;
 use crate::stage::accept;
 use crate::stage::audit;
+use crate::stage::endpoint::{self, Endpoint};
 
 /// Maximum texts of a request with a guardrail: enough for thousands of turns, and a bound on the
 /// cost of many empty texts.
@@ -54,11 +55,14 @@ pub fn check_head(
 }
 
 /// Refuse a pass-through request if the guardrail acts on content, unless its path is exempt.
-pub fn must_not_pass_unread(exchange: &Exchange) -> Result<(), Refusal> {
+pub fn must_not_pass_unread(exchange: &Exchange, method: &str) -> Result<(), Refusal> {
     let Some(guardrail) = exchange.guardrail().filter(|guardrail| acts(guardrail)) else {
         return Ok(());
     };
-    if accept::passes_unread(&guardrail.settings, &exchange.accepted.endpoint) {
+    let path = exchange.accepted.endpoint.as_str();
+    if endpoint::classify(method, path) == Endpoint::ReadOnly
+        || endpoint::is_exempt(&guardrail.settings, path)
+    {
         return Ok(());
     }
     let message = "The guardrail cannot read this API. Use a supported one, or ask the operator to \

@@ -97,9 +97,9 @@ pub struct HedgePlan {
 enum State {
     /// The first is not late yet.
     Waiting(Pin<Box<Sleep>>),
-    Asking(Box<Probe>, RunningHedge),
+    Running(Box<Probe>, RunningHedge),
     /// No hedge can be sent.
-    Out,
+    Unavailable,
 }
 
 /// The attempt and permit of a running hedge.
@@ -146,16 +146,16 @@ impl Hedge {
             match &mut self.state {
                 State::Waiting(timer) => {
                     ready!(timer.as_mut().poll(cx));
-                    self.state = self.begin().unwrap_or(State::Out);
+                    self.state = self.begin().unwrap_or(State::Unavailable);
                 }
-                State::Asking(probe, asked) => {
+                State::Running(probe, asked) => {
                     if asked.sent_at.is_none() {
                         ready!(probe.poll_send(cx))?;
                         asked.sent_at = Some(clock::now());
                     }
                     return probe.poll_begun(cx);
                 }
-                State::Out => return Poll::Pending,
+                State::Unavailable => return Poll::Pending,
             }
         }
     }
@@ -183,7 +183,7 @@ impl Hedge {
         let attempt = pool.pool.begin(target.at, plan.question)?;
         pool.hedged(plan.question.prompt);
         let call = Call::opening(&upstream, request, plan.limits, plan.connect, false);
-        Some(State::Asking(
+        Some(State::Running(
             Box::new(Probe::new(call, plan.reads)),
             RunningHedge { target, attempt, permit, sent_at: None },
         ))
@@ -191,7 +191,7 @@ impl Hedge {
 
     /// Report a failed hedge to its pool.
     fn failed(self, begun: &Result<u16, UpstreamError>) {
-        let State::Asking(probe, asked) = self.state else { return };
+        let State::Running(probe, asked) = self.state else { return };
         if let (Some(head), Some(upstream)) = (probe.head(), self.plan.route.upstream(asked.target))
         {
             upstream.apply_retry_after(head, self.plan.with_credential);
@@ -206,14 +206,14 @@ impl Hedge {
     }
 
     fn is_out(&self) -> bool {
-        matches!(self.state, State::Out)
+        matches!(self.state, State::Unavailable)
     }
 
     /// The second backend, if the hedge was sent.
     fn asked(&self) -> Option<Target> {
         match &self.state {
-            State::Asking(_, asked) => Some(asked.target),
-            State::Waiting(_) | State::Out => None,
+            State::Running(_, asked) => Some(asked.target),
+            State::Waiting(_) | State::Unavailable => None,
         }
     }
 }
@@ -244,7 +244,9 @@ impl HedgePlan {
 
     fn request(&self, target: Target) -> Option<Request> {
         let body_len = self.request.body().len();
+        let model = self.route.pools.get(target.pool).and_then(|pool| pool.model.as_deref());
         let facts = HeadFacts {
+            model,
             id: &self.id,
             keeps_credentials: self.keeps_credentials,
             body_len,
@@ -351,7 +353,7 @@ impl HedgedCall {
         let is_error =
             |status| hedge.asked().is_some_and(|target| hedge.plan.is_retryable(target, status));
         let has_won = matches!(begun, Ok(status) if self.first.is_none() || !is_error(status));
-        if let (true, State::Asking(probe, _)) = (has_won, &mut hedge.state) {
+        if let (true, State::Running(probe, _)) = (has_won, &mut hedge.state) {
             let head = probe.take_head().ok_or(UpstreamError::ClosedEarly);
             self.switch(*hedge);
             return Poll::Ready(head);
@@ -371,7 +373,7 @@ impl HedgedCall {
     /// The hedge won: its call replaces the first.
     fn switch(&mut self, hedge: Hedge) {
         let Hedge { plan, state, began } = hedge;
-        let State::Asking(probe, asked) = state else { return };
+        let State::Running(probe, asked) = state else { return };
         let first_connects = self.first.as_ref().is_some_and(Probe::is_connecting);
         // Dropping the first cancels it.
         (self.first, self.error) = (Some(*probe), None);

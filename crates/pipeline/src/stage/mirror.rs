@@ -13,7 +13,7 @@ use std::time::Duration;
 use lens::{EngineError, StreamLens, Tick};
 use relay::{Answer, Forward};
 use routing::{AttemptResult, BalanceRequest, RequestSize};
-use transport::{BodyStep, Call, Edit, Edits, Out, Request, Source, Upstream};
+use transport::{BodyStep, Call, Edit, Edits, Request, Source, StreamBuffer, Upstream};
 use wire::http1::head::HeadLimits;
 use wire::{Dialect, Framing, Reader, ReaderLimits};
 
@@ -164,7 +164,7 @@ impl MirroredRequest {
             StreamLens::new(matches!(head.framing, Framing::Sse | Framing::Ndjson), u64::MAX);
         let mut reader = Reader::new(self.dialect, head.framing, self.limits.1);
         loop {
-            let mut out = Out::default();
+            let mut out = StreamBuffer::default();
             let step = poll_fn(|cx| {
                 source.poll_body(cx, &mut Forward::unchanged(answer, &mut out, &mut reader))
             })
@@ -178,11 +178,16 @@ impl MirroredRequest {
 
     fn upstream_request(&self, at: usize) -> Option<Request> {
         let backend = &self.mirror.pool.upstreams.get(at)?.backend;
-        let mut edits: Edits =
-            [send::model_of(&self.mirror.pool, self.model_at.clone()), self.usage.clone()];
+        let pool = &self.mirror.pool;
+        let model = self
+            .model_at
+            .clone()
+            .and_then(|at| self.request.with_head(|head| send::model_of(pool, head, at)));
+        let mut edits: Edits = [model, self.usage.clone()];
         edits.sort_by_key(|edit| edit.as_ref().map(|edit| edit.range.start));
         let body_len = self.request.body().len();
         let facts = HeadFacts {
+            model: pool.model.as_deref(),
             id: &self.id,
             keeps_credentials: self.keeps_credentials,
             body_len,

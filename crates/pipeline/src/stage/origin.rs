@@ -12,7 +12,7 @@ use config::settings::Route;
 use wire::http1::head::{Head, RequestLine};
 
 use crate::respond::Refusal;
-use crate::stage::accept;
+use crate::stage::route;
 use plan::{Plan, PlannedRoute};
 
 /// How long browsers cache a preflight, in seconds.
@@ -58,9 +58,8 @@ pub fn preflight(
 ) -> Option<(Arc<PlannedRoute>, String)> {
     let asked = head.get("access-control-request-method")?;
     let origin = origin(head)?;
-    let path = accept::path(head.line.target);
     let fits = |route: &Route| {
-        route.path.as_ref().is_none_or(|pattern| pattern.matches(path))
+        route.path.as_ref().is_none_or(|pattern| route::matches_path(pattern, head))
             && allows(route, origin)
             && host(route, head).is_ok()
     };

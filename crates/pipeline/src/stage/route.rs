@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use config::settings::Route;
+use config::settings::{Pattern, Route};
 use wire::http1::head::{Head, RequestLine};
 
 use crate::exchange::Exchange;
@@ -28,11 +28,17 @@ pub fn find<'p>(
 }
 
 fn matches(route: &Route, head: &Head<'_, RequestLine<'_>>, model: Option<&str>) -> bool {
-    let path = route.path.as_ref().is_none_or(|p| p.matches(accept::path(head.line.target)));
+    let path = route.path.as_ref().is_none_or(|pattern| matches_path(pattern, head));
     let headers = route.headers.iter().all(|(name, want)| {
         head.get(name).is_some_and(|got| want.as_ref().is_none_or(|want| want.as_bytes() == got))
     });
     let models =
         route.models.is_empty() || model.is_some_and(|m| route.models.iter().any(|p| p.matches(m)));
     path && headers && models
+}
+
+/// Whether a path matches, with or without a slash at its end: servers treat both alike.
+pub fn matches_path(pattern: &Pattern, head: &Head<'_, RequestLine<'_>>) -> bool {
+    let path = accept::path(head.line.target);
+    pattern.matches(path) || path.strip_suffix('/').is_some_and(|path| pattern.matches(path))
 }

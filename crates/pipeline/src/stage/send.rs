@@ -4,17 +4,22 @@
 //! names are removed, then the gateway's fields are added, with the new length and the backend's
 //! credential, if it has one.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use config::settings::{Backend, Route};
 use transport::{Edit, Edits};
 use wire::Dialect;
 use wire::http1::head::{Head, RequestLine};
+use wire::http1::path::encode;
 
 use crate::exchange::Exchange;
+use crate::stage::{accept, inspect};
 use plan::PlannedPool;
 
 /// A request to a backend: the head, and the edits of the body.
 #[derive(Debug)]
-pub struct Outgoing {
+pub struct PreparedRequest {
     /// The head as it is sent.
     pub head: Vec<u8>,
     pub(crate) edits: Edits,
@@ -33,22 +38,25 @@ pub fn prepare(
     exchange: &mut Exchange,
     head: &Head<'_, RequestLine<'_>>,
     body_len: usize,
-) -> Outgoing {
+) -> PreparedRequest {
     let usage = usage_edit(exchange);
     exchange.sent.usage_injected = usage.is_some();
-    let mut edits = [model_edit(exchange), usage];
+    let mut edits = [model_edit(exchange, head), usage];
     edits.sort_by_key(|edit| edit.as_ref().map(|edit| edit.range.start));
     let chosen =
         exchange.routed.as_ref().and_then(|routed| Some((&routed.route.route, routed.upstream()?)));
-    let Some((route, upstream)) = chosen else { return Outgoing { head: Vec::new(), edits } };
+    let Some((route, upstream)) = chosen else {
+        return PreparedRequest { head: Vec::new(), edits };
+    };
     // A credential for the gateway is not forwarded.
     let facts = HeadFacts {
+        model: exchange.routed.as_ref().and_then(|routed| routed.pool().model.as_deref()),
         id: &exchange.accepted.id,
         keeps_credentials: exchange.plan.keys.is_some(),
         body_len,
         edits: &edits,
     };
-    Outgoing { head: head_for(route, &upstream.backend, head, &facts), edits }
+    PreparedRequest { head: head_for(route, &upstream.backend, head, &facts), edits }
 }
 
 /// Whether a head carries a credential.
@@ -60,6 +68,8 @@ pub fn has_credential(head: &Head<'_, RequestLine<'_>>) -> bool {
 
 /// What the head needs for any backend.
 pub struct HeadFacts<'s> {
+    /// The model name of the pool, if it has one. It replaces a name in the path.
+    pub model: Option<&'s str>,
     /// The id of the request.
     pub id: &'s str,
     /// Credentials of clients are not forwarded.
@@ -76,18 +86,9 @@ pub fn head_for(
     facts: &HeadFacts<'_>,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len + 256);
-    push(
-        &mut out,
-        &[
-            head.line.method,
-            " ",
-            &backend.prefix,
-            head.line.target,
-            " HTTP/1.1\r\nhost: ",
-            &backend.authority,
-            "\r\n",
-        ],
-    );
+    push(&mut out, &[head.line.method, " ", &backend.prefix]);
+    push_target(&mut out, head.line.target, facts.model);
+    push(&mut out, &[" HTTP/1.1\r\nhost: ", &backend.authority, "\r\n"]);
     let withheld = backend.api_key.is_some() || facts.keeps_credentials;
     for field in head.fields {
         let name = field.name;
@@ -136,16 +137,36 @@ pub fn usage_edit(exchange: &Exchange) -> Option<Edit> {
     Some(Edit { range: at..at, text: text.into() })
 }
 
-/// Edit that sets the model name of the selected pool, if it has one.
-fn model_edit(exchange: &Exchange) -> Option<Edit> {
-    let at = exchange.inspected.facts.as_ref()?.model_at.clone();
-    model_of(exchange.routed.as_ref()?.pool(), at)
+/// The target, with the pool's model in place of one that the path names.
+fn push_target(out: &mut Vec<u8>, target: &str, model: Option<&str>) {
+    let parts = model.and_then(|model| {
+        let at = Dialect::model_in_path(accept::path(target))?;
+        Some((target.get(..at.start)?, model, target.get(at.end..)?))
+    });
+    match parts {
+        Some((before, model, after)) => push(out, &[before, &encode(model), after]),
+        None => push(out, &[target]),
+    }
 }
 
-/// Edit that replaces the client's model name by the pool's.
-pub fn model_of(pool: &PlannedPool, at: Option<std::ops::Range<usize>>) -> Option<Edit> {
-    let quoted = serde_json::Value::from(pool.model.as_deref()?).to_string();
-    Some(Edit { range: at?, text: quoted[1..quoted.len() - 1].to_owned().into() })
+fn model_edit(exchange: &Exchange, head: &Head<'_, RequestLine<'_>>) -> Option<Edit> {
+    let at = exchange.inspected.facts.as_ref()?.model_at.clone()?;
+    model_of(exchange.routed.as_ref()?.pool(), head, at)
+}
+
+/// Edit that replaces the model of the body: by the pool's name, or else by the name in the path,
+/// which was checked in its place.
+pub fn model_of(
+    pool: &PlannedPool,
+    head: &Head<'_, RequestLine<'_>>,
+    at: Range<usize>,
+) -> Option<Edit> {
+    let name = match &pool.model {
+        Some(model) => Cow::Borrowed(model.as_str()),
+        None => inspect::model_in_path(head)?,
+    };
+    let quoted = serde_json::Value::from(&*name).to_string();
+    Some(Edit { range: at, text: quoted[1..quoted.len() - 1].to_owned().into() })
 }
 
 fn push(out: &mut Vec<u8>, parts: &[&str]) {

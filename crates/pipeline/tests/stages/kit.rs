@@ -17,7 +17,7 @@ use pipeline::{ExchangeGuard, Incoming};
 use plan::clock;
 use plan::host::ThreadPool;
 use plan::{Plan, Tools};
-use transport::{AnswerHead, Gone, Out, Sink};
+use transport::{AnswerHead, Gone, Sink, StreamBuffer};
 use wire::http1::head::{self, HeadIndex, HeadLimits};
 
 pub const CHAT: &str = "/v1/chat/completions";
@@ -128,8 +128,10 @@ impl Read {
     pub fn routed(&self, shared: &Arc<Shared>) -> ExchangeGuard {
         let (mut exchange, admitted) = self.open(shared);
         admitted.expect("admitted");
-        pipeline::stage::inspect::read_body(&mut exchange, false, self.body())
-            .expect("not refused");
+        self.with_head(|head| {
+            pipeline::stage::inspect::read_body(&mut exchange, head, false, self.body())
+        })
+        .expect("not refused");
         self.with_head(|head| pipeline::stage::route::select(&mut exchange, head))
             .expect("a route");
         exchange.expected = pipeline::stage::rate_limit::expected(&exchange, self.body());
@@ -162,12 +164,16 @@ pub struct Client {
 }
 
 impl Sink for Client {
-    fn begin(&mut self, head: &AnswerHead, extra: &str, _: &mut Out) -> Result<(), Gone> {
+    fn begin(&mut self, head: &AnswerHead, extra: &str, _: &mut StreamBuffer) -> Result<(), Gone> {
         (self.status, self.fields) = (Some(head.status), extra.to_owned());
         Ok(())
     }
 
-    fn poll_write(&mut self, _: &mut Context<'_>, out: &mut Out) -> Poll<Result<(), Gone>> {
+    fn poll_write(
+        &mut self,
+        _: &mut Context<'_>,
+        out: &mut StreamBuffer,
+    ) -> Poll<Result<(), Gone>> {
         self.body.extend_from_slice(out.pending());
         let len = out.pending().len();
         out.advance(len);

@@ -60,7 +60,8 @@ async fn a_body_that_cannot_be_read_is_told_and_one_that_is_built_to_hurt_is_ref
     {
         let read = Read::post(CHAT, "", body);
         let (mut exchange, _) = read.open(&shared);
-        let looked = inspect::read_body(&mut exchange, false, read.body());
+        let looked =
+            read.with_head(|head| inspect::read_body(&mut exchange, head, false, read.body()));
         match (looked, refused) {
             (Err(refusal), true) | (Ok(Some(refusal)), false) => {
                 assert_eq!((refusal.status, refusal.code), (400, code), "{body:.20}")
@@ -69,8 +70,12 @@ async fn a_body_that_cannot_be_read_is_told_and_one_that_is_built_to_hurt_is_ref
         }
         assert!(exchange.inspected().facts.is_none());
     }
-    let (mut exchange, _) = chat("x").open(&shared);
-    let encoded = inspect::read_body(&mut exchange, true, b"\x1f\x8b").expect("told").expect("why");
+    let read = chat("x");
+    let (mut exchange, _) = read.open(&shared);
+    let encoded = read
+        .with_head(|head| inspect::read_body(&mut exchange, head, true, b"\x1f\x8b"))
+        .expect("no abuse")
+        .expect("a refusal");
     assert_eq!((encoded.status, encoded.code), (415, "unsupported_encoding"));
 }
 
@@ -87,10 +92,13 @@ async fn the_first_route_whose_conditions_hold_is_chosen() {
         (CHAT, "X-Tier: gold\r\n", "n", Some("field")),
         (CHAT, "x-tier: silver\r\n", "n", None),
         ("/v1/completions?a=b", "", "n", Some("path")),
+        ("/v1/completions/", "", "n", Some("path")),
+        ("/openai/deployments/m-9/chat/completions", "", "n", Some("model")),
     ] {
         let read = Read::post(path, fields, &format!("{{\"model\":\"{model}\"}}"));
         let (mut exchange, _) = read.open(&shared);
-        inspect::read_body(&mut exchange, false, read.body()).expect("a body");
+        read.with_head(|head| inspect::read_body(&mut exchange, head, false, read.body()))
+            .expect("a body");
         let selected = read.with_head(|head| route::select(&mut exchange, head));
         let name = exchange.routed.as_ref().map(|routed| routed.route.route.name.to_string());
         assert_eq!(name.as_deref(), want, "{path} {fields}{model}");

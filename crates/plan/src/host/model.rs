@@ -5,7 +5,7 @@ use std::sync::Arc;
 use filters::judge::{Local, LocalModel};
 use filters::settings::Judge;
 use filters::{Failure, Filter};
-use onnx::{Classifier, ScoreError, Settings};
+use onnx::{Classifier, InferenceError, Settings};
 
 /// Load the model of a judge.
 pub fn load_model(judge: &Judge) -> Result<Arc<dyn Filter>, String> {
@@ -26,9 +26,9 @@ impl LocalModel for Model {
     fn read(&self, text: &str) -> Result<(Vec<f32>, bool), Failure> {
         match self.0.read(text) {
             Ok(reading) => Ok((reading.scores, reading.skipped_windows == 0)),
-            Err(ScoreError::TextTooLarge { .. }) => Err(Failure::TooLong),
+            Err(InferenceError::TextTooLarge { .. }) => Err(Failure::TooLong),
             // No tokens: no findings.
-            Err(ScoreError::NoTokens) => Ok((Vec::new(), true)),
+            Err(InferenceError::NoTokens) => Ok((Vec::new(), true)),
             Err(error) => {
                 tracing::warn!(%error, "local model failed");
                 Err(Failure::Panicked)

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use config::settings::StoreSettings;
 use traffic::store::Granted;
-use traffic::{LeaseRequest, StoreTask};
+use traffic::{LeaseRequest, SharedLimitTask};
 
 /// The store is unreachable, or refused the call.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Store {
     }
 
     /// As with the feature.
-    pub async fn run_tasks(&self, _: Vec<StoreTask>) {
+    pub async fn run_tasks(&self, _: Vec<SharedLimitTask>) {
         match self.none {}
     }
 

@@ -1,7 +1,7 @@
 //! Parses a run of the body, and passes each piece of text to scanners, judges and filters.
 
 use lens::StreamLens;
-use wire::{Channel, Event, Listener, Part};
+use wire::{Channel, Event, EventVisitor, Part};
 
 use super::judge_windows::JudgeWindows;
 use super::stream_filters::StreamFilters;
@@ -13,7 +13,7 @@ use crate::failure::Failure;
 /// Leading bytes of an answer that suffice to recognize a repetition of it.
 const OPENING: usize = 32;
 
-/// Listener for the events of one run.
+/// EventVisitor for the events of one run.
 pub(super) struct EventListener<'g> {
     lens: &'g mut StreamLens,
     context: &'g GuardContext,
@@ -78,7 +78,7 @@ impl<'g> EventListener<'g> {
     }
 }
 
-impl Listener for EventListener<'_> {
+impl EventVisitor for EventListener<'_> {
     fn data(&mut self, data: &[u8]) {
         self.data = data.as_ptr() as usize;
         self.closing.came(data);

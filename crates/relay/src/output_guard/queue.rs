@@ -1,7 +1,7 @@
 //! The queue of held events, and their release in order.
 
 use lens::Tick;
-use transport::Out;
+use transport::StreamBuffer;
 use wire::Framing;
 
 use super::{Content, HeldEvent, MAX_HELD_EVENT_BYTES, OutputGuard, Slot, render};
@@ -28,7 +28,7 @@ impl OutputGuard {
         content: Content,
         upto: u64,
         now: Tick,
-        out: &mut Out,
+        out: &mut StreamBuffer,
     ) {
         if self.stopped && self.context.framing != Framing::Json {
             return;
@@ -57,7 +57,7 @@ impl OutputGuard {
     }
 
     /// Release what is decided, in order.
-    pub(super) fn release(&mut self, now: Tick, out: &mut Out) {
+    pub(super) fn release(&mut self, now: Tick, out: &mut StreamBuffer) {
         while !self.stopped
             && self
                 .queue
@@ -107,7 +107,7 @@ impl OutputGuard {
     }
 
     /// Enforce the maximum bytes held for undecided text and for judges.
-    pub(super) fn bound(&mut self, now: Tick, out: &mut Out) {
+    pub(super) fn bound(&mut self, now: Tick, out: &mut StreamBuffer) {
         let bytes = self.queue.iter().map(|held| held.bytes.len()).sum::<usize>();
         self.held_bytes = self.held_bytes.max(bytes);
         if bytes > MAX_HELD_EVENT_BYTES && self.context.framing != Framing::Json {

@@ -8,7 +8,7 @@
 use lens::record::Outcome;
 use traffic::Exhausted;
 use traffic::settings::OnExhausted;
-use transport::{Out, Sink, Source, clock};
+use transport::{Sink, Source, StreamBuffer, clock};
 use wire::ending::Why;
 use wire::{Framing, Reader};
 
@@ -86,7 +86,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         match (&failure, self.head.is_some()) {
             (Failure::Blocked { .. }, true) => {
                 let body = guardrail.withheld();
-                self.out = Out::default();
+                self.out = StreamBuffer::default();
                 self.out.push(&body);
                 if let Err(end) = self.write_held_head(true) {
                     return Some(end);

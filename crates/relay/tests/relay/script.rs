@@ -16,7 +16,8 @@ use relay::{
 use tokio::time::Sleep;
 use traffic::Exhausted;
 use transport::{
-    AnswerHead, BodyListener, BodyStep, Gone, Out, Sink, Source, Upstream, UpstreamError, clock,
+    AnswerHead, BodyListener, BodyStep, Gone, Sink, Source, StreamBuffer, Upstream, UpstreamError,
+    clock,
 };
 use wire::{Dialect, Framing, ReaderLimits};
 
@@ -129,13 +130,17 @@ impl ScriptedSink {
 }
 
 impl Sink for ScriptedSink {
-    fn begin(&mut self, head: &AnswerHead, extra: &str, _: &mut Out) -> Result<(), Gone> {
+    fn begin(&mut self, head: &AnswerHead, extra: &str, _: &mut StreamBuffer) -> Result<(), Gone> {
         assert!(self.head.is_none(), "a second head");
         self.head = Some((head.status, extra.to_owned()));
         Ok(())
     }
 
-    fn poll_write(&mut self, cx: &mut TaskContext<'_>, out: &mut Out) -> Poll<Result<(), Gone>> {
+    fn poll_write(
+        &mut self,
+        cx: &mut TaskContext<'_>,
+        out: &mut StreamBuffer,
+    ) -> Poll<Result<(), Gone>> {
         assert!(self.head.is_some(), "a body without a head");
         if let Some(timer) = &mut self.timer {
             ready!(timer.as_mut().poll(cx));

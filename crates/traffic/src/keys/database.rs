@@ -46,7 +46,7 @@ pub struct Database {
 /// Why a database of keys cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// SQLite cannot read it.
+    /// SQLite cannot read the file.
     #[error("cannot read the file: {0}; `llm-lens key create` creates one")]
     Read(rusqlite::Error),
     /// SQLite cannot change it.
@@ -275,9 +275,13 @@ mod tests {
     #[test]
     fn invalid_values_are_reported() {
         let path = path("none.db");
-        assert!(Database::keys(&path, &[]).unwrap_err().to_string().contains("cannot read it"));
+        assert!(
+            Database::keys(&path, &[]).unwrap_err().to_string().contains("cannot read the file")
+        );
         std::fs::write(&path, b"SQLite format 3\0 and then nothing of the kind").unwrap();
-        assert!(Database::keys(&path, &[]).unwrap_err().to_string().contains("cannot read it"));
+        assert!(
+            Database::keys(&path, &[]).unwrap_err().to_string().contains("cannot read the file")
+        );
         std::fs::remove_file(path).unwrap();
     }
 }

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::LimitRequest;
 use crate::Pattern;
 use crate::account::{self, Account, Now};
-use crate::lease::{self, Lease, StoreTask};
+use crate::lease::{self, Lease, SharedLimitTask};
 use crate::network::network;
 use crate::settings::{self, Per, Quota, Shared, Window};
 use crate::usage::{GroupBy, UsageSums};
@@ -178,9 +178,9 @@ impl Limit {
         )
     }
 
-    pub(super) fn store_tasks(&self, now: Now, stays: Option<Now>) -> Vec<StoreTask> {
+    pub(super) fn store_tasks(&self, now: Now, stays: Option<Now>) -> Vec<SharedLimitTask> {
         let of = |(subject, held): (&Subject, &Arc<LimitAccount>)| {
-            StoreTask::of(held, &self.key_of(subject, now), stays)
+            SharedLimitTask::of(held, &self.key_of(subject, now), stays)
         };
         self.shards
             .iter()

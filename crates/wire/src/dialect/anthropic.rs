@@ -5,7 +5,7 @@
 
 use super::openai_chat::to_u32;
 use super::{DialectState, shared};
-use crate::event::{Channel, EventReporter, Listener, Usage};
+use crate::event::{Channel, EventReporter, EventVisitor, Usage};
 use crate::json::{Malformed, Scan, Text};
 
 /// Maximum tool calls whose index is tracked. Beyond it, the block's own index is used.
@@ -43,7 +43,7 @@ struct Members<'a> {
     detail: Option<Scan<'a>>,
 }
 
-pub(super) fn read<'a, L: Listener>(
+pub(super) fn read<'a, L: EventVisitor>(
     state: &mut DialectState,
     scan: &mut Scan<'a>,
     report: &mut EventReporter<'_, L>,
@@ -92,7 +92,7 @@ pub(super) fn read<'a, L: Listener>(
     }
 }
 
-fn block_delta<L: Listener>(
+fn block_delta<L: EventVisitor>(
     scan: &mut Scan<'_>,
     tool: u32,
     report: &mut EventReporter<'_, L>,
@@ -108,7 +108,7 @@ fn block_delta<L: Listener>(
     })
 }
 
-fn block_start<L: Listener>(
+fn block_start<L: EventVisitor>(
     scan: &mut Scan<'_>,
     blocks: &mut Blocks,
     block: u64,
@@ -137,7 +137,7 @@ fn block_start<L: Listener>(
     Ok(())
 }
 
-fn message_start<L: Listener>(
+fn message_start<L: EventVisitor>(
     scan: &mut Scan<'_>,
     report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
@@ -155,7 +155,7 @@ fn message_start<L: Listener>(
     })
 }
 
-fn message_delta<L: Listener>(
+fn message_delta<L: EventVisitor>(
     delta: Option<Scan<'_>>,
     usage: Option<Scan<'_>>,
     report: &mut EventReporter<'_, L>,
@@ -175,7 +175,7 @@ fn message_delta<L: Listener>(
 }
 
 /// The message of a request that was not streamed.
-fn message<L: Listener>(
+fn message<L: EventVisitor>(
     scan: &mut Scan<'_>,
     report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
@@ -192,7 +192,7 @@ fn message<L: Listener>(
     })
 }
 
-fn content_block<L: Listener>(
+fn content_block<L: EventVisitor>(
     scan: &mut Scan<'_>,
     tools: &mut u32,
     report: &mut EventReporter<'_, L>,

@@ -1,10 +1,10 @@
 //! `/v1/embeddings`: only the model, the counts and errors are read; vectors are skipped.
 
 use super::shared;
-use crate::event::{EventReporter, Listener};
+use crate::event::{EventReporter, EventVisitor};
 use crate::json::{Malformed, Scan};
 
-pub(super) fn read<L: Listener>(
+pub(super) fn read<L: EventVisitor>(
     scan: &mut Scan<'_>,
     report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {

@@ -5,7 +5,7 @@
 //! event has `meta_info`.
 
 use super::{DialectState, shared};
-use crate::event::{Channel, EventReporter, Listener, Usage};
+use crate::event::{Channel, EventReporter, EventVisitor, Usage};
 use crate::json::{Malformed, Scan, Text};
 
 #[derive(Default)]
@@ -20,7 +20,7 @@ struct Members<'a> {
     detail: Option<Scan<'a>>,
 }
 
-pub(super) fn read<L: Listener>(
+pub(super) fn read<L: EventVisitor>(
     state: &mut DialectState,
     scan: &mut Scan<'_>,
     report: &mut EventReporter<'_, L>,
@@ -31,7 +31,7 @@ pub(super) fn read<L: Listener>(
     one(state, scan, report)
 }
 
-fn one<L: Listener>(
+fn one<L: EventVisitor>(
     state: &mut DialectState,
     scan: &mut Scan<'_>,
     report: &mut EventReporter<'_, L>,
@@ -75,7 +75,7 @@ fn one<L: Listener>(
     Ok(())
 }
 
-fn token<L: Listener>(
+fn token<L: EventVisitor>(
     scan: &mut Scan<'_>,
     report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
@@ -94,7 +94,7 @@ fn token<L: Listener>(
     Ok(())
 }
 
-fn details<L: Listener>(
+fn details<L: EventVisitor>(
     scan: &mut Scan<'_>,
     report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
@@ -114,7 +114,11 @@ fn details<L: Listener>(
 
 /// Report only the text added since the last event. Lengths are of the raw text: if an engine
 /// changes earlier escapes, the text is off by a few bytes, but no event is lost.
-fn grown<L: Listener>(state: &mut DialectState, text: Text<'_>, report: &mut EventReporter<'_, L>) {
+fn grown<L: EventVisitor>(
+    state: &mut DialectState,
+    text: Text<'_>,
+    report: &mut EventReporter<'_, L>,
+) {
     let raw = text.raw();
     if raw.len() > state.cumulative {
         report.text(Channel::Content, 0, 0, text.from_byte(state.cumulative));
@@ -122,7 +126,7 @@ fn grown<L: Listener>(state: &mut DialectState, text: Text<'_>, report: &mut Eve
     }
 }
 
-fn meta_info<L: Listener>(
+fn meta_info<L: EventVisitor>(
     scan: &mut Scan<'_>,
     report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {

@@ -2,10 +2,10 @@
 //! `stop:true` and the counts.
 
 use super::shared;
-use crate::event::{Channel, EventReporter, Listener, Usage};
+use crate::event::{Channel, EventReporter, EventVisitor, Usage};
 use crate::json::{Malformed, Scan};
 
-pub(super) fn read<L: Listener>(
+pub(super) fn read<L: EventVisitor>(
     scan: &mut Scan<'_>,
     report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
@@ -15,7 +15,7 @@ pub(super) fn read<L: Listener>(
     one(scan, report)
 }
 
-fn one<L: Listener>(
+fn one<L: EventVisitor>(
     scan: &mut Scan<'_>,
     report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {

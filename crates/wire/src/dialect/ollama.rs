@@ -3,10 +3,10 @@
 
 use super::openai_chat::to_u32;
 use super::shared;
-use crate::event::{Channel, EventReporter, Listener, Usage};
+use crate::event::{Channel, EventReporter, EventVisitor, Usage};
 use crate::json::{Malformed, Scan};
 
-pub(super) fn read<L: Listener>(
+pub(super) fn read<L: EventVisitor>(
     scan: &mut Scan<'_>,
     report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
@@ -34,7 +34,7 @@ pub(super) fn read<L: Listener>(
     Ok(())
 }
 
-fn message<L: Listener>(
+fn message<L: EventVisitor>(
     scan: &mut Scan<'_>,
     report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
@@ -54,7 +54,7 @@ fn message<L: Listener>(
 }
 
 /// A complete tool call. Its arguments are an object, not a string.
-fn tool_call<L: Listener>(
+fn tool_call<L: EventVisitor>(
     scan: &mut Scan<'_>,
     index: u32,
     report: &mut EventReporter<'_, L>,

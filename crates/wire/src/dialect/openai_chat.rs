@@ -7,10 +7,10 @@
 //! error next to choices (OpenRouter); a role on every event (TGI) or on none.
 
 use super::{DialectState, shared};
-use crate::event::{Channel, EventReporter, Listener};
+use crate::event::{Channel, EventReporter, EventVisitor};
 use crate::json::{Malformed, Scan};
 
-pub(super) fn read<'a, L: Listener>(
+pub(super) fn read<'a, L: EventVisitor>(
     state: &mut DialectState,
     scan: &mut Scan<'a>,
     report: &mut EventReporter<'_, L>,
@@ -56,7 +56,7 @@ pub(super) fn read<'a, L: Listener>(
 
 /// One choice. Its index may follow its text, so the position of the text is saved until the index
 /// is known.
-fn choice<L: Listener>(
+fn choice<L: EventVisitor>(
     state: &mut DialectState,
     scan: &mut Scan<'_>,
     at: usize,
@@ -85,7 +85,7 @@ fn choice<L: Listener>(
     Ok(())
 }
 
-fn message<L: Listener>(
+fn message<L: EventVisitor>(
     state: &mut DialectState,
     scan: &mut Scan<'_>,
     choice: u32,
@@ -119,7 +119,7 @@ fn message<L: Listener>(
     })
 }
 
-fn content<L: Listener>(
+fn content<L: EventVisitor>(
     scan: &mut Scan<'_>,
     choice: u32,
     report: &mut EventReporter<'_, L>,
@@ -147,7 +147,7 @@ fn content<L: Listener>(
     })
 }
 
-fn tool_call<L: Listener>(
+fn tool_call<L: EventVisitor>(
     scan: &mut Scan<'_>,
     choice: u32,
     at: usize,
@@ -169,7 +169,7 @@ fn tool_call<L: Listener>(
     }
 }
 
-fn function<L: Listener>(
+fn function<L: EventVisitor>(
     scan: &mut Scan<'_>,
     choice: u32,
     index: u32,

@@ -3,10 +3,10 @@
 
 use super::openai_chat::to_u32;
 use super::shared;
-use crate::event::{Channel, EventReporter, Listener};
+use crate::event::{Channel, EventReporter, EventVisitor};
 use crate::json::{Malformed, Scan};
 
-pub(super) fn read<L: Listener>(
+pub(super) fn read<L: EventVisitor>(
     scan: &mut Scan<'_>,
     report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
@@ -31,7 +31,7 @@ pub(super) fn read<L: Listener>(
     })
 }
 
-fn choice<L: Listener>(
+fn choice<L: EventVisitor>(
     scan: &mut Scan<'_>,
     at: usize,
     report: &mut EventReporter<'_, L>,

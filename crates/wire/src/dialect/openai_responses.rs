@@ -5,7 +5,7 @@
 
 use super::openai_chat::to_u32;
 use super::shared;
-use crate::event::{Channel, EventReporter, Listener};
+use crate::event::{Channel, EventReporter, EventVisitor};
 use crate::json::{Malformed, Scan, Text};
 
 /// The members of an event that are used, whatever their order.
@@ -23,7 +23,7 @@ struct Members<'a> {
     is_response: bool,
 }
 
-pub(super) fn read<'a, L: Listener>(
+pub(super) fn read<'a, L: EventVisitor>(
     scan: &mut Scan<'a>,
     report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
@@ -51,7 +51,10 @@ pub(super) fn read<'a, L: Listener>(
     event(m, report)
 }
 
-fn event<L: Listener>(m: Members<'_>, report: &mut EventReporter<'_, L>) -> Result<(), Malformed> {
+fn event<L: EventVisitor>(
+    m: Members<'_>,
+    report: &mut EventReporter<'_, L>,
+) -> Result<(), Malformed> {
     let index = to_u32(m.output_index.unwrap_or(0));
     match m.kind.map_or(&b""[..], |k| k.raw()) {
         b"response.output_text.delta" => report.text(Channel::Content, 0, 0, m.delta),
@@ -103,7 +106,7 @@ fn event<L: Listener>(m: Members<'_>, report: &mut EventReporter<'_, L>) -> Resu
     Ok(())
 }
 
-fn item_added<L: Listener>(
+fn item_added<L: EventVisitor>(
     item: &mut Scan<'_>,
     index: u32,
     report: &mut EventReporter<'_, L>,
@@ -127,7 +130,7 @@ fn item_added<L: Listener>(
     Ok(())
 }
 
-fn finished<L: Listener>(
+fn finished<L: EventVisitor>(
     at: Option<Scan<'_>>,
     marker: &'static str,
     report: &mut EventReporter<'_, L>,
@@ -140,7 +143,7 @@ fn finished<L: Listener>(
 }
 
 /// The response object. `with_output`: it is the whole answer and not the end of a stream.
-fn response<L: Listener>(
+fn response<L: EventVisitor>(
     scan: &mut Scan<'_>,
     with_output: bool,
     report: &mut EventReporter<'_, L>,
@@ -169,7 +172,7 @@ fn response<L: Listener>(
     Ok(())
 }
 
-fn output_item<L: Listener>(
+fn output_item<L: EventVisitor>(
     scan: &mut Scan<'_>,
     index: u32,
     report: &mut EventReporter<'_, L>,

@@ -1,10 +1,10 @@
 //! Objects that several dialects share: errors, and usage with both sets of member names.
 
-use crate::event::{EventReporter, Listener, Usage};
+use crate::event::{EventReporter, EventVisitor, Usage};
 use crate::json::{Malformed, Scan, Text};
 
 /// An error: an object, or a bare string.
-pub(super) fn error<L: Listener>(
+pub(super) fn error<L: EventVisitor>(
     scan: &mut Scan<'_>,
     report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
@@ -12,7 +12,7 @@ pub(super) fn error<L: Listener>(
 }
 
 /// Like [`error`], with the kind given outside the error object.
-pub(super) fn error_of_kind<'a, L: Listener>(
+pub(super) fn error_of_kind<'a, L: EventVisitor>(
     mut kind: Option<Text<'a>>,
     scan: &mut Scan<'a>,
     report: &mut EventReporter<'_, L>,
@@ -41,7 +41,7 @@ pub(super) fn error_of_kind<'a, L: Listener>(
 }
 
 /// `detail` of FastAPI servers: a string for an unknown path, a list for a failed validation.
-pub(super) fn detail<L: Listener>(
+pub(super) fn detail<L: EventVisitor>(
     scan: &mut Scan<'_>,
     report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {

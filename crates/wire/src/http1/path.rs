@@ -10,6 +10,9 @@
 
 use std::borrow::Cow;
 
+/// Characters that need no escape, besides letters and digits (RFC 3986, 2.3).
+const UNRESERVED: &[u8] = b"-._~";
+
 /// Check the path of a target in origin form.
 ///
 /// `GET /v1/models/ORG%2FNAME` is accepted: official clients escape the slash in a model's name,
@@ -34,6 +37,25 @@ pub(super) fn check(method: &str, target: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// A path that [`check`] has accepted, or a part of it, with its escapes decoded.
+pub fn decode(path: &str) -> Cow<'_, str> {
+    decoded(path, &mut false).unwrap_or(Cow::Borrowed(path))
+}
+
+/// A name as one segment of a path: everything but unreserved characters is escaped.
+pub fn encode(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            byte if byte.is_ascii_alphanumeric() || UNRESERVED.contains(&byte) => {
+                out.push(char::from(byte));
+            }
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
 /// The path with its escapes decoded. Escapes of characters that need none (RFC 3986, 2.3), of
 /// control characters and of delimiters of a path are errors; escaped slashes are reported.
 fn decoded<'p>(path: &'p str, escaped_slash: &mut bool) -> Result<Cow<'p, str>, &'static str> {
@@ -47,7 +69,7 @@ fn decoded<'p>(path: &'p str, escaped_slash: &mut bool) -> Result<Cow<'p, str>, 
         let digits = part.get(..2).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
         let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
         match byte.ok_or("an incomplete escape")? {
-            byte if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
+            byte if byte.is_ascii_alphanumeric() || UNRESERVED.contains(&byte) => {
                 return Err("an escape of a character that needs none");
             }
             byte if byte.is_ascii_control() || b"%\\;?#".contains(&byte) => {
@@ -65,7 +87,15 @@ fn decoded<'p>(path: &'p str, escaped_slash: &mut bool) -> Result<Cow<'p, str>, 
 
 #[cfg(test)]
 mod tests {
-    use super::check;
+    use super::{check, decode, encode};
+
+    #[test]
+    fn names_survive_encoding() {
+        for name in ["linden-7b", "org/name", "claude:1 x", "caf\u{e9}"] {
+            assert_eq!(decode(&encode(name)), name);
+        }
+        assert_eq!(encode("org/name:1"), "org%2Fname%3A1");
+    }
 
     #[test]
     fn paths_with_one_reading_pass() {

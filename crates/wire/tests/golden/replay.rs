@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use wire::http1::head::{self, HeadLimits};
 use wire::http1::{BodyReader, Progress};
-use wire::{Channel, Dialect, Event, Framing, Listener, Part, Reader, ReaderLimits, Usage};
+use wire::{Channel, Dialect, Event, EventVisitor, Framing, Part, Reader, ReaderLimits, Usage};
 
 /// One recorded response and its golden reading.
 pub struct Capture {
@@ -327,7 +327,7 @@ fn usage_json(u: Usage) -> Value {
         .into()
 }
 
-impl Listener for Reading {
+impl EventVisitor for Reading {
     fn part(&mut self, part: Part<'_>) {
         match part {
             Part::Role => self.roles.push(self.events),

@@ -1,6 +1,6 @@
 //! The traps that real streams set, one test each, named after what a naive reader would believe.
 
-use wire::{Dialect, Event, Framing, Kinds, Listener, Part, Reader, ReaderLimits};
+use wire::{Dialect, Event, EventVisitor, Framing, Kinds, Part, Reader, ReaderLimits};
 
 use crate::replay::{Capture, Reading};
 
@@ -124,7 +124,7 @@ fn a_tool_call_opening_that_has_only_a_name_is_a_token() {
 #[test]
 fn an_echoed_prompt_in_a_chat_stream_is_no_token() {
     struct Tokens(usize);
-    impl Listener for Tokens {
+    impl EventVisitor for Tokens {
         fn event(&mut self, event: &Event) {
             self.0 += usize::from(event.kinds.is_token());
         }
@@ -148,7 +148,7 @@ fn an_echoed_prompt_in_a_chat_stream_is_no_token() {
 fn kinds_of_each_dialect() {
     #[derive(Default)]
     struct Kept(Vec<Kinds>, usize);
-    impl Listener for Kept {
+    impl EventVisitor for Kept {
         fn part(&mut self, _: Part<'_>) {}
         fn event(&mut self, event: &Event) {
             self.0.push(event.kinds);

@@ -2,7 +2,8 @@
 //!
 //! - *In*: an answer's head, payload in runs; what one read returned becomes one chunk.
 //! - *Out*: one contiguous slice to write, and the number of payload bytes written.
-//! - *Never*: a size limit of its own. The relay stops reading when [`Out::len`] reaches the limit.
+//! - *Never*: a size limit of its own. The relay stops reading when [`StreamBuffer::len`] reaches
+//!   the limit.
 
 use std::collections::VecDeque;
 
@@ -17,7 +18,7 @@ const COMPACT: usize = 64 << 10;
 
 /// Queued bytes.
 #[derive(Debug, Default)]
-pub struct Out {
+pub struct StreamBuffer {
     queue: Vec<u8>,
     /// Number of written bytes at the front of the queue.
     at: usize,
@@ -34,7 +35,7 @@ pub struct Out {
     ends: VecDeque<(u64, u64)>,
 }
 
-impl Out {
+impl StreamBuffer {
     /// Whether the following payload is framed in chunks.
     pub fn set_chunked(&mut self, chunked: bool) {
         self.chunked = chunked;
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn one_read_is_one_chunk_and_marks_follow_the_payload() {
-        let mut out = Out::default();
+        let mut out = StreamBuffer::default();
         out.set_chunked(true);
         out.head(|q| q.extend_from_slice(b"HEAD"));
         out.push(b"ab");
@@ -188,7 +189,7 @@ mod tests {
 
     #[test]
     fn raw_when_the_length_is_known() {
-        let mut out = Out::default();
+        let mut out = StreamBuffer::default();
         out.push(b"ab");
         out.finish();
         assert_eq!(out.pending(), b"ab");

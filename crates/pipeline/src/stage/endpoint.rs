@@ -1,0 +1,175 @@
+//! Classifies requests that the gateway does not parse, and refuses those it must not forward.
+//!
+//! A backend may hold the operator's key, and an engine has APIs that unload models, delete files
+//! or return the answers of others. The gateway forwards such a request only if a route names its
+//! path under `passthrough`, or if there is nothing to protect: no authentication, no key of a
+//! backend, no guardrail and no limit that would have to read it.
+//!
+//! - *In*: method and path; the route and the caller.
+//! - *Out*: a refusal, or nothing.
+//! - *Never*: a decision by the body, which is not read.
+
+use filters::settings::GuardrailSettings;
+
+use crate::exchange::{Exchange, Routed};
+use crate::respond::Refusal;
+use crate::stage::guardrail_input;
+
+/// What a request that is not parsed may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// It reads public facts: models, health, versions, token counts.
+    ReadOnly,
+    /// It runs a model, over an API that the gateway does not parse.
+    Inference,
+    /// Anything else: management, files, stored answers, or unknown.
+    Other,
+}
+
+/// Classify a request by its head.
+pub fn classify(method: &str, path: &str) -> Endpoint {
+    const READ: [&str; 11] = [
+        "/",
+        "/models",
+        "/v1/models",
+        "/v1beta/models",
+        "/api/tags",
+        "/api/version",
+        "/api/ps",
+        "/ping",
+        "/version",
+        "/v1/version",
+        "/info",
+    ];
+    const COUNT: [&str; 5] =
+        ["/tokenize", "/detokenize", "/api/show", "/v1/messages/count_tokens", "/v1/tokenize"];
+    let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
+    let reads = READ.contains(&path)
+        || ["/v1/models/", "/v1beta/models/", "/health"]
+            .iter()
+            .any(|start| path.starts_with(start));
+    match method {
+        "GET" | "HEAD" if reads => Endpoint::ReadOnly,
+        "OPTIONS" => Endpoint::ReadOnly,
+        "POST" if COUNT.contains(&path) || path.ends_with(":countTokens") => Endpoint::ReadOnly,
+        "POST" if is_foreign_inference(path) || is_unparsed_inference(path) => Endpoint::Inference,
+        _ => Endpoint::Other,
+    }
+}
+
+/// Whether a path belongs to a chat API that the gateway does not parse: Gemini, Bedrock, Cohere,
+/// Triton. Such requests pass through and are counted; their records have `not_parsed`.
+pub fn is_foreign_inference(path: &str) -> bool {
+    const ENDS: [&str; 6] = [
+        ":generateContent",
+        ":streamGenerateContent",
+        "/converse",
+        "/converse-stream",
+        "/invoke",
+        "/invoke-with-response-stream",
+    ];
+    ENDS.iter().any(|end| path.ends_with(end))
+        || path == "/v2/chat"
+        || (path.starts_with("/v2/models/") && path.ends_with("/infer"))
+}
+
+/// Whether a path belongs to another model API: images, audio, moderation, ranking, scores.
+fn is_unparsed_inference(path: &str) -> bool {
+    const STARTS: [&str; 2] = ["/v1/audio/", "/v1/images/"];
+    const LAST: [&str; 11] = [
+        "moderations",
+        "rerank",
+        "rank",
+        "score",
+        "pooling",
+        "classify",
+        "embed",
+        "embed_all",
+        "embed_sparse",
+        "infill",
+        "predict",
+    ];
+    STARTS.iter().any(|start| path.starts_with(start))
+        || path.rsplit('/').next().is_some_and(|last| LAST.contains(&last))
+}
+
+/// Refuse a request that is not parsed where forwarding it could do harm, or where its model,
+/// tokens or permits must be counted.
+pub fn check(exchange: &Exchange, method: &str) -> Result<(), Refusal> {
+    let Some(routed) = &exchange.routed else { return Ok(()) };
+    let path = exchange.accepted.endpoint.as_str();
+    let endpoint = classify(method, path);
+    let is_named = routed.route.route.passthrough.iter().any(|pattern| pattern.matches(path));
+    if endpoint == Endpoint::ReadOnly || is_named {
+        return Ok(());
+    }
+    let counts = must_count(exchange, routed);
+    let guardrail = exchange.guardrail().filter(|guardrail| guardrail_input::acts(guardrail));
+    let is_exempt = guardrail.as_ref().is_some_and(|built| is_exempt(&built.settings, path));
+    let protects = exchange.plan.settings.auth.is_some() || has_backend_key(routed);
+    match endpoint {
+        Endpoint::Other if is_exempt && !counts => Ok(()),
+        Endpoint::Other if counts || guardrail.is_some() || protects => {
+            Err(Refusal::unknown_endpoint(method, path))
+        }
+        Endpoint::Inference if counts => Err(Refusal::uncountable_endpoint()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a guardrail exempts a path.
+pub fn is_exempt(guardrail: &GuardrailSettings, path: &str) -> bool {
+    guardrail.passthrough.iter().any(|pattern| match pattern.strip_suffix('*') {
+        Some(prefix) => path.starts_with(prefix),
+        None => path == pattern,
+    })
+}
+
+/// Whether limits or the caller's key depend on the model or the tokens of a request.
+fn must_count(exchange: &Exchange, routed: &Routed) -> bool {
+    let mut upstreams = routed.route.pools.iter().flat_map(|pool| &pool.upstreams);
+    exchange.caller.as_ref().is_some_and(|caller| !caller.models.is_empty())
+        || routed.route.counts_tokens
+        || upstreams.any(|upstream| upstream.queue.is_some())
+}
+
+/// Whether a backend of the route gets a key of the operator.
+fn has_backend_key(routed: &Routed) -> bool {
+    let mut upstreams = routed.route.pools.iter().flat_map(|pool| &pool.upstreams);
+    upstreams.any(|upstream| upstream.backend.api_key.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Endpoint, classify};
+
+    #[test]
+    fn requests_are_classified_by_method_and_path() {
+        for (method, path, endpoint) in [
+            ("GET", "/v1/models", Endpoint::ReadOnly),
+            ("GET", "/v1/models/", Endpoint::ReadOnly),
+            ("GET", "/v1/models/org%2Fname", Endpoint::ReadOnly),
+            ("HEAD", "/health", Endpoint::ReadOnly),
+            ("POST", "/v1/messages/count_tokens", Endpoint::ReadOnly),
+            ("POST", "/v1/rerank", Endpoint::Inference),
+            ("POST", "/v1/audio/speech", Endpoint::Inference),
+            ("POST", "/v1beta/models/gemini:generateContent", Endpoint::Inference),
+            ("DELETE", "/v1/models/ft:x", Endpoint::Other),
+            ("DELETE", "/v1/files/x", Endpoint::Other),
+            ("POST", "/v1/models", Endpoint::Other),
+            ("POST", "/v1/fine_tuning/jobs", Endpoint::Other),
+            ("POST", "/v1/load_lora_adapter", Endpoint::Other),
+            ("POST", "/sleep", Endpoint::Other),
+            ("POST", "/reset_prefix_cache", Endpoint::Other),
+            ("DELETE", "/api/delete", Endpoint::Other),
+            ("POST", "/api/pull", Endpoint::Other),
+            ("POST", "/slots/0", Endpoint::Other),
+            ("GET", "/slots", Endpoint::Other),
+            ("GET", "/metrics", Endpoint::Other),
+            ("GET", "/v1/responses/r1", Endpoint::Other),
+            ("GET", "/v1/organization/admin_api_keys", Endpoint::Other),
+        ] {
+            assert_eq!(classify(method, path), endpoint, "{method} {path}");
+        }
+    }
+}

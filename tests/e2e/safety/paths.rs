@@ -1,0 +1,161 @@
+//! Paths: one reading for routes, keys, guardrails and backends, and no API of an operator.
+
+use super::*;
+
+/// A gateway that holds the operator's key for its backend.
+async fn with_key(engine: &Engine, routes: &str) -> Gateway {
+    let text = format!(
+        "backends: [{{name: b, url: '{}/tenant-a', api_key: sk-operator, models: [cheap, dear]}}]\n\
+         prices: [{{input: 100, output: 100}}]\nroutes: [{routes}]\n",
+        engine.url()
+    );
+    Gateway::with_settings(&text).await
+}
+
+fn text(seen: &kit::engine::Seen) -> String {
+    String::from_utf8_lossy(&seen.body).into_owned()
+}
+
+const ODD: [&str; 11] = [
+    "/v1/chat/completion%73",
+    "/v1//chat/completions",
+    "/v1/./chat/completions",
+    "/public/../v1/chat/completions",
+    "/public/%2e%2e/v1/chat/completions",
+    "/public/%2E./v1/chat/completions",
+    "/v1/chat%2fcompletions",
+    "/v1/chat%5ccompletions",
+    "/v1/chat/completions;a=b",
+    "/../tenant-b/v1/chat/completions",
+    "/%252e%252e/tenant-b/v1/chat/completions",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn paths_with_two_readings_are_refused_over_both_protocols() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let gateway = with_key(
+        &engine,
+        "{name: public, backend: b, match: {path: '/public/*'}}, \
+         {name: chat, backend: b, validation: strict}",
+    )
+    .await;
+    for path in ODD {
+        for method in ["POST", "GET"] {
+            let mut client = gateway.client().await;
+            let request = format!(
+                "{method} {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{CHAT}",
+                CHAT.len()
+            );
+            client.send(request).await;
+            let answer = client.answer().await;
+            assert_eq!(answer.status, 400, "{method} {path}: {}", answer.text());
+            assert_eq!(answer.error_code(), "invalid_target", "{method} {path}");
+        }
+        let head = frame(HEADERS, END_HEADERS | END_STREAM, 1, &h2raw::post(path));
+        let (_, frames) = h2raw::one_stream(gateway.address(), &[head]).await;
+        assert!(!frames.iter().any(h2raw::Frame::is_ok), "{path} over HTTP/2");
+    }
+    assert_eq!(engine.seen().len(), 0, "nothing was forwarded");
+    nothing_in_flight(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slash_at_the_end_selects_the_same_route() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let gateway = with_key(
+        &engine,
+        "{name: chat, backend: b, match: {path: /v1/chat/completions}, validation: strict}, \
+         {name: rest, backend: b}",
+    )
+    .await;
+    let invalid = "{\"model\":\"cheap\",\"max_tokens\":-5,\"messages\":[]}";
+    for path in ["/v1/chat/completions", "/v1/chat/completions/"] {
+        let mut client = gateway.client().await;
+        client.post(path, "", invalid).await;
+        assert_eq!(client.answer().await.status, 400, "{path}");
+    }
+    assert_eq!(engine.seen().len(), 0);
+}
+
+/// Management calls never carry the operator's key, unless the route names their path.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_model_apis_are_forwarded_with_the_key_of_the_operator() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let gateway = with_key(&engine, "{name: r, backend: b, passthrough: ['/v1/files*']}").await;
+    for (method, path, status) in [
+        ("DELETE", "/v1/models/ft:x", 404),
+        ("POST", "/v1/fine_tuning/jobs", 404),
+        ("GET", "/v1/organization/admin_api_keys", 404),
+        ("POST", "/v1/load_lora_adapter", 404),
+        ("POST", "/sleep", 404),
+        ("POST", "/reset_prefix_cache", 404),
+        ("DELETE", "/api/delete", 404),
+        ("POST", "/api/pull", 404),
+        ("POST", "/slots/0?action=erase", 404),
+        ("GET", "/metrics", 404),
+        ("GET", "/v1/responses/r1", 404),
+        ("TRACE", "/", 405),
+        ("TRACE", "/v1/files/x", 405),
+        ("GET", "/v1/models", 200),
+        ("GET", "/health", 200),
+        ("POST", "/tokenize", 200),
+        ("POST", "/v1/audio/speech", 200),
+        ("DELETE", "/v1/files/x", 200),
+    ] {
+        let before = engine.seen().len();
+        let mut client = gateway.client().await;
+        client
+            .send(format!("{method} {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"))
+            .await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+        let forwarded = engine.seen().len() - before;
+        assert_eq!(forwarded, usize::from(status == 200), "{method} {path}");
+        if status == 404 {
+            assert_eq!(answer.error_code(), "unknown_endpoint");
+            assert!(answer.text().contains(path.split('?').next().unwrap()), "{}", answer.text());
+        }
+    }
+}
+
+/// What is checked is what the backend serves: the model of the path counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_model_of_a_path_is_the_model_of_the_request() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let strict = with_key(&engine, "{name: r, backend: b, validation: strict}").await;
+    for (path, body, status) in [
+        ("/openai/deployments/other/chat/completions?api-version=1", "cheap", 404),
+        ("/v1/engines/other/completions", "cheap", 404),
+        ("/v1/models/other/chat/completions", "cheap", 404),
+        ("/openai/deployments/dear/chat/completions", "other", 200),
+    ] {
+        let mut client = strict.client().await;
+        let body = format!(
+            "{{\"model\":\"{body}\",\"prompt\":\"x\",\"messages\":[{{\"role\":\"user\",\"content\":\"x\"}}]}}"
+        );
+        client.post(path, "x-request-id: m\r\n", &body).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+    }
+    let seen = engine.seen();
+    assert_eq!(seen.len(), 1);
+    assert!(text(&seen[0]).contains("\"model\":\"dear\""), "{}", text(&seen[0]));
+    let renamed = format!(
+        "backends: [{{name: b, url: '{}'}}]\npools: [{{name: p, backends: [b], model: org/linden}}]\n\
+         routes: [{{name: r, pool: p}}]\n",
+        engine.url()
+    );
+    let gateway = Gateway::with_settings(&renamed).await;
+    let mut client = gateway.client().await;
+    client.post("/openai/deployments/alias/chat/completions?api-version=1", "", CHAT).await;
+    assert_eq!(client.answer().await.status, 200);
+    let seen = engine.seen();
+    let last = seen.last().unwrap();
+    assert!(
+        last.head
+            .starts_with("POST /openai/deployments/org%2Flinden/chat/completions?api-version=1 "),
+        "{}",
+        last.head
+    );
+    assert!(text(last).contains("\"model\":\"org/linden\""), "{}", text(last));
+}
