@@ -27,7 +27,22 @@ const REPLACED: &[(&str, &str, usize)] = &[
     (r"left alone|is left alone|nobody well|nobody_well", "ejected; panic mode", 0),
     (r"\bMOST(_[A-Z]+)?\b|\b[A-Z]+_MOST\b", "MAX_...", 0),
     (r"\bLEAST(_[A-Z]+)?\b|\bFEWEST\b", "MIN_...", 0),
+    (
+        r"\b(Door|World|Panel|Ear|Ground|Bench|Seat|Untold|Teller|Told|Heard|Looked|Asked)\b",
+        "ProxyApp, FilterHost, JudgeWindows, HeldEvent, TextChannel, JudgeCommon ...",
+        0,
+    ),
+    (
+        r"pub(\([a-z]+\))? (async )?fn (run|of|ask|look|go|tell|say|hear)\(",
+        "the act and its object, as in `route::select`",
+        6,
+    ),
     // Sentences.
+    (
+        r"^\s*//.*\b(asks|hears|tells|speaks|wants|thinks)\b",
+        "a verb of the field: requests, receives, reports, requires",
+        0,
+    ),
     // Permitted: texts for classifiers and parsers in tests.
     (
         r"(?i)\b(whoever|whom|nobody|somebody|everybody|anybody)\b",
@@ -122,6 +137,9 @@ fn each_pattern_matches_its_example() {
         "it is left alone",
         "MOST_FILE",
         "LEAST",
+        "struct Seat",
+        "pub async fn ask(",
+        "// the limit asks",
         "nobody asks",
         "// who fails",
         "it is none",

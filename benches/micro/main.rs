@@ -117,8 +117,10 @@ fn heads(c: &mut Criterion) {
             let end = head::find_end(black_box(head), 0, HeadLimits::default())
                 .expect("valid")
                 .expect("whole");
-            let mut room = head::field_buffer();
-            head::parse_request(&head[..end], &mut room, HeadLimits::default()).expect("valid").len
+            let mut fields = head::field_buffer();
+            head::parse_request(&head[..end], &mut fields, HeadLimits::default())
+                .expect("valid")
+                .len
         });
     });
 }

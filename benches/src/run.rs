@@ -62,7 +62,7 @@ impl Drop for Folder {
 ///
 /// # Errors
 /// When a process does not start or an answer is wrong.
-pub async fn run(options: Options) -> Result<Report> {
+pub async fn run_all(options: Options) -> Result<Report> {
     let begin = Instant::now();
     let mut machine = Machine::detect();
     let mut contenders = find(&options, &mut machine);
@@ -130,7 +130,7 @@ impl Run {
             }
             let begin = Instant::now();
             let Some(peer) = &peer else { continue };
-            let figures = tokio::time::timeout(CELL_TIMEOUT, cell.run(peer, &self.load))
+            let figures = tokio::time::timeout(CELL_TIMEOUT, cell.measure(peer, &self.load))
                 .await
                 .with_context(|| format!("{at}: not done within {CELL_TIMEOUT:?}"))?
                 .with_context(|| at.clone())?;

@@ -22,7 +22,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn of(node: &MarkedYaml<'_>, path: String) -> Self {
+    fn new(node: &MarkedYaml<'_>, path: String) -> Self {
         Place { line: node.span.start.line(), column: node.span.start.col() + 1, path }
     }
 
@@ -245,7 +245,7 @@ impl Checker {
     }
 
     fn section(&mut self, node: &MarkedYaml<'_>, section: &'static Section, path: String) -> Table {
-        let place = Place::of(node, path);
+        let place = Place::new(node, path);
         let YamlData::Mapping(mapping) = &node.data else {
             if matches!(node.data, YamlData::Value(Scalar::Null)) {
                 return self.defaults(section, &place);
@@ -266,7 +266,7 @@ impl Checker {
             match section.fields.iter().find(|f| f.name == name) {
                 Some(field) => {
                     let value = self.value(node, field, path.clone());
-                    table.fields.insert(field.name, (value, Place::of(node, path)));
+                    table.fields.insert(field.name, (value, Place::new(node, path)));
                 }
                 None => self.unknown(key, &name, path, section),
             }
@@ -287,11 +287,11 @@ impl Checker {
             (None, Some(near)) => format!("did you mean {near:?}?"),
             (None, None) => format!("known here: {}", names().collect::<Vec<_>>().join(", ")),
         };
-        self.wrong(&Place::of(key, path), format!("unknown key; {hint}"));
+        self.wrong(&Place::new(key, path), format!("unknown key; {hint}"));
     }
 
     fn value(&mut self, node: &MarkedYaml<'_>, field: &'static Field, path: String) -> Value {
-        let place = Place::of(node, path.clone());
+        let place = Place::new(node, path.clone());
         match &field.kind {
             Kind::Section(section) => Value::Table(self.section(node, section, path)),
             Kind::List(section) => match &node.data {
@@ -328,7 +328,7 @@ impl Checker {
     fn plain(&mut self, node: &MarkedYaml<'_>, path: &str) -> Option<String> {
         let text = text_of(node);
         if text.is_none() {
-            self.wrong(&Place::of(node, path.to_owned()), "expected a text");
+            self.wrong(&Place::new(node, path.to_owned()), "expected a text");
         }
         text
     }

@@ -31,7 +31,7 @@ fn a_good_file_is_understood() {
         (s.routes[0].timeouts.connect.as_secs(), s.routes[1].timeouts.connect.as_secs()),
         (1, 2)
     );
-    // What a route does not name stays as the file says, and only then as it is by default.
+    // A route without a timeout uses that of the file, then the default.
     assert_eq!(
         (s.routes[0].timeouts.first_byte.as_secs(), s.routes[0].timeouts.total.as_secs()),
         (7, 3600)

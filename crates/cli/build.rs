@@ -1,4 +1,4 @@
-//! What `llm-lens --version` says beside the version: the commit and the features.
+//! Commit and features for `llm-lens --version`.
 
 use std::process::Command;
 

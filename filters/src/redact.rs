@@ -121,7 +121,7 @@ pub fn redact<'f>(
         let at = of_text.first().map_or(0, |(at, ..)| *at);
         let (place, text) = (subject.place(at), subject.text(at));
         let Some(raw) = body.get(place.body.clone()) else { return Redacted::Impossible };
-        let raw = Text::of(raw, place.escaped);
+        let raw = Text::new(raw, place.escaped);
         let written = raw.raw_ranges(of_text.iter().map(|(_, span, _)| span.clone()));
         for ((_, span, kind), written) in of_text.iter().zip(written) {
             let Some(value) = text.get(span.clone()).filter(|value| !value.is_empty()) else {
@@ -153,7 +153,11 @@ mod tests {
             let raw = &body.as_bytes()[text.range.clone()];
             let escaped = raw.contains(&b'\\');
             let place = Place { body: text.range.clone(), escaped };
-            builder.text(TextSource::Prompt(text.speaker), place, &Text::of(raw, escaped).decode());
+            builder.text(
+                TextSource::Prompt(text.speaker),
+                place,
+                &Text::new(raw, escaped).decode(),
+            );
         }
         builder.done()
     }

@@ -93,7 +93,7 @@ pub struct Report {
 
 impl Report {
     /// A report with one finding.
-    pub fn of(found: Found) -> Self {
+    pub fn with_finding(found: Found) -> Self {
         Report { found: vec![found], scores: Vec::new() }
     }
 

@@ -1,4 +1,4 @@
-//! Remote judges: what each kind asks, what it makes of good answers, and that bad ones are
+//! Remote judges: the request of each kind, its reading of good answers, and that bad ones are
 //! failures and never panics.
 
 mod host;

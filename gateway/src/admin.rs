@@ -193,12 +193,12 @@ fn sinks(shared: &Shared) -> Vec<Value> {
 
 /// Usage sums, grouped by the `by` and `per` of the query.
 fn usage(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
-    let mut apart = GroupBy::default();
+    let mut group_by = GroupBy::default();
     for word in params.get("by").unwrap_or("owner").split(',') {
         match word {
-            "owner" => apart.owner = true,
-            "key" => apart.key = true,
-            "model" => apart.model = true,
+            "owner" => group_by.owner = true,
+            "key" => group_by.key = true,
+            "model" => group_by.model = true,
             _ => {
                 return Err(ApiError::bad(
                     "by",
@@ -207,7 +207,7 @@ fn usage(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
             }
         }
     }
-    apart.months = match params.get("per") {
+    group_by.months = match params.get("per") {
         None | Some("day") => false,
         Some("month") => true,
         Some(other) => {
@@ -230,7 +230,7 @@ fn usage(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
         }
         row
     };
-    let rows: Vec<_> = shared.usage_sums.lines(apart, from).into_iter().map(line).collect();
+    let rows: Vec<_> = shared.usage_sums.rows(group_by, from).into_iter().map(line).collect();
     Ok(json!({"currency": "USD", "usage": rows}))
 }
 

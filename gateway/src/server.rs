@@ -196,7 +196,7 @@ impl Gateway {
     ///
     /// # Errors
     /// When the runtime or the signals cannot be set up.
-    pub fn run(self) -> Result<(), StartError> {
+    pub fn serve(self) -> Result<(), StartError> {
         let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut discovery = Discovery::new();
         // Signals that arrive during startup are handled once it serves.

@@ -69,7 +69,7 @@ pub struct SinkCounts {
 }
 
 impl SinkCounts {
-    fn of(name: &'static str) -> Self {
+    fn new(name: &'static str) -> Self {
         SinkCounts {
             name,
             delivered: AtomicU64::new(0),
@@ -131,10 +131,10 @@ impl<T: Queued> Pump<T> {
             wakes: Condvar::new(),
         });
         let counts: Vec<_> =
-            sinks.iter().map(|sink| Arc::new(SinkCounts::of(sink.name()))).collect();
+            sinks.iter().map(|sink| Arc::new(SinkCounts::new(sink.name()))).collect();
         let (seen, all) = (queues.clone(), sinks.into_iter().zip(counts.clone()).collect());
         // Joined when the pump is dropped.
-        let thread = std::thread::Builder::new().name(thread.into()).spawn(move || seen.run(all));
+        let thread = std::thread::Builder::new().name(thread.into()).spawn(move || seen.pump(all));
         let thread = thread
             .inspect_err(|error| {
                 tracing::error!(%error, "cannot start the sink thread, records are dropped")
@@ -191,7 +191,7 @@ impl<T: Queued> Drop for Pump<T> {
 }
 
 impl<T: Queued> Queues<T> {
-    fn run(&self, mut sinks: Sinks<T>) {
+    fn pump(&self, mut sinks: Sinks<T>) {
         loop {
             let ends = *self
                 .wakes
@@ -279,8 +279,8 @@ mod tests {
         name: &'static str,
         result: Result<(), SinkError>,
     ) -> (Box<dyn Sink>, Receiver<usize>, SyncSender<()>) {
-        let ((batches, told), (let_go, go)) = (sync_channel(1 << 14), sync_channel(1 << 14));
-        (Box::new(Telling { name, batches, go, result }), told, let_go)
+        let ((batches, told), (release, go)) = (sync_channel(1 << 14), sync_channel(1 << 14));
+        (Box::new(Telling { name, batches, go, result }), told, release)
     }
 
     #[test]

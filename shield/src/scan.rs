@@ -49,7 +49,7 @@ enum Pivot {
 impl Pivot {
     const ALL: [Pivot; 4] = [Pivot::Byte(b'@'), Pivot::Byte(b'~'), Pivot::Byte(b'.'), Pivot::Digit];
 
-    fn of(pattern: &Pattern) -> Pivot {
+    fn for_pattern(pattern: &Pattern) -> Pivot {
         match &*pattern.regex {
             r if r.contains('@') => Pivot::Byte(b'@'),
             r if r.contains("Q~") => Pivot::Byte(b'~'),
@@ -81,7 +81,9 @@ impl Scanner {
         let sound: Vec<_> = patterns.iter().copied().filter(|p| automaton::parses(p)).collect();
         let (wide, narrow): (Vec<&Pattern>, Vec<&Pattern>) =
             sound.into_iter().partition(|p| automaton::is_wide(p));
-        let of = |pivot| wide.iter().copied().filter(|p| Pivot::of(p) == pivot).collect::<Vec<_>>();
+        let of = |pivot| {
+            wide.iter().copied().filter(|p| Pivot::for_pattern(p) == pivot).collect::<Vec<_>>()
+        };
         let wide = Pivot::ALL.into_iter().map(|pivot| (pivot, Automaton::new(of(pivot)))).collect();
         Scanner { narrow: Automaton::new(narrow), wide }
     }

@@ -190,7 +190,7 @@ impl Channel {
             ends: Vec::new(),
             sign: 0,
         };
-        let keep = scan.run(&mut self.state);
+        let keep = scan.scan_text(&mut self.state);
         self.masked = scan.sent.saturating_sub(keep) as u32;
         self.steps += scan.steps;
         self.before.slide(text.as_bytes().get(..keep).unwrap_or_default());

@@ -158,7 +158,7 @@ static ANCHORED: LazyLock<Vec<(regex::Regex, regex::Regex)>> = LazyLock::new(|| 
     RULES.iter().map(make).collect()
 });
 
-/// Matches as the definition says them: every start, every end, every rule; under a match of
+/// Matches by the definition: every start, every end, every rule; under a match of
 /// personal data secrets only, and of these what goes on behind it.
 fn oracle(text: &str) -> Vec<(usize, usize, &'static str)> {
     let word = |at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_alphanumeric);

@@ -72,7 +72,7 @@ pub(crate) struct Measured {
 }
 
 /// Sends a request and reads the answer to its end. `connection` is left open if it can be reused.
-pub(crate) async fn ask(
+pub(crate) async fn send_and_measure(
     target: &Target,
     connection: &mut Option<Connection>,
     ask: LoadRequest,

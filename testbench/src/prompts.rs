@@ -100,7 +100,7 @@ impl Prompts {
     }
 
     /// The prompt of request `number`.
-    pub(crate) fn of(&self, number: u64, random: &mut SmallRng) -> FilePrompt {
+    pub(crate) fn prompt_for(&self, number: u64, random: &mut SmallRng) -> FilePrompt {
         match self {
             Prompts::Made(length) => FilePrompt::Text(words(length.sample(random), random)),
             Prompts::FilePrompt(all) => all[(number % all.len() as u64) as usize].clone(),

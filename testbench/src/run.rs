@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::http1::{Connection, Target};
-use crate::measure::{LoadRequest, Measured, Sample, ask};
+use crate::measure::{LoadRequest, Measured, Sample, send_and_measure};
 use crate::prompts::{FilePrompt, Prompts};
 use crate::schedule::{Arrival, Stop};
 
@@ -97,7 +97,7 @@ impl Outcome {
 /// # Errors
 /// [`RunError`] if the configuration is invalid. A failing server is not an error: it is in the
 /// samples.
-pub async fn run(config: Config) -> Result<Outcome, RunError> {
+pub async fn run_load(config: Config) -> Result<Outcome, RunError> {
     let target = Target::new(&config.base_url).map_err(RunError::Config)?;
     check(&config)?;
     let runner =
@@ -189,8 +189,13 @@ impl Runner {
                     if over || taken.is_err() {
                         return;
                     }
-                    let measured =
-                        ask(&this.target, &mut connection, this.ask(Instant::now()), start).await;
+                    let measured = send_and_measure(
+                        &this.target,
+                        &mut connection,
+                        this.next_request(Instant::now()),
+                        start,
+                    )
+                    .await;
                     let failed = !measured.sample.is_ok();
                     if send.send(measured).await.is_err() {
                         return;
@@ -225,11 +230,12 @@ impl Runner {
             tokio::time::sleep_until(due.into()).await;
             let Ok(place) = places.clone().acquire_owned().await else { break };
             let (this, idle, send) = (self.clone(), idle.clone(), send.clone());
-            let request = this.ask(due);
+            let request = this.next_request(due);
             under_way.spawn(async move {
                 let mut connection =
                     idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
-                let measured = ask(&this.target, &mut connection, request, start).await;
+                let measured =
+                    send_and_measure(&this.target, &mut connection, request, start).await;
                 if let Some(connection) = connection {
                     idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(connection);
                 }
@@ -242,11 +248,11 @@ impl Runner {
         while under_way.join_next().await.is_some() {}
     }
 
-    fn ask(&self, due: Instant) -> LoadRequest {
+    fn next_request(&self, due: Instant) -> LoadRequest {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let mut random =
             SmallRng::seed_from_u64(self.config.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let messages = match self.config.prompts.of(number, &mut random) {
+        let messages = match self.config.prompts.prompt_for(number, &mut random) {
             FilePrompt::Text(text) => json!([{"role": "user", "content": text}]),
             FilePrompt::Messages(messages) => messages,
         };

@@ -39,7 +39,7 @@ enum Saw {
 
 const PAUSE: Duration = Duration::from_millis(150);
 
-/// A backend that speaks HTTP/2 without TLS, and nothing else.
+/// A backend with HTTP/2 without TLS only.
 async fn backend(then: Then) -> (SocketAddr, mpsc::Receiver<Saw>) {
     let listener = TcpListener::bind("127.0.0.1:0")
         .await

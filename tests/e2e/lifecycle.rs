@@ -527,7 +527,7 @@ async fn an_event_of_seventeen_mebibytes_that_is_held_back_passes_whole() {
     nothing_in_flight(&gateway).await;
 }
 
-/// A gateway with a filter of the test kit's that panics when a request asks for it.
+/// A gateway with a filter of the test kit that panics on a header.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_ends_its_request_and_no_other() {
     let engine = Engine::start(|_| sse::stream(20, 50)).await;

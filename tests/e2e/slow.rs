@@ -59,8 +59,8 @@ async fn two_upgrades_in_a_row_lose_nothing() {
         if streamed { sse::stream(40, 100) } else { sse::chat_answer() }
     })
     .await;
-    let house = UpgradeSetup::new(&engine.url());
-    let mut running = Gateway::with_settings(&house.text).await;
+    let setup = UpgradeSetup::new(&engine.url());
+    let mut running = Gateway::with_settings(&setup.text).await;
     let address = running.address();
     let stop = Arc::new(AtomicBool::new(false));
     let steady = tokio::spawn({
@@ -79,7 +79,7 @@ async fn two_upgrades_in_a_row_lose_nothing() {
         for _ in 0..10 {
             streams.push(tokio::spawn(ends_well(running_stream(address).await)));
         }
-        let next = house.successor(&running).await;
+        let next = setup.successor(&running).await;
         assert_eq!(next.address(), address);
         assert_ne!(next.pid(), running.pid());
         for stream in streams {
@@ -103,10 +103,10 @@ async fn two_upgrades_in_a_row_lose_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn admin_listener_is_served_only_by_the_successor() {
     let engine = Engine::start(|_| sse::stream(60, 100)).await;
-    let house = UpgradeSetup::new(&engine.url());
-    let old = Gateway::with_settings(&house.text).await;
+    let setup = UpgradeSetup::new(&engine.url());
+    let old = Gateway::with_settings(&setup.text).await;
     let stream = running_stream(old.address()).await;
-    let new = house.successor(&old).await;
+    let new = setup.successor(&old).await;
     // The old gateway still has a stream to serve. Wait until its second for handing over has
     // passed.
     tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -118,8 +118,8 @@ async fn admin_listener_is_served_only_by_the_successor() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_successor_the_old_one_goes_on() {
     let engine = Engine::start(|_| sse::stream(20, 100)).await;
-    let house = UpgradeSetup::new(&engine.url());
-    let mut gateway = Gateway::with_settings(&house.text).await;
+    let setup = UpgradeSetup::new(&engine.url());
+    let mut gateway = Gateway::with_settings(&setup.text).await;
     let stream = tokio::spawn(ends_well(running_stream(gateway.address()).await));
     gateway.signal(Signal::SIGQUIT);
     gateway.wait_until(|g| g.stderr().contains("no successor took the listeners")).await;
@@ -137,8 +137,8 @@ async fn without_a_successor_the_old_one_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_during_an_upgrade_is_not_lost() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let house = UpgradeSetup::new(&engine.url());
-    let mut gateway = Gateway::with_settings(&house.text).await;
+    let setup = UpgradeSetup::new(&engine.url());
+    let mut gateway = Gateway::with_settings(&setup.text).await;
     gateway.signal(Signal::SIGQUIT);
     gateway.wait_until(|g| g.stderr().contains("handing the listeners over")).await;
     gateway.signal(Signal::SIGTERM);
@@ -151,8 +151,8 @@ async fn sigterm_during_an_upgrade_is_not_lost() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_without_a_running_gateway_reports_it_and_exits() {
-    let house = UpgradeSetup::new("http://127.0.0.1:9");
-    let file = house.folder.file("gateway.yaml", &house.text);
+    let setup = UpgradeSetup::new("http://127.0.0.1:9");
+    let file = setup.folder.file("gateway.yaml", &setup.text);
     let mut command = std::process::Command::new(kit::gateway::binary());
     command.args(["gateway", "--upgrade", "--config"]).arg(file);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use llm_lens_benches::cells::{Cell, Load};
 use llm_lens_benches::peers::Kind;
-use llm_lens_benches::run::{Options, run};
+use llm_lens_benches::run::{Options, run_all};
 use std::path::PathBuf;
 
 /// Compares the gateway with a TCP splice, nginx, HAProxy and an idle pingora.

@@ -51,7 +51,7 @@ impl Cell {
     ///
     /// # Errors
     /// When an answer is wrong or the proxy has gone.
-    pub async fn run(self, peer: &Peer, load: &Load) -> Result<Figures> {
+    pub async fn measure(self, peer: &Peer, load: &Load) -> Result<Figures> {
         match self {
             Self::Small => requests::small(peer, load).await,
             Self::Body => requests::body(peer, load).await,

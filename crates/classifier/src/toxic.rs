@@ -187,7 +187,7 @@ impl Table {
                 continue;
             }
             for start in 0..tokens.len() {
-                let Some(end) = self.run(tokens, start, &phrase.parts) else { continue };
+                let Some(end) = self.match_parts(tokens, start, &phrase.parts) else { continue };
                 let weight = phrase.weight * self.share(phrase, tokens, start, end);
                 for category in &phrase.categories {
                     if let Some(w) = weights.get_mut(*category as usize) {
@@ -199,13 +199,13 @@ impl Table {
     }
 
     /// Matches `parts` at `at`; returns where the match ends.
-    fn run(&self, tokens: &[Token], at: usize, parts: &[Part]) -> Option<usize> {
+    fn match_parts(&self, tokens: &[Token], at: usize, parts: &[Part]) -> Option<usize> {
         let Some((part, rest)) = parts.split_first() else { return Some(at) };
         let most = if part.gap == Gap::Nothing { 0 } else { GAP };
         for skip in 0..=most {
             let token = tokens.get(at + skip)?;
             if (token.classes & part.met.classes != 0 || part.words.contains(&token.word))
-                && let Some(end) = self.run(tokens, at + skip + 1, rest)
+                && let Some(end) = self.match_parts(tokens, at + skip + 1, rest)
             {
                 return Some(end);
             }
@@ -217,7 +217,7 @@ impl Table {
                 break;
             }
         }
-        if part.optional { self.run(tokens, at, rest) } else { None }
+        if part.optional { self.match_parts(tokens, at, rest) } else { None }
     }
 
     /// The part of its weight that a phrase keeps in its surroundings, 0 to 1.

@@ -101,5 +101,5 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         filters,
     })?;
     println!("{}", gateway.summary());
-    Ok(gateway.run()?)
+    Ok(gateway.serve()?)
 }

@@ -19,7 +19,7 @@ const REQUESTS: u64 = 24;
 const CONCURRENCY: usize = 4;
 
 /// Runs the demo.
-pub(crate) fn run(args: &DemoArgs) -> Result<()> {
+pub(crate) fn run_demo(args: &DemoArgs) -> Result<()> {
     let runtime = runtime()?;
     let (fast, slow) = runtime.block_on(async {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     })?;
     write_stdout(&format!("{}\n\n", gateway.summary()))?;
     let running =
-        std::thread::Builder::new().name("gateway".into()).spawn(move || gateway.run())?;
+        std::thread::Builder::new().name("gateway".into()).spawn(move || gateway.serve())?;
     let shown = runtime.block_on(async {
         tokio::select! {
             shown = show(listen, admin) => shown,
@@ -63,7 +63,7 @@ async fn show(listen: SocketAddr, admin: SocketAddr) -> Result<()> {
         "sending {REQUESTS} requests each to sim-8b (fast) and sim-70b (slow), {CONCURRENCY} at a time\n"
     ))?;
     for model in ["sim-8b", "sim-70b"] {
-        testbench::run::run(load(listen, model)).await?;
+        testbench::run::run_load(load(listen, model)).await?;
     }
     let admin_url = format!("http://{admin}");
     let routes = join::page(&admin_url, "/api/routes").await.map_err(anyhow::Error::msg)?;

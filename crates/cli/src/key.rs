@@ -19,7 +19,7 @@ use crate::args::{KeyCommand, NewKeyArgs};
 /// Prefix of every key, by which secret scanners can recognize it.
 const PREFIX: &str = "llk_";
 
-pub(crate) fn run(command: &KeyCommand) -> Result<()> {
+pub(crate) fn run_key_command(command: &KeyCommand) -> Result<()> {
     match command {
         KeyCommand::Create(args) => create(args),
         KeyCommand::List { config } => list(config),

@@ -14,10 +14,10 @@ use crate::args::{RunArgs, Spacing};
 use crate::{runtime, write_stdout};
 
 /// Runs a load test and writes its reports. Fails if no request succeeded.
-pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
+pub(crate) fn run_load_test(args: RunArgs) -> Result<ExitCode> {
     let config = config(&args)?;
     let runtime = runtime()?;
-    let outcome = runtime.block_on(testbench::run::run(config.clone()))?;
+    let outcome = runtime.block_on(testbench::run::run_load(config.clone()))?;
     let joined = args.gateway_admin.as_ref().map(|admin| {
         let records = runtime.block_on(join::records(admin)).map_err(anyhow::Error::msg)?;
         anyhow::Ok(join::join(&outcome.samples, &records))

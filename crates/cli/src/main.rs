@@ -24,7 +24,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     let args = Args::parse();
     let lines = logger::install(args.log, args.log_format, gateway::current_request::id);
-    let ended = run(args.command);
+    let ended = dispatch(args.command);
     drop(lines);
     match ended {
         Ok(code) => code,
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<ExitCode> {
+fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Gateway(args) => gateway(args)?,
         Command::Check { file } => {
@@ -56,16 +56,16 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Init { file, full, force } => init(&file, full, force)?,
         Command::Schema => write_stdout(&format!("{:#}\n", config::json_schema()))?,
-        Command::Run(args) => return load::run(*args),
+        Command::Run(args) => return load::run_load_test(*args),
         Command::Compare { base, new, percent } => return load::compare(&base, &new, percent),
         Command::Shield(ShieldCommand::Scan { file }) => return shield::scan(&file),
         Command::Shield(ShieldCommand::Eval { folder, sources, code }) => {
             return shield::eval(&folder, sources, code.as_deref());
         }
         Command::Shield(ShieldCommand::Train { folder, out }) => shield::train(&folder, &out)?,
-        Command::Key(command) => key::run(&command)?,
+        Command::Key(command) => key::run_key_command(&command)?,
         Command::Simulate(args) => simulate(args)?,
-        Command::Demo(args) => demo::run(&args)?,
+        Command::Demo(args) => demo::run_demo(&args)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -86,7 +86,7 @@ fn gateway(args: GatewayArgs) -> Result<()> {
     })?;
     // Serve even if standard output is closed.
     let _ = write_stdout(&format!("{}\n", gateway.summary()));
-    gateway.run().context("the gateway ended")
+    gateway.serve().context("the gateway ended")
 }
 
 /// The filters that settings may name. A build with more of them registers them here:

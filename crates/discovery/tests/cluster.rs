@@ -53,7 +53,7 @@ fn watched(time: usize) -> Vec<Step> {
         Step::ms(100),
         event("ADDED", &slice("b", 3, "IPv4", 8000, &[("10.0.1.1", Some(true))])),
         Step::ms(100),
-        // Pods are ready, and none has the port that is asked: that tells nothing.
+        // Pods are ready, but none has the port: the backends stay as they are.
         event(
             "MODIFIED",
             &slice("a", 3, "IPv4", 8000, &[("10.0.0.9", Some(true))])

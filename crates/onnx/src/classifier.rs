@@ -47,7 +47,7 @@ impl Classifier {
         let cutter = Cutter::load(settings)?;
         let model = Model::load(settings, cutter.pad())?;
         for window in cutter.trial_windows() {
-            let logits = model.run(&window).map_err(|error| LoadError::Model {
+            let logits = model.score_window(&window).map_err(|error| LoadError::Model {
                 path: settings.model.clone(),
                 reason: format!(
                     "a trial with {} tokens (max_tokens is {}) failed: {error}",
@@ -101,7 +101,7 @@ impl Classifier {
         let cut = self.cutter.cut(text)?;
         let mut highest = vec![0.0; self.labels.len()];
         for window in &cut.windows {
-            let logits = self.model.run(window)?;
+            let logits = self.model.score_window(window)?;
             let scores = scores::activate(self.activation, &logits)
                 .map_err(|index| self.not_finite(index))?;
             scores::raise(&mut highest, &scores);

@@ -59,7 +59,7 @@ impl Model {
     }
 
     /// The logits of one window.
-    pub fn run(&self, window: &Window) -> Result<Vec<f32>, InferenceError> {
+    pub fn score_window(&self, window: &Window) -> Result<Vec<f32>, InferenceError> {
         fenced(|| self.logits(window)).map_err(|reason| InferenceError::Model { reason })
     }
 

@@ -171,32 +171,32 @@ mod tests {
 
     #[test]
     fn open_connections_are_limited() {
-        let (edge, limits) =
+        let (client_limits, limits) =
             (ClientLimits::new(), limits("connections: 3, connections_per_address: 2"));
         let [a, b] = [1, 2].map(|last| Some(IpAddr::from([10, 0, 0, last])));
-        let first = edge.admit_connection(a, &limits).expect("the first");
-        let _second = edge.admit_connection(a, &limits).expect("the second");
-        assert!(edge.admit_connection(a, &limits).is_none());
-        let _third = edge.admit_connection(b, &limits).expect("another address");
-        assert!(edge.admit_connection(b, &limits).is_none(), "the total limit is three");
+        let first = client_limits.admit_connection(a, &limits).expect("the first");
+        let _second = client_limits.admit_connection(a, &limits).expect("the second");
+        assert!(client_limits.admit_connection(a, &limits).is_none());
+        let _third = client_limits.admit_connection(b, &limits).expect("another address");
+        assert!(client_limits.admit_connection(b, &limits).is_none(), "the total limit is three");
         drop(first);
-        assert!(edge.admit_connection(a, &limits).is_some());
-        assert_eq!(edge.connections.lock().len(), 2);
+        assert!(client_limits.admit_connection(a, &limits).is_some());
+        assert_eq!(client_limits.connections.lock().len(), 2);
     }
 
     #[test]
     fn addresses_beyond_the_maximum_share_a_rate() {
-        let (edge, limits) = (ClientLimits::new(), limits("requests_per_address: 1"));
+        let (client_limits, limits) = (ClientLimits::new(), limits("requests_per_address: 1"));
         let address = |n: u32| Some(IpAddr::from(n.to_be_bytes()));
         assert!(
-            edge.admit_request(address(1), &limits)
-                && !edge.admit_request(address(1), &limits)
-                && edge.admit_request(address(2), &limits)
+            client_limits.admit_request(address(1), &limits)
+                && !client_limits.admit_request(address(1), &limits)
+                && client_limits.admit_request(address(2), &limits)
         );
-        for stranger in 0..200_000 {
-            edge.admit_request(address(stranger), &limits);
+        for number in 0..200_000 {
+            client_limits.admit_request(address(number), &limits);
         }
-        let rates = edge.rates(NonZeroU32::new(1).expect("one"));
+        let rates = client_limits.rates(NonZeroU32::new(1).expect("one"));
         assert!(rates.len() <= MAX_ADDRESSES + 1, "{}", rates.len());
     }
 }

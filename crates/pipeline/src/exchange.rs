@@ -204,7 +204,7 @@ impl Exchange {
 
     /// Set the matched route. From now on, the request counts in its metric group.
     pub fn set_route(&mut self, route: Arc<PlannedRoute>) {
-        // What passes through is not read, whatever its backend speaks.
+        // Pass-through requests are not parsed, whatever the dialect of the backend.
         let dialect =
             self.accepted.dialect.map(|by_path| route.route.backend.dialect.unwrap_or(by_path));
         let target = Target::default();

@@ -28,7 +28,7 @@ impl Closing {
     #[inline]
     pub(crate) fn came(&mut self, data: &[u8]) {
         if self.envelope.is_none() && data.starts_with(b"{") {
-            self.envelope = Some(Envelope::of(data));
+            self.envelope = Some(Envelope::from_event(data));
         }
     }
 

@@ -219,7 +219,7 @@ impl OutputGuard {
         }
         self.seen += run.len() as u64;
         if let Some(judges) = &mut self.judges {
-            judges.ask(false);
+            judges.start_calls(false);
         }
         self.busy += clock::now().nanos_since(began);
     }
@@ -313,7 +313,7 @@ impl OutputGuard {
         let began = clock::now();
         self.texts.flush(&self.context);
         if let Some(judges) = &mut self.judges {
-            judges.ask(true);
+            judges.start_calls(true);
         }
         self.release(now, out);
         self.busy += clock::now().nanos_since(began);

@@ -159,7 +159,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
     ///
     /// # Cancel safety
     /// Dropping the future drops the upstream connection with the request.
-    pub async fn run(mut self) -> (End, Option<Box<InterruptedStream>>) {
+    pub async fn forward_answer(mut self) -> (End, Option<Box<InterruptedStream>>) {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
         // If a resuming relay got no answer, it hands the unchanged state to the next relay.
         let cut = (self.resumes || matches!(end, End::Interrupted)).then(|| {

@@ -53,7 +53,7 @@ struct Request {
     tried: Vec<usize>,
 }
 
-struct World<'b> {
+struct Simulation<'b> {
     pool: Pool,
     backends: &'b [Does],
     now: u64,
@@ -62,7 +62,7 @@ struct World<'b> {
     seen: Seen,
 }
 
-impl World<'_> {
+impl Simulation<'_> {
     /// In the first ten seconds all are well.
     fn counts(&self) -> bool {
         self.now > 10 * SECOND
@@ -136,30 +136,34 @@ fn run(balance: Balance, backends: &[Does]) -> Seen {
     let events = (0..(10 * SECOND + SPAN) / EVERY)
         .map(|n| Reverse((1 + n * EVERY, Event::Arrives)))
         .collect();
-    let mut world = World { pool, backends, now: 0, events, requests: Vec::new(), seen };
+    let mut simulation = Simulation { pool, backends, now: 0, events, requests: Vec::new(), seen };
     let mut next_tick = SECOND;
-    while let Some(Reverse((now, event))) = world.events.pop() {
+    while let Some(Reverse((now, event))) = simulation.events.pop() {
         while next_tick <= now {
-            world.pool.tick(Tick(next_tick));
+            simulation.pool.tick(Tick(next_tick));
             next_tick += SECOND;
         }
-        world.now = now;
+        simulation.now = now;
         match event {
             Event::Arrives => {
-                world.pool.retries.earn(Tick(now));
-                world.requests.push(Request::default());
-                world.ask(world.requests.len() - 1);
+                simulation.pool.retries.earn(Tick(now));
+                simulation.requests.push(Request::default());
+                simulation.ask(simulation.requests.len() - 1);
             }
             Event::Token(number) => {
-                let Request { attempt, began, .. } = &world.requests[number];
+                let Request { attempt, began, .. } = &simulation.requests[number];
                 attempt.iter().for_each(|attempt| {
-                    world.pool.first_token(attempt, Duration::from_nanos(now - began), Tick(now))
+                    simulation.pool.first_token(
+                        attempt,
+                        Duration::from_nanos(now - began),
+                        Tick(now),
+                    )
                 });
             }
-            Event::Ends(number) => world.ends(number),
+            Event::Ends(number) => simulation.ends(number),
         }
     }
-    world.seen
+    simulation.seen
 }
 
 #[test]

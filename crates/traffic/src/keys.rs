@@ -106,17 +106,17 @@ impl Keys {
 
     /// The caller of a key, if it exists and has not expired.
     pub fn find(&self, shown: &str, wall_us: u64) -> Option<Arc<Caller>> {
-        self.of(&Proof::Key(self.hasher.hash(shown)), wall_us)
+        self.caller_of(&Proof::Key(self.hasher.hash(shown)), wall_us)
     }
 
     /// The caller of a certificate, by the first of its proofs that has an entry, even an expired
     /// one.
     pub fn find_certificate(&self, proves: &[Proof], wall_us: u64) -> Option<Arc<Caller>> {
         let known = proves.iter().find(|proof| self.known.contains_key(proof))?;
-        self.of(known, wall_us)
+        self.caller_of(known, wall_us)
     }
 
-    fn of(&self, proof: &Proof, wall_us: u64) -> Option<Arc<Caller>> {
+    fn caller_of(&self, proof: &Proof, wall_us: u64) -> Option<Arc<Caller>> {
         let caller = self.known.get(proof)?;
         caller.expires.is_none_or(|end| wall_us < end).then(|| caller.clone())
     }

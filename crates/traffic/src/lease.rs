@@ -203,7 +203,11 @@ fn taking(quota: &Quota, units: i64, now: Now) -> Taking {
 
 impl LeaseRequest {
     /// The units that a request lacks, plus a new slice.
-    pub(super) fn of(held: &Arc<LimitAccount>, key: &str, units: u64) -> Option<LeaseRequest> {
+    pub(super) fn for_request(
+        held: &Arc<LimitAccount>,
+        key: &str,
+        units: u64,
+    ) -> Option<LeaseRequest> {
         let mut state = held.lease()?.state.lock();
         let short = signed(units).saturating_sub(state.balance);
         // A debt larger than the burst is paid in parts. A request larger than the burst never
@@ -279,7 +283,7 @@ pub enum SharedLimitTask {
 
 impl SharedLimitTask {
     /// `None` for `now`: the gateway shuts down and returns everything.
-    pub(super) fn of(
+    pub(super) fn due_task(
         held: &Arc<LimitAccount>,
         key: &str,
         now: Option<Now>,
@@ -386,21 +390,22 @@ mod tests {
     fn a_slice_is_spent_returned_when_idle_and_paid_back() {
         let held = held();
         assert!(lease(&held).take(&held.quota, 30, at(0)).is_none());
-        let wanted = LeaseRequest::of(&held, "k", 30).unwrap();
+        let wanted = LeaseRequest::for_request(&held, "k", 30).unwrap();
         assert_eq!((wanted.need, wanted.want), (30, 80));
         wanted.granted(80);
         let taking = lease(&held).take(&held.quota, 30, at(0)).unwrap();
         assert!(
-            SharedLimitTask::of(&held, "k", Some(at(0))).is_none(),
+            SharedLimitTask::due_task(&held, "k", Some(at(0))).is_none(),
             "a slice in use is not returned"
         );
         lease(&held).give_back(&held.quota, 20, taking, at(0));
-        let Some(SharedLimitTask::Return(back)) = SharedLimitTask::of(&held, "k", Some(at(0)))
+        let Some(SharedLimitTask::Return(back)) =
+            SharedLimitTask::due_task(&held, "k", Some(at(0)))
         else {
             panic!("more than a slice goes back")
         };
         assert_eq!(back.want, 20);
-        let chore = SharedLimitTask::of(&held, "k", Some(at(3 * IDLE))).unwrap();
+        let chore = SharedLimitTask::due_task(&held, "k", Some(at(3 * IDLE))).unwrap();
         assert_eq!(chore.wanted().want, 50);
         chore.done(None);
         assert_eq!(lease(&held).left(), 50, "an unreachable store takes nothing");
@@ -410,13 +415,13 @@ mod tests {
     fn streams_run_on_until_the_store_is_dry() {
         let held = held();
         assert!(lease(&held).grow(5));
-        let chore = SharedLimitTask::of(&held, "k", Some(at(0))).unwrap();
+        let chore = SharedLimitTask::due_task(&held, "k", Some(at(0))).unwrap();
         assert_eq!(chore.wanted().want, 5);
         chore.done(Some(2));
         assert!(!lease(&held).grow(1));
-        let wanted = LeaseRequest::of(&held, "k", 10).unwrap();
+        let wanted = LeaseRequest::for_request(&held, "k", 10).unwrap();
         assert_eq!(wanted.need, 14, "a request pays the debt first");
-        SharedLimitTask::of(&held, "k", Some(at(0))).unwrap().done(Some(4));
+        SharedLimitTask::due_task(&held, "k", Some(at(0))).unwrap().done(Some(4));
         assert!(lease(&held).grow(1));
     }
 
@@ -430,32 +435,36 @@ mod tests {
                 Some(&Shared { prefix: "p".into(), replicas: 4 }),
             )),
         });
-        let wanted = LeaseRequest::of(&held, "k", 1).unwrap();
+        let wanted = LeaseRequest::for_request(&held, "k", 1).unwrap();
         assert_eq!((wanted.need, wanted.want), (1, 3));
         wanted.granted(3);
         drop(wanted);
         let taking = lease(&held).take(&held.quota, 1, at(0)).unwrap();
         let Some(SharedLimitTask::Return(back)) =
-            SharedLimitTask::of(&held, "k", Some(at(2 * IDLE)))
+            SharedLimitTask::due_task(&held, "k", Some(at(2 * IDLE)))
         else {
             panic!("two lie idle")
         };
         assert_eq!(back.want, 2);
         SharedLimitTask::Return(back).done(Some(0));
-        let Some(SharedLimitTask::Live(live)) = SharedLimitTask::of(&held, "k", Some(at(3 * IDLE)))
+        let Some(SharedLimitTask::Live(live)) =
+            SharedLimitTask::due_task(&held, "k", Some(at(3 * IDLE)))
         else {
             panic!("one is taken")
         };
         assert_eq!(live.leased(), (1, true));
-        let other = LeaseRequest::of(&held, "k", 1).unwrap();
+        let other = LeaseRequest::for_request(&held, "k", 1).unwrap();
         assert_eq!(live.leased(), (1, false), "another call is in flight");
         drop((other, live));
-        assert!(SharedLimitTask::of(&held, "k", Some(at(3 * IDLE))).is_none(), "just kept alive");
+        assert!(
+            SharedLimitTask::due_task(&held, "k", Some(at(3 * IDLE))).is_none(),
+            "just kept alive"
+        );
         lease(&held).give_back(&held.quota, 1, taking, at(100 * IDLE));
-        let last = SharedLimitTask::of(&held, "k", None).unwrap();
+        let last = SharedLimitTask::due_task(&held, "k", None).unwrap();
         assert_eq!(last.wanted().want, 1, "shutdown returns everything");
         last.done(Some(0));
-        assert!(SharedLimitTask::of(&held, "k", None).is_none());
+        assert!(SharedLimitTask::due_task(&held, "k", None).is_none());
     }
 
     #[test]
@@ -534,7 +543,7 @@ mod interleavings {
                 lease.give_back(&held.quota, 2, taking, NOW);
                 return 3;
             }
-            let wanted = LeaseRequest::of(held, "k", 5).expect("a lease");
+            let wanted = LeaseRequest::for_request(held, "k", 5).expect("a lease");
             given.fetch_add(signed(wanted.want), Ordering::SeqCst);
             thread::yield_now();
             wanted.granted(wanted.want);
@@ -543,7 +552,7 @@ mod interleavings {
     }
 
     fn keep(held: &Arc<LimitAccount>, given: &AtomicI64, is_away: bool) {
-        let Some(chore) = SharedLimitTask::of(held, "k", None) else { return };
+        let Some(chore) = SharedLimitTask::due_task(held, "k", None) else { return };
         let units = match &chore {
             SharedLimitTask::Return(wanted) if !is_away => {
                 given.fetch_sub(signed(wanted.want), Ordering::SeqCst);

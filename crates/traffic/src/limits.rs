@@ -178,7 +178,8 @@ impl RateLimits {
                 (Account::Leased(lease), None) => match lease.take(&held.quota, units, now) {
                     Some(taking) => Ok((taking, false)),
                     None => {
-                        short.extend(LeaseRequest::of(&held, &limit.key(asked, now), units));
+                        let key = limit.key(asked, now);
+                        short.extend(LeaseRequest::for_request(&held, &key, units));
                         continue;
                     }
                 },

@@ -108,22 +108,22 @@ impl UsageSums {
     }
 
     /// Sums from `from` on, grouped.
-    pub fn lines(&self, apart: GroupBy, from: Option<Date>) -> Vec<(UsageRow, Totals)> {
+    pub fn rows(&self, group_by: GroupBy, from: Option<Date>) -> Vec<(UsageRow, Totals)> {
         let unnamed: Arc<str> = "".into();
         let name =
             |wanted: bool, name: &Arc<str>| if wanted { name.clone() } else { unnamed.clone() };
         let mut lines: BTreeMap<UsageRow, Totals> = BTreeMap::new();
         for ((day, owner, key, model), totals) in self.snapshot(from) {
-            let time = if apart.months {
+            let time = if group_by.months {
                 format!("{:04}-{:02}", day.year(), day.month())
             } else {
                 day.to_string()
             };
             let line = UsageRow {
                 time,
-                owner: name(apart.owner, &owner),
-                key: name(apart.key, &key),
-                model: name(apart.model, &model),
+                owner: name(group_by.owner, &owner),
+                key: name(group_by.key, &key),
+                model: name(group_by.model, &model),
             };
             lines.entry(line).or_default().add(&totals);
         }
@@ -228,8 +228,8 @@ mod tests {
                 us("2026-02-01T10:00:00Z"),
             );
         }
-        assert_eq!(spend.lines(GroupBy::EVERYTHING, None).len(), 2 * CHUNK + 7);
-        assert_eq!(spend.lines(GroupBy::default(), None)[0].1.requests as usize, 2 * CHUNK + 7);
+        assert_eq!(spend.rows(GroupBy::EVERYTHING, None).len(), 2 * CHUNK + 7);
+        assert_eq!(spend.rows(GroupBy::default(), None)[0].1.requests as usize, 2 * CHUNK + 7);
     }
 
     #[test]
@@ -245,7 +245,7 @@ mod tests {
             spend.add((&name(owner), &name(key), &name("m")), &used, DOLLAR / 2, us(at));
         }
         let by_owner =
-            spend.lines(GroupBy { owner: true, months: true, ..GroupBy::default() }, None);
+            spend.rows(GroupBy { owner: true, months: true, ..GroupBy::default() }, None);
         let said: Vec<_> = by_owner
             .iter()
             .map(|(line, totals)| {
@@ -257,7 +257,7 @@ mod tests {
             [("2026-01", "a", 1, 0.5), ("2026-02", "a", 1, 0.5), ("2026-02", "b", 1, 0.5)]
         );
         assert_eq!(
-            spend.lines(GroupBy::default(), Some("2026-02-01".parse().unwrap())),
+            spend.rows(GroupBy::default(), Some("2026-02-01".parse().unwrap())),
             [(
                 UsageRow {
                     time: "2026-02-01".into(),
@@ -276,10 +276,10 @@ mod tests {
         );
         let everything = GroupBy::EVERYTHING;
         let again = UsageSums::default();
-        assert_eq!(again.restore(spend.lines(everything, None).into_iter()), 0);
-        assert_eq!(again.lines(everything, None), spend.lines(everything, None));
+        assert_eq!(again.restore(spend.rows(everything, None).into_iter()), 0);
+        assert_eq!(again.rows(everything, None), spend.rows(everything, None));
         // Days that are too old are dropped with the next request.
         again.add((&name("a"), &name("k"), &name("m")), &used, 0, us("2026-06-01T00:00:00Z"));
-        assert_eq!(again.lines(everything, None).len(), 1);
+        assert_eq!(again.rows(everything, None).len(), 1);
     }
 }

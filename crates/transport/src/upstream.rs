@@ -118,7 +118,7 @@ impl Upstream {
         self.queue.as_ref().is_some_and(|queue| queue.counts().waiting > 0)
     }
 
-    /// Start a Retry-After backoff if the head asks for one. A 429 for a credential of the client
+    /// Start a Retry-After backoff if the head has one. A 429 for a credential of the client
     /// concerns only that client.
     pub fn apply_retry_after(&self, head: &AnswerHead, with_credential: bool) {
         if head.status == 429 && with_credential && self.backend.api_key.is_none() {

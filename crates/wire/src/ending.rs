@@ -27,7 +27,7 @@ pub struct Envelope {
 
 impl Envelope {
     /// Read the members from the data of the first event. Missing members stay empty.
-    pub fn of(data: &[u8]) -> Self {
+    pub fn from_event(data: &[u8]) -> Self {
         let mut envelope = Envelope::default();
         // Members read before an error are kept.
         let _ = envelope.read(&mut Scan::new(data), true);
@@ -235,13 +235,13 @@ mod tests {
 
     /// What [`Reader`] reports: the finish reasons, and whether there was an end marker.
     #[derive(Default)]
-    struct Heard {
+    struct ReceivedParts {
         reasons: Vec<(u32, String)>,
         ended: bool,
         events: usize,
     }
 
-    impl EventVisitor for Heard {
+    impl EventVisitor for ReceivedParts {
         fn part(&mut self, part: Part<'_>) {
             match part {
                 Part::Finish { choice, reason } => {
@@ -259,17 +259,17 @@ mod tests {
         }
     }
 
-    fn heard(dialect: Dialect, events: &str) -> Heard {
+    fn received_parts(dialect: Dialect, events: &str) -> ReceivedParts {
         let framing = if dialect == Dialect::Ollama { Framing::Ndjson } else { Framing::Sse };
         let (mut reader, mut heard) =
-            (Reader::new(dialect, framing, ReaderLimits::default()), Heard::default());
+            (Reader::new(dialect, framing, ReaderLimits::default()), ReceivedParts::default());
         reader.feed(events.as_bytes(), &mut heard);
         assert_eq!(reader.unterminated(), 0);
         heard
     }
 
     fn ending(dialect: Dialect, first: &str, last: &str, choices: &[u32]) -> String {
-        let envelope = Envelope::of(first.as_bytes());
+        let envelope = Envelope::from_event(first.as_bytes());
         Ending {
             dialect,
             envelope: &envelope,
@@ -318,12 +318,12 @@ mod tests {
             (Dialect::LlamaCpp, r#"{"content":"x","model":"m"}"#, "", "content_filter"),
         ] {
             let events = ending(dialect, first, last, &[0]);
-            let heard = heard(dialect, &events);
+            let heard = received_parts(dialect, &events);
             assert_eq!(heard.reasons, [(0, reason.to_owned())], "{dialect:?}: {events}");
             assert!(heard.ended, "{dialect:?}: {events}");
         }
         assert_eq!(
-            heard(Dialect::Generate, &ending(Dialect::Generate, "{}", "", &[0])).events,
+            received_parts(Dialect::Generate, &ending(Dialect::Generate, "{}", "", &[0])).events,
             1,
             "an error event, because the dialect has no finish reason"
         );
@@ -359,7 +359,7 @@ mod tests {
             ending(Dialect::Anthropic, "{}", r#"{"type":"content_block_stop","index":3}"#, &[0]);
         assert!(closed.starts_with("event: message_delta"), "{closed}");
         // Only short scalars are repeated.
-        let odd = Envelope::of(
+        let odd = Envelope::from_event(
             format!(r#"{{"id":{{"a":1}},"model":"{}","created":17"#, "x".repeat(300)).as_bytes(),
         );
         assert_eq!((odd.id.as_str(), odd.model.as_str(), odd.created.as_str()), ("", "", "17"));

@@ -78,9 +78,9 @@ mod tests {
     use crate::{Dialect, Event, EventVisitor, Framing, Part, Reader, ReaderLimits};
 
     #[derive(Default, PartialEq, Debug)]
-    struct Told(Vec<String>);
+    struct ReportedParts(Vec<String>);
 
-    impl EventVisitor for Told {
+    impl EventVisitor for ReportedParts {
         fn part(&mut self, part: Part<'_>) {
             // A matched event does not report its model again.
             if !matches!(part, Part::Model(_)) {
@@ -95,7 +95,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn matched_events_report_the_same_parts_as_scanned_events(texts in proptest::collection::vec("[a-c\"\\\\ {}\\[\\],:é]{0,6}", 1..12), finish in 0usize..12) {
-            let (mut remembered, mut scanned) = (Told::default(), Told::default());
+            let mut remembered = ReportedParts::default();
+            let mut scanned = ReportedParts::default();
             let mut reader =
                 Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
             for (at, text) in texts.iter().enumerate() {

@@ -68,7 +68,15 @@ enum Does {
 impl ScriptedFilter {
     fn found(action: Action) -> Report {
         let (rule, kind, category) = ("r".into(), "KIND".into(), Category::Policy);
-        Report::of(Found { rule, kind, category, text: 0, span: 0..1, score: 0.2, action })
+        Report::with_finding(Found {
+            rule,
+            kind,
+            category,
+            text: 0,
+            span: 0..1,
+            score: 0.2,
+            action,
+        })
     }
 }
 

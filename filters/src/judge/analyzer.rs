@@ -62,7 +62,7 @@ impl Analyzer {
         if results.is_empty() {
             return Some(tally.done());
         }
-        let offsets = Offsets::of(piece);
+        let offsets = Offsets::new(piece);
         for result in results {
             let span = offsets.span(result.get("start")?, result.get("end")?)?;
             let (kind, score) =

@@ -31,7 +31,7 @@ enum Starts {
 
 impl Offsets {
     /// Count the characters of a piece.
-    pub(super) fn of(piece: &Piece<'_>) -> Self {
+    pub(super) fn new(piece: &Piece<'_>) -> Self {
         let words = piece.words;
         let starts = if words.is_ascii() {
             Starts::Ascii(words.len())

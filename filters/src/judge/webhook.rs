@@ -76,7 +76,7 @@ impl Webhook {
             let text = usize::try_from(span.get("text")?.as_u64()?).ok()?;
             let (piece, offsets) = (pieces.get(text)?, counted.get_mut(text)?);
             let place = offsets
-                .get_or_insert_with(|| Offsets::of(piece))
+                .get_or_insert_with(|| Offsets::new(piece))
                 .span(span.get("start")?, span.get("end")?)?;
             if let Some(known) = self.kind(span, known)? {
                 tally.part(piece.at, place, known, score);

@@ -1,5 +1,5 @@
-//! A host that is played: its clock stands until a test waits, and its servers say what the script
-//! says.
+//! A scripted host: its clock stands still until a test waits, and its servers return scripted
+//! responses.
 //!
 //! - *In*: answers, in the order of the questions.
 //! - *Out*: the questions that were asked.

@@ -74,7 +74,7 @@ pub(crate) fn save(shared: &Shared, written: &mut Vec<(UsageRow, Totals)>) {
     let Some(path) = shared.plan.load().settings.usage_file.clone() else { return };
     // An earlier save that is still running must not overwrite the last one at shutdown.
     let _saving = SAVING.lock();
-    let now = shared.usage_sums.lines(GroupBy::EVERYTHING, None);
+    let now = shared.usage_sums.rows(GroupBy::EVERYTHING, None);
     if now == *written {
         return;
     }

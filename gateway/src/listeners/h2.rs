@@ -49,7 +49,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     let plan = shared.plan.load_full();
     let mut buffer = as_http1(session);
     let head_len = buffer.len();
-    let ParsedHead { mut accepted, head, encoded, shown } = look(
+    let ParsedHead { mut accepted, head, encoded, shown } = parse_head(
         shared,
         &plan,
         &buffer,
@@ -106,9 +106,9 @@ struct ParsedHead {
     shown: Option<ShownCredential>,
 }
 
-fn look(shared: &Shared, plan: &Plan, bytes: &[u8], tls: Option<&SslDigest>) -> ParsedHead {
-    let mut room = head::field_buffer();
-    let head = match head::parse_request(bytes, &mut room, plan.head_limits) {
+fn parse_head(shared: &Shared, plan: &Plan, bytes: &[u8], tls: Option<&SslDigest>) -> ParsedHead {
+    let mut fields = head::field_buffer();
+    let head = match head::parse_request(bytes, &mut fields, plan.head_limits) {
         Ok(head) => head,
         Err(error) => {
             let accepted = accept::unknown(clock::now(), bytes.len());

@@ -46,8 +46,8 @@ pub(super) fn new_proxy(shared: &Arc<Shared>) -> Proxy {
 /// Total timeout of a pass-through request with that head.
 pub(super) fn total_of(shared: &Shared, head: &[u8]) -> Duration {
     let plan = shared.plan.load();
-    let mut room = head::field_buffer();
-    let route = head::parse_request(head, &mut room, plan.head_limits)
+    let mut fields = head::field_buffer();
+    let route = head::parse_request(head, &mut fields, plan.head_limits)
         .ok()
         .and_then(|head| route::find(&plan, &head, None).cloned());
     let total = route.map_or(plan.settings.timeouts, |route| route.route.timeouts).total;
@@ -81,13 +81,13 @@ impl ProxyHttp for PassThrough {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Passing) -> Result<bool> {
         let plan = self.shared.plan.load_full();
-        let mut room = head::field_buffer();
+        let mut fields = head::field_buffer();
         // HTTP/1.1 heads were checked before pingora saw them; those of HTTP/2 are checked here.
         let bytes = match session.as_http2() {
             Some(stream) => h2::as_http1(stream),
             None => session.to_h1_raw().to_vec(),
         };
-        let parsed = head::parse_request(&bytes, &mut room, plan.head_limits);
+        let parsed = head::parse_request(&bytes, &mut fields, plan.head_limits);
         let (accepted, found) = match &parsed {
             Ok(head) => (accept::accepted(head, None, clock::now()), self.find(&plan, head)),
             Err(error) => {

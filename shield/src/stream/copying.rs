@@ -45,7 +45,7 @@ impl<'d> TableBuilder<'d> {
     }
 
     /// Copy everything. `None`: too many states or sets.
-    pub(super) fn run(mut self, rules: &[u16], longest: &[usize]) -> Option<Table> {
+    pub(super) fn build(mut self, rules: &[u16], longest: &[usize]) -> Option<Table> {
         let mut starts = Vec::with_capacity(257);
         for before in (0..=255u8).map(Some).chain([None]) {
             let at = start::Config::new().anchored(Anchored::Yes).look_behind(before);

@@ -97,7 +97,7 @@ pub(super) struct Scan<'s> {
 
 impl Scan<'_> {
     /// Scan the text. Returns how much of it is decided; the rest must be held.
-    pub(super) fn run(&mut self, state: &mut State) -> usize {
+    pub(super) fn scan_text(&mut self, state: &mut State) -> usize {
         let keep = self.walk(state);
         self.pass(keep);
         keep
@@ -151,7 +151,7 @@ impl Scan<'_> {
             while *state != DEAD && at < limit {
                 let stop = limit.min(at + STRIDE);
                 let (to, took, ended) =
-                    table.run(*state, self.text.as_bytes().get(at..stop).unwrap_or_default());
+                    table.advance(*state, self.text.as_bytes().get(at..stop).unwrap_or_default());
                 thread.ended |= u8::from(ended) << group;
                 self.steps += took as u64 + 1;
                 at = stop;

@@ -62,7 +62,7 @@ impl Table {
             .dfa_size_limit(Some(limit))
             .determinize_size_limit(Some(limit.saturating_mul(4)));
         let dfa = dense::Builder::new().configure(config).build_from_nfa(&nfa).ok()?;
-        TableBuilder::new(&dfa).run(rules, longest)
+        TableBuilder::new(&dfa).build(rules, longest)
     }
 
     /// The state before the first byte, given the byte before it.
@@ -86,7 +86,7 @@ impl Table {
     /// Step over bytes until the automaton is dead. Returns the state, the bytes consumed, and
     /// whether a rule ended in them.
     #[inline]
-    pub(super) fn run(&self, mut state: u32, bytes: &[u8]) -> (u32, usize, bool) {
+    pub(super) fn advance(&self, mut state: u32, bytes: &[u8]) -> (u32, usize, bool) {
         let mut seen = 0;
         for (at, &byte) in bytes.iter().enumerate() {
             state = self.step(state, byte);

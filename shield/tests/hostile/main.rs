@@ -21,7 +21,7 @@ fn deep() -> bool {
     std::env::var_os("PROPTEST_CASES").is_some()
 }
 
-/// `few` cases, or as many as the environment asks for.
+/// `few` cases, or the number in the environment.
 fn config(few: u32) -> ProptestConfig {
     let told = ProptestConfig::default();
     let cases = if deep() { told.cases } else { few };

@@ -23,7 +23,7 @@ async fn client_mistakes_are_not_retried_and_eject_no_backend() {
     assert_eq!(gateway.metric("llm_lens_backend_ejections_total", "backend=\"b0\""), 0.0);
 }
 
-/// The same when the engine says so in its stream: no other backend is tried, and none is ejected.
+/// The same for an error event in a stream: no other backend is tried, and none is ejected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn client_error_in_a_stream_is_not_retried_and_ejects_no_backend() {
     let wrong = "data: {\"error\":{\"message\":\"too long\",\"type\":\"BadRequestError\",\"code\":400}}\n\ndata: [DONE]\n\n";

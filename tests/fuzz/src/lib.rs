@@ -36,8 +36,8 @@ pub fn head(data: &[u8]) {
     }
     let Ok(Some(end)) = whole else { return };
     let head = data.get(..end).expect("invariant: the end of a head is inside");
-    let mut room = field_buffer();
-    if let Ok(request) = parse_request(head, &mut room, limits) {
+    let mut fields = field_buffer();
+    if let Ok(request) = parse_request(head, &mut fields, limits) {
         assert!(!request.line.target.contains([' ', '\r', '\n']), "{:?}", request.line);
         request.fields.iter().for_each(|field| check_field(field.name, field.value));
         assert!(
@@ -49,8 +49,8 @@ pub fn head(data: &[u8]) {
         assert!(!both, "two framings");
     }
     for to_head in [false, true] {
-        let mut room = field_buffer();
-        if let Ok(response) = parse_response(head, &mut room, limits, to_head) {
+        let mut fields = field_buffer();
+        if let Ok(response) = parse_response(head, &mut fields, limits, to_head) {
             response.fields.iter().for_each(|field| check_field(field.name, field.value));
             assert!(!to_head || response.framing == BodyFraming::Empty);
         }

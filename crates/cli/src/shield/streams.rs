@@ -108,7 +108,7 @@ enum Class {
 }
 
 impl Class {
-    fn of(c: char) -> Self {
+    fn from_char(c: char) -> Self {
         match c {
             ' ' | '\t' => Class::Space,
             c if c.is_alphabetic() => Class::Letter,
@@ -134,7 +134,7 @@ fn pieces(text: &str) -> Vec<&str> {
     let (mut pieces, mut start, mut count) = (Vec::new(), 0, 0);
     let mut last = None;
     for (at, c) in text.char_indices() {
-        let class = Class::of(c);
+        let class = Class::from_char(c);
         let leads = last == Some(Class::Space)
             && matches!(class, Class::Letter | Class::Sign)
             && c != '\n'

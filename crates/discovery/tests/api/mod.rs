@@ -1,8 +1,8 @@
-//! What the API of a cluster says.
+//! Scripted responses of a cluster's API.
 
 use kit::Step;
 
-/// A slice as the API says it.
+/// A slice in the form of the API.
 pub fn slice(
     name: &str,
     version: u32,

@@ -40,8 +40,8 @@ pub(crate) fn with_head<T>(
     buffer: &[u8],
     work: impl FnOnce(&Head<'_, RequestLine<'_>>) -> T,
 ) -> T {
-    let mut room = head::field_buffer();
-    work(&index.head(buffer, &mut room))
+    let mut fields = head::field_buffer();
+    work(&index.head(buffer, &mut fields))
 }
 
 /// Routing state of a request: the backends that were tried and why, and the next one. Written by

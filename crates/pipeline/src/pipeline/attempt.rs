@@ -200,7 +200,8 @@ async fn call<D: Sink>(
             Err(error) => return failed(upstream, &error),
         };
         let context = relayed::context(exchange);
-        let (end, rest) = Relay::new(exchange, context, &mut source, sink, cut.take()).run().await;
+        let (end, rest) =
+            Relay::new(exchange, context, &mut source, sink, cut.take()).forward_answer().await;
         *cut = rest;
         hedge::apply(exchange, source.take_outcome());
         match end {

@@ -55,7 +55,7 @@ pub async fn count(exchange: &mut Exchange, body: &[u8]) {
     let besides = if framed { 0 } else { TOKENS_A_MESSAGE * facts.messages as u64 };
     // Each prompt of a batch has its own context.
     let is_one = !framed || facts.messages <= 1;
-    let prompt = Prompt::of(facts, body, framed);
+    let prompt = Prompt::from_facts(facts, body, framed);
     let whole = prompt.read == prompt.all;
     if prompt.read == 0 {
         return;
@@ -86,7 +86,7 @@ pub async fn count(exchange: &mut Exchange, body: &[u8]) {
 }
 
 impl Prompt {
-    fn of(facts: &wire::RequestFacts, body: &[u8], framed: bool) -> Self {
+    fn from_facts(facts: &wire::RequestFacts, body: &[u8], framed: bool) -> Self {
         let mut prompt = Prompt { texts: Vec::new(), read: 0, all: 0, framed };
         for text in facts.texts.iter().filter(|text| !text.beside) {
             let raw = body.get(text.range.clone()).unwrap_or_default();
@@ -109,7 +109,7 @@ impl Prompt {
     fn count(&self, tokenizer: &Arc<Tokenizer>) -> Option<u64> {
         let mut tokens = 0u64;
         for raw in &self.texts {
-            let text = Text::of(raw, memchr::memchr(b'\\', raw).is_some()).decode();
+            let text = Text::new(raw, memchr::memchr(b'\\', raw).is_some()).decode();
             tokens = tokens.saturating_add(tokenizer.count(&text, self.framed)?);
         }
         let all = u128::from(tokens) * self.all as u128 / self.read.max(1) as u128;
@@ -126,7 +126,7 @@ mod tests {
         let words = "caf\\u00e9 ".repeat(MAX_COUNTED / 5);
         let body = format!("{{\"stop\":\"none of it\",\"prompt\":[\"{words}\",\"more\"]}}");
         let facts = wire::RequestFacts::scan(body.as_bytes()).unwrap();
-        let prompt = Prompt::of(&facts, body.as_bytes(), true);
+        let prompt = Prompt::from_facts(&facts, body.as_bytes(), true);
         assert_eq!(prompt.all, words.len() + 4);
         assert!(
             prompt.read <= MAX_COUNTED && prompt.read > MAX_COUNTED - 20 && prompt.texts.len() <= 2,
@@ -135,7 +135,7 @@ mod tests {
         );
         assert!(prompt.texts[0].ends_with(b"\\u00e9"));
         let small = b"{\"messages\":[{\"role\":\"user\",\"content\":\"a b\"}],\"response_format\":{\"type\":\"text\"}}";
-        let prompt = Prompt::of(&wire::RequestFacts::scan(small).unwrap(), small, false);
+        let prompt = Prompt::from_facts(&wire::RequestFacts::scan(small).unwrap(), small, false);
         assert_eq!((prompt.texts.concat(), prompt.read, prompt.all), (b"a b".to_vec(), 3, 3));
     }
 }

@@ -163,7 +163,7 @@ fn subject(facts: Option<&RequestFacts>, guardrail: &Guardrail, body: &[u8]) -> 
         let raw = body.get(text.range.clone()).unwrap_or_default();
         let escaped = memchr::memchr(b'\\', raw).is_some();
         let place = Place { body: text.range.clone(), escaped };
-        builder.text(TextSource::Prompt(text.speaker), place, &Text::of(raw, escaped).decode());
+        builder.text(TextSource::Prompt(text.speaker), place, &Text::new(raw, escaped).decode());
     }
     builder.done()
 }

@@ -74,14 +74,14 @@ pub fn start(exchange: &Exchange, request: &UpstreamRequest) {
         first_byte: Some(timeouts.first_byte).filter(|limit| !limit.is_zero()).unwrap_or(TOTAL),
         _slot: slot,
     };
-    exchange.shared.tasks.spawn(copied.run());
+    exchange.shared.tasks.spawn(copied.send());
 }
 
 impl MirroredRequest {
     /// Send the copy, and count the result.
-    async fn run(self) {
+    async fn send(self) {
         let counts = self.mirror.counts.clone();
-        let count = match self.ask().await {
+        let count = match self.attempt().await {
             Some(true) => &counts.success,
             Some(false) => &counts.failure,
             None => &counts.left_out,
@@ -90,7 +90,7 @@ impl MirroredRequest {
     }
 
     /// Whether the answer was a success; `None`: no backend, or no permit, was available.
-    async fn ask(&self) -> Option<bool> {
+    async fn attempt(&self) -> Option<bool> {
         let (pool, question) = (&self.mirror.pool.pool, self.question);
         let choice = pool.choose(
             &BalanceRequest { tokens: question.tokens(), ..BalanceRequest::default() },

@@ -77,9 +77,9 @@ impl Read {
             "POST {path} HTTP/1.1\r\nhost: gateway\r\n{fields}content-length: {}\r\n\r\n",
             body.len()
         );
-        let mut room = head::field_buffer();
+        let mut fields = head::field_buffer();
         let index = HeadIndex::new(
-            &head::parse_request(head.as_bytes(), &mut room, HeadLimits::default())
+            &head::parse_request(head.as_bytes(), &mut fields, HeadLimits::default())
                 .expect("a head"),
             head.as_bytes(),
         );
@@ -90,8 +90,8 @@ impl Read {
         &self,
         work: impl FnOnce(&head::Head<'_, head::RequestLine<'_>>) -> T,
     ) -> T {
-        let mut room = head::field_buffer();
-        work(&self.index.head(&self.buffer, &mut room))
+        let mut fields = head::field_buffer();
+        work(&self.index.head(&self.buffer, &mut fields))
     }
 
     pub fn body(&self) -> &[u8] {

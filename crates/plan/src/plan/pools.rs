@@ -74,7 +74,7 @@ impl<'p> Pools<'p> {
         Pools { upstreams, zone, known, made: Vec::new() }
     }
 
-    pub(super) fn of(&mut self, route: &Route) -> Vec<Arc<PlannedPool>> {
+    pub(super) fn of_route(&mut self, route: &Route) -> Vec<Arc<PlannedPool>> {
         route.pools.iter().map(|pool| self.pool(pool)).collect()
     }
 

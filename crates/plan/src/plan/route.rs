@@ -86,7 +86,7 @@ impl RouteParts<'_> {
         let guardrail = route.guardrail.as_ref().and_then(|wanted| {
             self.guardrails.iter().find(|built| built.settings.name == wanted.name).cloned()
         });
-        let pools = self.pools.of(route);
+        let pools = self.pools.of_route(route);
         let mut planned =
             PlannedRoute::new((route, pools, guardrail), self.models, self.observatory);
         // Requests that are not parsed cannot be counted.

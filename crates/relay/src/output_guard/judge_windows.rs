@@ -134,11 +134,11 @@ impl JudgeWindows {
             .iter_mut()
             .filter(|channel| choice.is_none_or(|choice| channel.key.0 == choice));
         ended.for_each(|channel| channel.ended = true);
-        self.ask(false);
+        self.start_calls(false);
     }
 
     /// Start judge calls for unjudged text. With `hurry`, also for less than a window.
-    pub(super) fn ask(&mut self, hurry: bool) {
+    pub(super) fn start_calls(&mut self, hurry: bool) {
         let window = self.guardrail.settings.judge_window;
         for group in self.groups.iter_mut().filter(|group| group.running.is_none()) {
             let enough = |unasked: usize, ended: bool| match group.mode {
@@ -208,7 +208,7 @@ impl JudgeWindows {
             return Poll::Pending;
         }
         self.forget();
-        self.ask(false);
+        self.start_calls(false);
         Poll::Ready(stop)
     }
 

@@ -154,7 +154,7 @@ fn whole<'b>(
     elsewhere: &mut Elsewhere,
 ) -> Result<Cow<'b, [u8]>, Name> {
     let mut edits = Vec::new();
-    match in_text(context, &Text::of(bytes, false), 0, &mut edits, elsewhere) {
+    match in_text(context, &Text::new(bytes, false), 0, &mut edits, elsewhere) {
         Some(kind) => Err(kind),
         None if edits.is_empty() => Ok(Cow::Borrowed(bytes)),
         None => {
@@ -193,7 +193,7 @@ pub(super) fn withheld(dialect: Dialect, bytes: &[u8], content: &Content) -> Vec
 /// removed.
 fn in_slot(context: &GuardContext, texts: &TextChannels, data: &[u8], slot: &Slot) -> Vec<Edit> {
     let Some(raw) = data.get(slot.raw.clone()) else { return Vec::new() };
-    let text = Text::of(raw, slot.escaped);
+    let text = Text::new(raw, slot.escaped);
     let mut masks: Vec<&Mask> = texts.masks(slot).collect();
     masks.sort_by_key(|mask| mask.span.start);
     let place = |mask: &Mask| {

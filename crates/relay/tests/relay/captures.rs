@@ -13,7 +13,7 @@ pub struct Body {
     pub dialect: Dialect,
     pub framing: Framing,
     pub bytes: Vec<u8>,
-    /// It ended as its protocol says it should.
+    /// It ended as its protocol requires.
     pub complete: bool,
 }
 
@@ -45,9 +45,9 @@ fn body(file: &Path) -> Option<Body> {
     };
     let raw = std::fs::read(file.with_extension("http")).expect("readable");
     let len = head::find_end(&raw, 0, HeadLimits::default()).ok()??;
-    let mut room = head::field_buffer();
+    let mut fields = head::field_buffer();
     let head =
-        head::parse_response(raw.get(..len)?, &mut room, HeadLimits::default(), false).ok()?;
+        head::parse_response(raw.get(..len)?, &mut fields, HeadLimits::default(), false).ok()?;
     let kind = head
         .get("content-type")
         .and_then(|kind| std::str::from_utf8(kind).ok())

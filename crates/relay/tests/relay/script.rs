@@ -353,7 +353,7 @@ pub async fn run(
     sink: &mut ScriptedSink,
     cut: Option<Box<InterruptedStream>>,
 ) -> (End, Option<Box<InterruptedStream>>) {
-    let done = Relay::new(request, context, source, sink, cut).run().await;
+    let done = Relay::new(request, context, source, sink, cut).forward_answer().await;
     assert_eq!(request.queued, 0, "the gauge of queued bytes is back at zero");
     done
 }

@@ -127,7 +127,7 @@ impl Limit {
         if settings.shared.is_some() || !settings.routes.is_empty() {
             return;
         }
-        for (line, totals) in spend.lines(GroupBy::EVERYTHING, Some(first)) {
+        for (line, totals) in spend.rows(GroupBy::EVERYTHING, Some(first)) {
             let subject = match settings.per {
                 Per::All => Subject::All,
                 Per::Key => Subject::Name(line.key),
@@ -180,7 +180,7 @@ impl Limit {
 
     pub(super) fn store_tasks(&self, now: Now, stays: Option<Now>) -> Vec<SharedLimitTask> {
         let of = |(subject, held): (&Subject, &Arc<LimitAccount>)| {
-            SharedLimitTask::of(held, &self.key_of(subject, now), stays)
+            SharedLimitTask::due_task(held, &self.key_of(subject, now), stays)
         };
         self.shards
             .iter()

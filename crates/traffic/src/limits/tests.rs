@@ -223,13 +223,13 @@ fn unauthenticated_addresses_use_bounded_memory() {
     let limits = RateLimits::new(&[limit("a", Unit::Requests, 1, Per::Address)], &[], None);
     let (anonymous, route, other): (_, Arc<str>, Arc<str>) =
         (Caller::anonymous(), "r".into(), "other".into());
-    for stranger in 0..300_000u32 {
+    for number in 0..300_000u32 {
         let asked = LimitRequest {
             caller: &anonymous,
             route: &route,
             model: "",
             declared_model: &other,
-            address: Some(IpAddr::from(stranger.to_be_bytes())),
+            address: Some(IpAddr::from(number.to_be_bytes())),
             expected: TokenUsage::default(),
         };
         let _ = limits.reserve(&asked, None, at(0));

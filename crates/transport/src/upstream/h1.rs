@@ -155,9 +155,9 @@ impl H1Source {
     }
 
     fn answer_head(&mut self, end: usize) -> Result<(AnswerHead, BodyFraming), UpstreamError> {
-        let mut room = head::field_buffer();
+        let mut fields = head::field_buffer();
         let bytes = self.left.get(..end).unwrap_or_default();
-        let head = head::parse_response(bytes, &mut room, self.limits, false)?;
+        let head = head::parse_response(bytes, &mut fields, self.limits, false)?;
         let mut fields = buffer::take();
         for field in head.fields {
             let ours = ["content-length", "x-request-id"]

@@ -109,8 +109,8 @@ impl H2Source {
 
 /// Converts the HTTP/1.1 head to HTTP/2.
 fn request_header(request: &Request) -> Result<RequestHeader, Box<pingora::Error>> {
-    let mut room = wire::http1::head::field_buffer();
-    let mut parsed = httparse::Request::new(&mut room);
+    let mut fields = wire::http1::head::field_buffer();
+    let mut parsed = httparse::Request::new(&mut fields);
     // The gateway wrote this head from validated fields, so it parses.
     let _ = parsed.parse(&request.head);
     let (method, target) = (parsed.method.unwrap_or("POST"), parsed.path.unwrap_or("/"));

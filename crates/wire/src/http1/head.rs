@@ -329,8 +329,8 @@ mod tests {
     fn request(text: &[u8]) -> Result<(String, BodyFraming), HeadError> {
         let limits = HeadLimits::default();
         let end = find_end(text, 0, limits)?.ok_or(HeadError::Malformed("incomplete"))?;
-        let mut room = field_buffer();
-        let head = parse_request(&text[..end], &mut room, limits)?;
+        let mut fields = field_buffer();
+        let head = parse_request(&text[..end], &mut fields, limits)?;
         Ok((format!("{} {}", head.line.method, head.line.target), head.framing))
     }
 
@@ -437,8 +437,8 @@ mod tests {
     #[test]
     fn connection_field_nominates_hop_by_hop_fields() {
         let text = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: x-secret, close\r\nX-Secret: 1\r\nX-Open: 2\r\n\r\n";
-        let mut room = field_buffer();
-        let head = parse_request(text, &mut room, HeadLimits::default()).unwrap();
+        let mut fields = field_buffer();
+        let head = parse_request(text, &mut fields, HeadLimits::default()).unwrap();
         assert!(head.is_hop_by_hop("X-Secret") && head.is_hop_by_hop("Transfer-Encoding"));
         assert!(!head.is_hop_by_hop("X-Open") && !head.keeps_alive());
     }
@@ -446,8 +446,8 @@ mod tests {
     #[test]
     fn responses() {
         let parse = |text: &[u8], to_head| {
-            let mut room = field_buffer();
-            parse_response(text, &mut room, HeadLimits::default(), to_head)
+            let mut fields = field_buffer();
+            parse_response(text, &mut fields, HeadLimits::default(), to_head)
                 .map(|h| (h.line.status, h.framing))
         };
         assert_eq!(parse(b"HTTP/1.1 200 OK\r\n\r\n", false), Ok((200, BodyFraming::UntilClose)));

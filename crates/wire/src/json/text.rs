@@ -11,7 +11,7 @@ pub struct Text<'a> {
 
 impl<'a> Text<'a> {
     /// Text from the bytes between two quotes. `escaped`: they contain escapes.
-    pub fn of(raw: &'a [u8], escaped: bool) -> Self {
+    pub fn new(raw: &'a [u8], escaped: bool) -> Self {
         Text { raw, escaped }
     }
 

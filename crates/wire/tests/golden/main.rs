@@ -2,8 +2,8 @@
 //! reading.
 //!
 //! The captures under `captures/` come from real servers (vLLM, llama.cpp, llama-cpp-python,
-//! transformers) or were made by hand after the named sources of others; `captures/README.md` tells
-//! what each field of `expected` means.
+//! transformers) or were made by hand after the named sources of others; `captures/README.md`
+//! defines the fields of `expected`.
 
 #![expect(clippy::unwrap_used, reason = "a capture that is not as it should be fails its test")]
 

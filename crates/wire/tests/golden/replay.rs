@@ -249,8 +249,8 @@ impl Reading {
     }
 
     fn open(&mut self, capture: &Capture, bytes: &[u8]) -> (BodyReader, Reader) {
-        let mut room = head::field_buffer();
-        let head = head::parse_response(bytes, &mut room, HeadLimits::default(), false).unwrap();
+        let mut fields = head::field_buffer();
+        let head = head::parse_response(bytes, &mut fields, HeadLimits::default(), false).unwrap();
         self.status = head.line.status;
         let content_type =
             head.get("content-type").map(String::from_utf8_lossy).unwrap_or_default();

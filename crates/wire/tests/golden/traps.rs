@@ -147,8 +147,8 @@ fn an_echoed_prompt_in_a_chat_stream_is_no_token() {
 #[expect(clippy::too_many_lines, reason = "a table, a dialect a row")]
 fn kinds_of_each_dialect() {
     #[derive(Default)]
-    struct Kept(Vec<Kinds>, usize);
-    impl EventVisitor for Kept {
+    struct KeptEvents(Vec<Kinds>, usize);
+    impl EventVisitor for KeptEvents {
         fn part(&mut self, _: Part<'_>) {}
         fn event(&mut self, event: &Event) {
             self.0.push(event.kinds);
@@ -206,7 +206,7 @@ fn kinds_of_each_dialect() {
             ],
         ),
     ] {
-        let mut kept = Kept::default();
+        let mut kept = KeptEvents::default();
         let mut reader = Reader::new(dialect, framing, ReaderLimits::default());
         for event in events {
             let text = if framing == Framing::Sse {

@@ -15,7 +15,7 @@ mod rewriting;
 
 use proptest::prelude::ProptestConfig;
 
-/// `few` cases, or as many as the environment asks for.
+/// `few` cases, or the number in the environment.
 fn config(few: u32) -> ProptestConfig {
     let told = ProptestConfig::default();
     let cases = if std::env::var_os("PROPTEST_CASES").is_some() { told.cases } else { few };

@@ -45,7 +45,7 @@ fn decoded(body: &[u8], facts: &RequestFacts) -> Vec<String> {
     facts
         .texts
         .iter()
-        .map(|text| Text::of(&body[text.range.clone()], true).decode().into_owned())
+        .map(|text| Text::new(&body[text.range.clone()], true).decode().into_owned())
         .collect()
 }
 

@@ -150,9 +150,9 @@ impl Connection {
     /// Parse the head, and decide which server handles the request.
     fn enter(&self, shared: &Shared, plan: &Plan, len: usize) -> Entered {
         let head_at = clock::now();
-        let mut room = head::field_buffer();
+        let mut fields = head::field_buffer();
         let bytes = self.buffer.get(..len).unwrap_or_default();
-        let head = match head::parse_request(bytes, &mut room, plan.head_limits) {
+        let head = match head::parse_request(bytes, &mut fields, plan.head_limits) {
             Ok(head) => head,
             Err(error) => {
                 return Entered::Refused(accept::unknown(head_at, len), shared.bad_head(error));
@@ -326,8 +326,8 @@ impl Connection {
 /// The end of the first request in the buffer, if it is complete.
 pub(super) fn end_of_first(buffer: &[u8], limits: HeadLimits) -> Option<usize> {
     let head_end = head::find_end(buffer, 0, limits).ok()??;
-    let mut room = head::field_buffer();
-    let framing = head::parse_request(buffer.get(..head_end)?, &mut room, limits).ok()?.framing;
+    let mut fields = head::field_buffer();
+    let framing = head::parse_request(buffer.get(..head_end)?, &mut fields, limits).ok()?.framing;
     let mut reader = BodyReader::new(framing);
     let mut at = head_end;
     loop {
