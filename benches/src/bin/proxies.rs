@@ -67,7 +67,7 @@ async fn main() -> Result<()> {
         }
     }
     let report = tokio::select! {
-        report = run(args.options()) => report?,
+        report = run_all(args.options()) => report?,
         signal = tokio::signal::ctrl_c() => {
             signal?;
             bail!("interrupted");
