@@ -148,3 +148,45 @@ fn waited_for_the_engine(record: &lens::Record, wait_ms: u64) {
     assert!(ms(State::AwaitToken) + 50 >= wait_ms, "{record:?}");
     assert!(ms(State::Gateway) < wait_ms / 4, "the engine's time was booked as ours: {record:?}");
 }
+
+/// Counts of a stream are cumulative: a later zero does not undo them. Servers that compute in
+/// floating point write them with a point.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn later_zeros_and_fractions_do_not_change_the_cost() {
+    let engine = Engine::start(|seen| {
+        if seen.head.contains("/v1/messages") {
+            let event = |kind: &str, rest: &str| {
+                Step::chunk(format!("event: {kind}\ndata: {{\"type\":\"{kind}\"{rest}}}\n\n"))
+            };
+            let mut steps = vec![Step::text("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")];
+            steps.extend([
+                event("message_start", ",\"message\":{\"id\":\"m\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"m\",\"content\":[],\"usage\":{\"input_tokens\":9,\"cache_creation_input_tokens\":700,\"cache_read_input_tokens\":4096,\"output_tokens\":1}}"),
+                event("content_block_start", ",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}"),
+                event("content_block_delta", ",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"Der Erlenbach.\"}"),
+                event("content_block_stop", ",\"index\":0"),
+                event("message_delta", ",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"input_tokens\":0,\"cache_creation_input_tokens\":0,\"cache_read_input_tokens\":0,\"output_tokens\":16}"),
+                event("message_stop", ""),
+                Step::end(),
+            ]);
+            return steps;
+        }
+        sse::json(200, "{\"choices\":[{\"index\":0,\"message\":{\"content\":\"x\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":21.0,\"completion_tokens\":1.2e1,\"total_tokens\":33.0}}")
+    })
+    .await;
+    let prices = "prices: [{input: 3, cached_input: 0.3, output: 15}]";
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", prices)).await;
+    let body = "{\"model\":\"m\",\"max_tokens\":50,\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}";
+    assert_eq!(ask(&gateway, "/v1/messages", "zeros", body).await.status, 200);
+    let record = gateway.record("zeros").await;
+    let usage = record.usage.expect("usage");
+    assert_eq!(
+        (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens),
+        (Some(9), Some(4096), Some(16))
+    );
+    let cost = record.cost.expect("a price");
+    assert!((cost - 0.003_595_8).abs() < 1e-9, "{cost}");
+    assert_eq!(ask(&gateway, "/v1/chat/completions", "point", CHAT).await.status, 200);
+    let usage = gateway.record("point").await.usage.expect("usage");
+    assert_eq!((usage.prompt_tokens, usage.completion_tokens), (Some(21), Some(12)));
+    assert!(!usage.estimated);
+}

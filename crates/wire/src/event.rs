@@ -86,14 +86,15 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Overwrite with the counts that `newer` has.
-    pub fn update(&mut self, newer: Usage) {
-        self.prompt_tokens = newer.prompt_tokens.or(self.prompt_tokens);
-        self.completion_tokens = newer.completion_tokens.or(self.completion_tokens);
-        self.total_tokens = newer.total_tokens.or(self.total_tokens);
-        self.cached_tokens = newer.cached_tokens.or(self.cached_tokens);
-        self.cache_creation_tokens = newer.cache_creation_tokens.or(self.cache_creation_tokens);
-        self.reasoning_tokens = newer.reasoning_tokens.or(self.reasoning_tokens);
+    /// Merge the counts of a later event. Counts of a stream are cumulative, so the larger one is
+    /// kept, field by field: a later zero does not undo what was counted.
+    pub fn update(&mut self, later: Usage) {
+        self.prompt_tokens = self.prompt_tokens.max(later.prompt_tokens);
+        self.completion_tokens = self.completion_tokens.max(later.completion_tokens);
+        self.total_tokens = self.total_tokens.max(later.total_tokens);
+        self.cached_tokens = self.cached_tokens.max(later.cached_tokens);
+        self.cache_creation_tokens = self.cache_creation_tokens.max(later.cache_creation_tokens);
+        self.reasoning_tokens = self.reasoning_tokens.max(later.reasoning_tokens);
     }
 
     /// Whether both counts are absent or zero: some engines attach a zeroed object to every chunk.

@@ -177,6 +177,22 @@ impl<'a> Scan<'a> {
         Ok(std::str::from_utf8(digits).ok().and_then(|d| d.parse().ok()))
     }
 
+    /// The next value if it is a whole, non-negative number in any spelling. JSON has one kind of
+    /// number, and some servers compute counts in floating point: `21.0`, `1.4e1`.
+    ///
+    /// # Errors
+    /// [`Malformed`] where the text is not JSON.
+    pub fn count(&mut self) -> Result<Option<u64>> {
+        /// Above this, floating point skips whole numbers.
+        const EXACT: f64 = (1u64 << 53) as f64;
+        if !matches!(self.peek(), Some(b'0'..=b'9')) {
+            return self.skip().map(|()| None);
+        }
+        let Ok(word) = std::str::from_utf8(self.scalar()?) else { return Ok(None) };
+        let float = || word.parse().ok().filter(|n: &f64| n.fract() == 0.0 && *n <= EXACT);
+        Ok(word.parse().ok().or_else(|| float().map(|n| n as u64)))
+    }
+
     /// The next value if it is `true` or `false`.
     ///
     /// # Errors
@@ -416,6 +432,23 @@ mod tests {
     #[test]
     fn a_key_written_with_escapes_is_the_same_key() {
         assert_eq!(facts(r#"{"\u006e":3}"#).unwrap().0, Some(3));
+    }
+
+    #[test]
+    fn counts_are_whole_numbers_in_any_spelling() {
+        for (text, count) in [
+            ("21", Some(21)),
+            ("21.0", Some(21)),
+            ("1.4e1", Some(14)),
+            ("0", Some(0)),
+            ("21.5", None),
+            ("-1", None),
+            ("1e300", None),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("\"21\"", None),
+        ] {
+            assert_eq!(Scan::new(text.as_bytes()).count(), Ok(count), "{text}");
+        }
     }
 
     #[test]

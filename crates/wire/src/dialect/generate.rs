@@ -102,8 +102,8 @@ fn details<L: EventVisitor>(
     scan.object(|key, v| {
         match key {
             b"finish_reason" => report.finish(0, v.text()?),
-            b"generated_tokens" => usage.completion_tokens = v.uint()?,
-            b"input_length" => usage.prompt_tokens = v.uint()?,
+            b"generated_tokens" => usage.completion_tokens = v.count()?,
+            b"input_length" => usage.prompt_tokens = v.count()?,
             _ => {}
         }
         Ok(())
@@ -133,9 +133,9 @@ fn meta_info<L: EventVisitor>(
     let mut usage = Usage::default();
     scan.object(|key, v| {
         match key {
-            b"prompt_tokens" => usage.prompt_tokens = v.uint()?,
-            b"completion_tokens" => usage.completion_tokens = v.uint()?,
-            b"cached_tokens" => usage.cached_tokens = v.uint()?,
+            b"prompt_tokens" => usage.prompt_tokens = v.count()?,
+            b"completion_tokens" => usage.completion_tokens = v.count()?,
+            b"cached_tokens" => usage.cached_tokens = v.count()?,
             b"finish_reason" => v.object(|key, v| {
                 if key == b"type" {
                     report.finish(0, v.text()?);

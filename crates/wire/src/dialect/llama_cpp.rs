@@ -26,8 +26,8 @@ fn one<L: EventVisitor>(
             b"content" => content = v.text()?,
             b"stop" => stop = v.boolean()? == Some(true),
             b"stop_type" => reason = v.text()?,
-            b"tokens_predicted" => usage.completion_tokens = v.uint()?,
-            b"tokens_evaluated" => usage.prompt_tokens = v.uint()?,
+            b"tokens_predicted" => usage.completion_tokens = v.count()?,
+            b"tokens_evaluated" => usage.prompt_tokens = v.count()?,
             b"model" => report.model(v.text()?),
             b"error" => shared::error(v, report)?,
             _ => {}

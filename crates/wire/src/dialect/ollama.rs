@@ -20,8 +20,8 @@ pub(super) fn read<L: EventVisitor>(
             b"model" => report.model(v.text()?),
             b"done" => done = v.boolean()? == Some(true),
             b"done_reason" => report.finish(0, v.text()?),
-            b"prompt_eval_count" => usage.prompt_tokens = v.uint()?,
-            b"eval_count" => usage.completion_tokens = v.uint()?,
+            b"prompt_eval_count" => usage.prompt_tokens = v.count()?,
+            b"eval_count" => usage.completion_tokens = v.count()?,
             b"error" => shared::error(v, report)?,
             _ => {}
         }

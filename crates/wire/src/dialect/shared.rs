@@ -65,20 +65,20 @@ pub(super) fn usage(scan: &mut Scan<'_>) -> Result<Usage, Malformed> {
     let mut usage = Usage::default();
     scan.object(|key, v| {
         match key {
-            b"prompt_tokens" | b"input_tokens" => usage.prompt_tokens = v.uint()?,
-            b"completion_tokens" | b"output_tokens" => usage.completion_tokens = v.uint()?,
-            b"total_tokens" => usage.total_tokens = v.uint()?,
-            b"cache_read_input_tokens" => usage.cached_tokens = v.uint()?,
-            b"cache_creation_input_tokens" => usage.cache_creation_tokens = v.uint()?,
+            b"prompt_tokens" | b"input_tokens" => usage.prompt_tokens = v.count()?,
+            b"completion_tokens" | b"output_tokens" => usage.completion_tokens = v.count()?,
+            b"total_tokens" => usage.total_tokens = v.count()?,
+            b"cache_read_input_tokens" => usage.cached_tokens = v.count()?,
+            b"cache_creation_input_tokens" => usage.cache_creation_tokens = v.count()?,
             b"prompt_tokens_details" | b"input_tokens_details" => v.object(|key, v| {
                 if key == b"cached_tokens" {
-                    usage.cached_tokens = v.uint()?;
+                    usage.cached_tokens = v.count()?;
                 }
                 Ok(())
             })?,
             b"completion_tokens_details" | b"output_tokens_details" => v.object(|key, v| {
                 if key == b"reasoning_tokens" {
-                    usage.reasoning_tokens = v.uint()?;
+                    usage.reasoning_tokens = v.count()?;
                 }
                 Ok(())
             })?,
