@@ -29,6 +29,26 @@ fn is_uuid7(id: &str) -> bool {
         && matches!(id.as_bytes()[19], b'8' | b'9' | b'a' | b'b')
 }
 
+/// A client that declines usage does not evade the limits and prices that need it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn declined_usage_is_injected_and_removed() {
+    let engine = Engine::start(|_| sse::stream(2, 1)).await;
+    let gateway =
+        Gateway::with_settings(&settings(&engine.url(), "", ", include_usage: inject", "")).await;
+    for options in ["{\"include_usage\":false}", "{\"include_usage\": null}", "null", "{}"] {
+        let body = CHAT_STREAM.replacen('{', &format!("{{\"stream_options\":{options},"), 1);
+        let answer = ask(&gateway, PATH, "r", &body).await;
+        assert_eq!(answer.status, 200, "{options}");
+        assert!(!answer.text().contains("\"usage\":{"), "{options}: {}", answer.text());
+        let sent = String::from_utf8(engine.seen().last().unwrap().body.clone()).unwrap();
+        assert!(
+            sent.contains("\"include_usage\":true") || sent.contains("\"include_usage\": true"),
+            "{sent}"
+        );
+        assert!(serde_json::from_str::<serde_json::Value>(&sent).is_ok(), "{sent}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_request_has_one_id_everywhere() {
     // The engine's own request id is not passed to the client.

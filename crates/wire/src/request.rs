@@ -91,14 +91,8 @@ pub struct RequestFacts {
     pub has_invalid_count: bool,
     /// `stream_options.include_usage`.
     pub include_usage: Option<bool>,
-    /// Whether `include_usage` is present, or `stream_options` is present and not an object: usage
-    /// cannot be injected then.
-    pub cannot_inject_usage: bool,
-    /// Offset just after the opening brace of `stream_options`, where a member can be inserted;
-    /// `None` if there is no such object.
-    pub stream_options_at: Option<usize>,
-    /// Whether `stream_options` is an object with no member.
-    pub stream_options_empty: bool,
+    /// `stream_options`, and how it can be changed to ask for usage.
+    pub stream_options: StreamOptions,
     /// Number of tools and functions.
     pub tools: u64,
     /// Whether the engine repeats the prompt in the answer.
@@ -113,6 +107,27 @@ pub struct RequestFacts {
     pub members_at: usize,
     /// Whether the body is an empty object.
     pub empty: bool,
+}
+
+/// `stream_options` of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum StreamOptions {
+    /// The member is absent.
+    #[default]
+    Absent,
+    /// The member is `null`, at this position.
+    Null(Range<usize>),
+    /// An object without `include_usage`.
+    Open {
+        /// Offset just after the opening brace, where a member can be inserted.
+        at: usize,
+        /// Whether the object has no member.
+        empty: bool,
+    },
+    /// An object with `include_usage: false` or `null`, at this position.
+    Declined(Range<usize>),
+    /// `include_usage` is `true`, or a value that the engine must judge.
+    Settled,
 }
 
 impl RequestFacts {
@@ -231,20 +246,37 @@ impl RequestFacts {
     }
 
     fn stream_options(&mut self, v: &mut Scan<'_>) -> Result<(), Malformed> {
-        if v.peek() == Some(b'{') {
-            self.stream_options_at = Some(v.offset() + 1);
-            self.stream_options_empty = true;
-        } else {
-            self.cannot_inject_usage = true;
+        let first = v.peek();
+        let start = v.offset();
+        if first != Some(b'{') {
+            v.skip()?;
+            let is_null = first == Some(b'n');
+            self.stream_options = if is_null {
+                StreamOptions::Null(start..v.offset())
+            } else {
+                StreamOptions::Settled
+            };
+            return Ok(());
         }
+        let mut options = StreamOptions::Open { at: start + 1, empty: true };
         v.object(|key, v| {
-            self.stream_options_empty = false;
             if key == b"include_usage" {
-                self.cannot_inject_usage = true;
+                let first = v.peek();
+                let start = v.offset();
                 self.include_usage = v.boolean()?;
+                let declined = self.include_usage == Some(false) || first == Some(b'n');
+                options = if declined {
+                    StreamOptions::Declined(start..v.offset())
+                } else {
+                    StreamOptions::Settled
+                };
+            } else if let StreamOptions::Open { empty, .. } = &mut options {
+                *empty = false;
             }
             Ok(())
-        })
+        })?;
+        self.stream_options = options;
+        Ok(())
     }
 
     /// A message of chat, Anthropic or Responses. Its role may follow its content.
@@ -471,7 +503,11 @@ mod tests {
             (Some(true), Some(9), Some(2), 1)
         );
         assert_eq!(
-            (facts.messages, facts.stream_options_empty, facts.include_usage),
+            (
+                facts.messages,
+                matches!(facts.stream_options, StreamOptions::Open { empty: true, .. }),
+                facts.include_usage,
+            ),
             (3, true, None)
         );
         assert_eq!(

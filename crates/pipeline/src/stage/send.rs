@@ -12,6 +12,7 @@ use transport::{Edit, Edits};
 use wire::Dialect;
 use wire::http1::head::{Head, RequestLine};
 use wire::http1::path::encode;
+use wire::request::StreamOptions;
 
 use crate::exchange::Exchange;
 use crate::stage::{accept, inspect};
@@ -120,21 +121,27 @@ pub fn head_for(
     out
 }
 
-/// Edit that injects `include_usage`, if the route has it and the client did not set it.
+/// Edit that asks for usage, if the route injects it and the client did not ask. A client that
+/// declines cannot evade limits and prices, which need usage; the event is removed from its answer.
 pub fn usage_edit(exchange: &Exchange) -> Option<Edit> {
     let routed = exchange.routed.as_ref()?;
     let facts = exchange.inspected.facts.as_ref()?;
-    let wanted =
-        routed.route.route.inject_usage && facts.stream == Some(true) && !facts.cannot_inject_usage;
+    let wanted = routed.route.route.inject_usage && facts.stream == Some(true);
     if !wanted || !routed.dialect.is_some_and(Dialect::takes_stream_options) {
         return None;
     }
-    let (at, text) = match facts.stream_options_at {
-        Some(at) if facts.stream_options_empty => (at, "\"include_usage\":true"),
-        Some(at) => (at, "\"include_usage\":true,"),
-        None => (facts.members_at, "\"stream_options\":{\"include_usage\":true},"),
+    let (range, text) = match facts.stream_options.clone() {
+        StreamOptions::Absent => {
+            let at = facts.members_at;
+            (at..at, "\"stream_options\":{\"include_usage\":true},")
+        }
+        StreamOptions::Null(at) => (at, "{\"include_usage\":true}"),
+        StreamOptions::Open { at, empty: true } => (at..at, "\"include_usage\":true"),
+        StreamOptions::Open { at, empty: false } => (at..at, "\"include_usage\":true,"),
+        StreamOptions::Declined(at) => (at, "true"),
+        StreamOptions::Settled => return None,
     };
-    Some(Edit { range: at..at, text: text.into() })
+    Some(Edit { range, text: text.into() })
 }
 
 /// The target, with the pool's model in place of one that the path names.

@@ -5,6 +5,7 @@ use serde_json::Value;
 use wire::RequestFacts;
 use wire::json::Text;
 use wire::request::Refused;
+use wire::request::StreamOptions;
 
 use super::config;
 use super::documents::{broken, object, strings_of, value};
@@ -37,7 +38,14 @@ fn sound(body: &[u8], facts: &RequestFacts) {
     }
     assert!(facts.texts.is_sorted_by_key(|text| text.range.start));
     assert_eq!(body[facts.members_at - 1], b'{');
-    assert!(facts.stream_options_at.is_none_or(|at| body[at - 1] == b'{'));
+    match &facts.stream_options {
+        StreamOptions::Open { at, .. } => assert_eq!(body[at - 1], b'{'),
+        StreamOptions::Null(at) => assert_eq!(&body[at.clone()], b"null"),
+        StreamOptions::Declined(at) => {
+            assert!(matches!(&body[at.clone()], b"false" | b"null"));
+        }
+        StreamOptions::Absent | StreamOptions::Settled => {}
+    }
     assert!(facts.prompt_bytes() <= body.len());
 }
 
