@@ -129,7 +129,7 @@ pub static BACKEND: Section = Section {
     doc: "An inference engine.",
     fields: &[
         field("name", Kind::RequiredText, "", "Name in routes, records and metrics."),
-        field("url", Kind::RequiredText, "", "`http://host:port` or `https://host:port`, with a path prefix if the engine has one."),
+        field("url", Kind::RequiredText, "", "`http://host:port` or `https://host:port`, with a path prefix if the engine has one. `/v1` at the end is ignored: requests have it."),
         field(
             "dialect",
             Kind::Word(&[

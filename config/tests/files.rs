@@ -42,6 +42,29 @@ fn a_good_file_is_understood() {
 }
 
 #[test]
+fn urls_of_engines_are_read_as_clients_write_them() {
+    let url = |url: &str| {
+        config::parse(
+            "f",
+            &format!("backends: [{{name: a, url: '{url}'}}]\nroutes: [{{name: r, backend: a}}]\n"),
+        )
+        .map(|settings| settings.backends[0].prefix.clone())
+        .map_err(|problems| problems.to_string())
+    };
+    assert_eq!(url("http://engine:8000/v1").as_deref(), Ok(""));
+    assert_eq!(url("https://engine/api/v1/").as_deref(), Ok("/api"));
+    for (text, want) in [
+        ("http://engine:99999", "invalid port; ports go from 1 to 65535"),
+        ("http://engine:0", "invalid port"),
+        ("127.0.0.1:8000", "has no scheme; write \"http://127.0.0.1:8000\""),
+        ("ftp://engine", "is neither http nor https"),
+    ] {
+        let problem = url(text).unwrap_err();
+        assert!(problem.contains(want), "{text}: {problem}");
+    }
+}
+
+#[test]
 fn every_problem_is_told_at_once_with_its_place() {
     let text = "listeners:\n  - adress: 127.0.0.1:80\nbackends:\n  - name: a\n    url: ftp://x\nroutes:\n  - name: r\n    backend: a\n    stall: 5 parsecs\nworkers: many\ncolour: blue\n";
     let told = problems(text);

@@ -26,6 +26,9 @@ pub enum UrlError {
     /// The scheme is neither `http` nor `https`.
     #[error("is neither http nor https")]
     Scheme,
+    /// The port is not a number from 1 to 65535.
+    #[error("has an invalid port; ports go from 1 to 65535")]
+    Port,
     /// The URL has no host.
     #[error("has no host")]
     NoHost,
@@ -60,10 +63,21 @@ impl std::str::FromStr for BaseUrl {
         if uri.query().is_some() {
             return Err(UrlError::Query);
         }
+        let after_host = authority.as_str().get(authority.host().len()..).unwrap_or_default();
+        let port = match after_host.strip_prefix(':') {
+            None => {
+                if tls {
+                    443
+                } else {
+                    80
+                }
+            }
+            Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or(UrlError::Port)?,
+        };
         Ok(BaseUrl {
             tls,
             host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+            port,
             authority: authority.as_str().to_owned(),
             prefix: uri.path().trim_end_matches('/').to_owned(),
         })
@@ -109,6 +123,10 @@ mod tests {
             ("/v1", UrlError::Scheme),
             ("http://me:secret@engine", UrlError::User),
             ("http://engine/?key=secret", UrlError::Query),
+            ("http://engine:99999", UrlError::Port),
+            ("http://engine:0", UrlError::Port),
+            ("http://engine:", UrlError::Port),
+            ("https://[::1]:65536/v1", UrlError::Port),
             ("http://", UrlError::Malformed),
             ("", UrlError::Malformed),
         ] {
