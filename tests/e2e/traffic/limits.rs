@@ -87,6 +87,32 @@ async fn reservation_is_settled_with_reported_usage() {
     );
 }
 
+/// SDKs send again what got no answer: a crashing engine must not use up a budget.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_without_an_answer_cost_nothing() {
+    let engine = Engine::start(|seen| match id(seen) {
+        "reset" => vec![Step::Close],
+        "silent" => vec![Step::ms(2000), Step::Close],
+        _ => sse::chat_answer(),
+    })
+    .await;
+    let gateway = Gateway::with_settings(&limited(
+        &engine,
+        "",
+        "{name: t, unit: total_tokens, amount: 1000, window: 30d, per: all}]\ntimeouts: {first_byte: 200ms}\nprices: [{input: 1, output: 1}",
+    ))
+    .await;
+    for (id, status) in [("reset", 502), ("silent", 504)] {
+        let answer = ask(&gateway, CHAT, id, &request(",\"max_tokens\":400")).await;
+        assert_eq!(answer.status, status, "{id}");
+        assert_eq!(gateway.record(id).await.cost, Some(0.0), "{id}");
+    }
+    settled(&gateway).await;
+    let answered = ask(&gateway, CHAT, "good", &request(",\"max_tokens\":1")).await;
+    let (prompt, output) = (3 + 4, 1);
+    assert_eq!(left(&answered), 1000 - prompt - output);
+}
+
 /// A tokenizer of whole words.
 fn tokenizer() -> std::path::PathBuf {
     let file = kit::gateway::folder().join("tokenizer.json");

@@ -180,12 +180,15 @@ pub fn settle(exchange: &mut Exchange) -> TokenUsage {
     used
 }
 
-/// Whether the engine did no work: it refused the request, or was never reached.
+/// Whether the client got nothing for the request: the engine refused it, or failed before its first
+/// byte. A client that leaves early pays, because the engine has worked for it.
 fn was_refused(exchange: &Exchange) -> bool {
     let answer = &exchange.answer;
     match exchange.verdict.outcome() {
         Some(Outcome::UpstreamError) => answer.status.is_some_and(|status| status >= 400),
-        Some(Outcome::UpstreamFailed) => !answer.measured && answer.bytes_to_client == 0,
+        Some(Outcome::UpstreamFailed | Outcome::Timeout) => {
+            answer.lens.marks().first_byte.arrival.is_none()
+        }
         _ => false,
     }
 }
