@@ -117,7 +117,7 @@ const MODULES: [(&str, &[&str]); 3] = [
             "pipeline",
         ],
     ),
-    ("gateway", &["tls", "listeners", "admin", "background", "server"]),
+    ("gateway", &["descriptors", "tls", "listeners", "admin", "background", "server"]),
 ];
 
 /// Maximum lines of a crate, without tests.

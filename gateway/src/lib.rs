@@ -4,6 +4,7 @@
 //! Modules are listed in layers, lowest first; each uses only those above it.
 //! `tests/architecture.rs` enforces that.
 
+mod descriptors;
 mod tls;
 
 mod listeners;

@@ -35,6 +35,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::AdminApp;
 use crate::background::discovery::{self, Discovery};
 use crate::background::{health_checks, jwks, reload, shared_limits, usage_file};
+use crate::descriptors;
 use crate::listeners::{BindError, Bound, ProxyApp, Sockets};
 
 /// Guardrail jobs that may wait. At a hundred microseconds each, the last waits for some 25 ms;
@@ -108,6 +109,7 @@ impl Gateway {
     /// # Errors
     /// [`StartError`]; nothing is left listening.
     pub fn bind(options: Options) -> Result<Self, StartError> {
+        descriptors::raise_limit();
         let workers = match options.settings.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
@@ -121,21 +123,24 @@ impl Gateway {
         let observatory = Arc::new(observatory);
         let patience =
             if options.upgrade { discovery::UPGRADE_TIMEOUT } else { discovery::START_TIMEOUT };
-        let mut sockets = Sockets::new(&options.settings, options.upgrade)?;
-        let listeners = options
-            .settings
-            .listeners
-            .iter()
-            .map(|l| sockets.bind(l.address, l.h2c, l.tls.as_ref()))
-            .collect::<Result<Vec<_>, _>>()?;
-        let admin = sockets.bind_admin(options.settings.admin)?;
         let audit = Audit::new(&options.settings.audit);
-        let pool = Arc::new(ThreadPool::new("shield", options.settings.guardrail_threads, JUDGING));
+        let pool =
+            Arc::new(ThreadPool::new("guardrail", options.settings.guardrail_threads, JUDGING));
         let counting = Arc::new(ThreadPool::new("count", 0, COUNTING));
         let tools =
             Tools { observatory: observatory.clone(), filters: options.filters, pool, counting };
         let usage_sums = usage_file::load(options.settings.usage_file.as_deref());
-        let plan = Plan::build(Arc::new(options.settings), &Found::new(), &tools, None)?;
+        // Everything that can fail without the sockets comes first: a successor that takes them and
+        // then ends would leave no gateway.
+        let settings = Arc::new(options.settings);
+        let plan = Plan::build(settings.clone(), &Found::new(), &tools, None)?;
+        let mut sockets = Sockets::new(&settings, options.upgrade)?;
+        let listeners = settings
+            .listeners
+            .iter()
+            .map(|l| sockets.bind(l.address, l.h2c, l.tls.as_ref()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let admin = sockets.bind_admin(settings.admin)?;
         plan.rate_limits.restore_usage(&usage_sums, when());
         let shared = Arc::new(Shared {
             plan: ArcSwap::from_pointee(plan),
@@ -382,6 +387,8 @@ struct Signals {
     quit: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Received and ignored: without a handler, they would end the process.
+    _ignored: [Signal; 3],
 }
 
 impl Signals {
@@ -399,6 +406,11 @@ impl Signals {
             quit: signal(SignalKind::quit())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            _ignored: [
+                signal(SignalKind::user_defined1())?,
+                signal(SignalKind::user_defined2())?,
+                signal(SignalKind::alarm())?,
+            ],
         })
     }
 

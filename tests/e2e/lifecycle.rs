@@ -316,6 +316,24 @@ async fn reload_is_atomic() {
     assert!(seen.iter().any(|(m, e)| *m == "x" && e == "b"), "no reload was seen");
 }
 
+/// nginx and HAProxy raise the soft limit, too; other signals of nginx do no harm.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn descriptor_limit_is_raised_and_unknown_signals_are_ignored() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let limited = |command: &mut std::process::Command| {
+        through_shell(command, "ulimit -Sn 64; exec \"$@\"");
+    };
+    let gateway = Gateway::with_command(&settings(&engine.url(), ""), limited).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", gateway.pid())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let numbers: Vec<&str> = line.split_whitespace().skip(3).take(2).collect();
+    assert_eq!(numbers[0], numbers[1], "{line}");
+    for signal in [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGALRM] {
+        gateway.signal(signal);
+        assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(200), "{signal}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_file_descriptors_it_waits_and_recovers() {
     let _alone = crate::support::alone().await;
