@@ -186,7 +186,7 @@ async fn client_disconnect_resets_its_stream_and_keeps_the_connection() {
         assert!(matches!(seen.recv().await, Some(Saw::Request(..))));
         let reset = tokio::time::timeout(Duration::from_secs(5), seen.recv())
             .await
-            .expect("the backend is told");
+            .expect("the stream is reset");
         assert_eq!(reset, Some(Saw::Reset(Reason::CANCEL)));
         assert_eq!(gateway.record(id).await.outcome, Outcome::ClientGone);
     }

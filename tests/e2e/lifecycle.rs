@@ -45,7 +45,7 @@ async fn a_drain_ends_every_stream_well_and_then_the_process() {
         "a connection without a request is closed at once"
     );
     assert!(TcpStream::connect(address).await.is_err(), "a draining gateway accepts no connection");
-    assert_eq!(gateway.get("/readyz").0, 503, "the operator is told until the end");
+    assert_eq!(gateway.get("/readyz").0, 503, "readiness reports the drain");
     for stream in streams {
         assert!(stream.await.unwrap(), "a stream was cut");
     }

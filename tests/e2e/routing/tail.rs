@@ -75,7 +75,7 @@ async fn bad_engines_affect_no_client() {
             .failed_attempts
             .iter()
             .any(|attempt| &*attempt.backend == "b3")),
-        "a death is told in records"
+        "records show the failure"
     );
     assert!(
         records

@@ -369,7 +369,7 @@ async fn disconnected_clients_are_charged_for_received_tokens() {
     let head = read_until(&mut client, "\r\n\r\n").await;
     let left: u64 = crate::support::field(&head, "x-ratelimit-remaining-tokens")
         .and_then(|n| n.parse().ok())
-        .expect("it is told");
+        .expect("an error event");
     // The rate gives back some two tokens a minute.
     assert!(
         (100_000 - spent - 1..=100_000 - spent + 2).contains(&left),
