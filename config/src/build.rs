@@ -4,6 +4,7 @@ mod discovery;
 mod guardrails;
 mod routing;
 pub(crate) mod traffic;
+mod url;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -11,7 +12,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use wire::Dialect;
-use wire::url::{self, BaseUrl, UrlError};
 
 use crate::problem::{Problem, nearest};
 use crate::settings::{
@@ -161,7 +161,7 @@ impl Builder {
 
     fn backend(&mut self, index: usize, table: &Table) -> Option<Backend> {
         let url = table.text("url")?;
-        let parts = match engine_url(url) {
+        let parts = match url::engine_url(url) {
             Ok(parts) => parts,
             Err(why) => {
                 self.wrong(table, "url", why);
@@ -209,7 +209,7 @@ impl Builder {
     /// A backend that is given by its URL alone.
     pub(super) fn backend_at(&mut self, table: &Table, field: &'static str) -> Option<Backend> {
         let url = table.text(field)?;
-        let parts = split_url(url).map_err(|why| self.wrong(table, field, why)).ok()?;
+        let parts = url::split_url(url).map_err(|why| self.wrong(table, field, why)).ok()?;
         Some(Backend {
             name: url.into(),
             index: 0,
@@ -474,35 +474,4 @@ fn is_label(name: &str) -> bool {
         && !name.is_empty()
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         && !name.starts_with("__")
-}
-
-/// Split the URL of an engine. As in the base URLs of clients, `/v1` may be at its end: requests
-/// have it already.
-fn engine_url(url: &str) -> Result<BaseUrl, String> {
-    let mut parts = split_url(url)?;
-    if let Some(prefix) = parts.prefix.strip_suffix("/v1") {
-        parts.prefix.truncate(prefix.len());
-    }
-    Ok(parts)
-}
-
-/// Split a URL, or return what is wrong with it.
-fn split_url(url: &str) -> Result<BaseUrl, String> {
-    let shown = url::redact(url);
-    let parts: BaseUrl = url.parse().map_err(|why| match why {
-        UrlError::User => format!("{shown} {why}; give the key as api_key"),
-        UrlError::Scheme if !url.contains(['/', '@', '?']) => {
-            format!("{shown} has no scheme; write \"http://{url}\"")
-        }
-        UrlError::Scheme | UrlError::Malformed | UrlError::NoHost => {
-            format!("{shown} {why}; write for example \"http://127.0.0.1:8000\"")
-        }
-        why => format!("{shown} {why}"),
-    })?;
-    if crate::discovery::is_forbidden(&parts.host) {
-        return Err(format!(
-            "{shown} is a link-local or metadata address; the gateway does not connect to those"
-        ));
-    }
-    Ok(parts)
 }

@@ -165,7 +165,7 @@ fn filed_backend(
     template: &Backend,
     known: &[Arc<Backend>],
 ) -> Result<Arc<Backend>, String> {
-    let parts = super::engine_url(url)?;
+    let parts = super::url::engine_url(url)?;
     let name: Arc<str> = format!("{pool}/{}-{}", parts.host, parts.port).into();
     if known.iter().any(|there| there.name == name) {
         return Err(format!("{} is listed twice", wire::url::redact(url)));

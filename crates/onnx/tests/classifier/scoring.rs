@@ -78,10 +78,7 @@ fn windows_beyond_the_bound_are_told_and_both_ends_are_read() {
     assert!(harm(&classifier, &format!("bad {filler}")) > 0.2);
     assert!(harm(&classifier, &format!("{filler} bad")) > 0.2);
     let amid = classifier.read(&format!("{filler} bad {filler}")).unwrap();
-    assert!(
-        amid.scores[1] < 0.01 && amid.skipped_windows > 0,
-        "skipped windows are reported"
-    );
+    assert!(amid.scores[1] < 0.01 && amid.skipped_windows > 0, "skipped windows are reported");
 }
 
 #[test]
