@@ -128,9 +128,9 @@ mod tests {
         for want in [
             "keys.yaml:2:17: keys[0].hash",
             "keys.yaml:3:8: keys[1].id: the id \"a\" is used twice",
-            "keys[1].expires: is no time",
-            "no limit \"fast\"",
-            "keys[2].hash: one of",
+            "keys[1].expires: is not a time",
+            "no rate limit \"fast\"",
+            "keys[2].hash: exactly one of",
         ] {
             assert!(problems.contains(want), "{want}: {problems}");
         }

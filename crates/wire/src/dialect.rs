@@ -89,9 +89,10 @@ impl Dialect {
             "completions" if rest.ends_with("/chat") => Some(Dialect::OpenAiChat),
             "completions" => Some(Dialect::OpenAiCompletions),
             "responses" => Some(Dialect::OpenAiResponses),
-            "messages" => Some(Dialect::Anthropic),
+            // Other APIs have paths with these last segments, such as `/v1/threads/T/messages`.
+            "messages" if rest.is_empty() || rest.ends_with("/v1") => Some(Dialect::Anthropic),
             "generate" | "chat" if rest.ends_with("/api") => Some(Dialect::Ollama),
-            "generate" | "generate_stream" => Some(Dialect::Generate),
+            "generate" | "generate_stream" if matches!(rest, "" | "/v1") => Some(Dialect::Generate),
             "completion" => Some(Dialect::LlamaCpp),
             "embeddings" => Some(Dialect::Embeddings),
             _ => None,
@@ -99,9 +100,10 @@ impl Dialect {
     }
 
     /// Position of the model that an inference path names, as `/openai/deployments/MODEL/...` and
-    /// `/v1/engines/MODEL/...` do. Servers with such paths ignore the model of the body.
+    /// `/v1/engines/MODEL/...` do. Servers with such paths ignore the model of the body. In
+    /// `/engines/ENGINE/v1/...`, the segment is no model.
     pub fn model_in_path(path: &str) -> Option<Range<usize>> {
-        const BEFORE: [&str; 3] = ["/deployments/", "/engines/", "/models/"];
+        const BEFORE: [&str; 4] = ["/deployments/", "/engines/", "/models/", "/upstream/"];
         const AFTER: [&str; 7] = [
             "/chat/completions",
             "/completions",
@@ -113,7 +115,10 @@ impl Dialect {
         ];
         let path = path.strip_suffix('/').unwrap_or(path);
         let path = AFTER.iter().find_map(|end| path.strip_suffix(end))?;
-        let path = path.strip_suffix("/v1").unwrap_or(path);
+        let path = match path.strip_suffix("/v1") {
+            Some(path) if path.contains("/engines/") => return None,
+            stripped => stripped.unwrap_or(path),
+        };
         let starts = BEFORE.iter().filter_map(|word| Some(path.find(word)? + word.len()));
         starts.min().filter(|start| *start < path.len()).map(|start| start..path.len())
     }

@@ -86,15 +86,18 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Merge the counts of a later event. Counts of a stream are cumulative, so the larger one is
-    /// kept, field by field: a later zero does not undo what was counted.
+    /// Merge the counts of a later event, field by field. A later zero does not undo what was
+    /// counted: servers that count once write zeros afterwards.
     pub fn update(&mut self, later: Usage) {
-        self.prompt_tokens = self.prompt_tokens.max(later.prompt_tokens);
-        self.completion_tokens = self.completion_tokens.max(later.completion_tokens);
-        self.total_tokens = self.total_tokens.max(later.total_tokens);
-        self.cached_tokens = self.cached_tokens.max(later.cached_tokens);
-        self.cache_creation_tokens = self.cache_creation_tokens.max(later.cache_creation_tokens);
-        self.reasoning_tokens = self.reasoning_tokens.max(later.reasoning_tokens);
+        let merge = |count: &mut Option<u64>, later: Option<u64>| {
+            *count = later.filter(|later| *later > 0).or(*count).or(later);
+        };
+        merge(&mut self.prompt_tokens, later.prompt_tokens);
+        merge(&mut self.completion_tokens, later.completion_tokens);
+        merge(&mut self.total_tokens, later.total_tokens);
+        merge(&mut self.cached_tokens, later.cached_tokens);
+        merge(&mut self.cache_creation_tokens, later.cache_creation_tokens);
+        merge(&mut self.reasoning_tokens, later.reasoning_tokens);
     }
 
     /// Whether both counts are absent or zero: some engines attach a zeroed object to every chunk.

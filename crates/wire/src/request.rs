@@ -115,8 +115,8 @@ pub enum StreamOptions {
     /// The member is absent.
     #[default]
     Absent,
-    /// The member is `null`, at this position.
-    Null(Range<usize>),
+    /// The member is `null` or another value that is not an object, at this position.
+    Invalid(Range<usize>),
     /// An object without `include_usage`.
     Open {
         /// Offset just after the opening brace, where a member can be inserted.
@@ -124,10 +124,11 @@ pub enum StreamOptions {
         /// Whether the object has no member.
         empty: bool,
     },
-    /// An object with `include_usage: false` or `null`, at this position.
+    /// An object whose `include_usage` is anything but `true`, at this position. Engines read some
+    /// other values as false.
     Declined(Range<usize>),
-    /// `include_usage` is `true`, or a value that the engine must judge.
-    Settled,
+    /// `include_usage` is `true`.
+    Asked,
 }
 
 impl RequestFacts {
@@ -250,25 +251,18 @@ impl RequestFacts {
         let start = v.offset();
         if first != Some(b'{') {
             v.skip()?;
-            let is_null = first == Some(b'n');
-            self.stream_options = if is_null {
-                StreamOptions::Null(start..v.offset())
-            } else {
-                StreamOptions::Settled
-            };
+            self.stream_options = StreamOptions::Invalid(start..v.offset());
             return Ok(());
         }
         let mut options = StreamOptions::Open { at: start + 1, empty: true };
         v.object(|key, v| {
             if key == b"include_usage" {
-                let first = v.peek();
+                v.peek();
                 let start = v.offset();
                 self.include_usage = v.boolean()?;
-                let declined = self.include_usage == Some(false) || first == Some(b'n');
-                options = if declined {
-                    StreamOptions::Declined(start..v.offset())
-                } else {
-                    StreamOptions::Settled
+                options = match self.include_usage {
+                    Some(true) => StreamOptions::Asked,
+                    _ => StreamOptions::Declined(start..v.offset()),
                 };
             } else if let StreamOptions::Open { empty, .. } = &mut options {
                 *empty = false;

@@ -28,11 +28,21 @@ pub enum Endpoint {
 
 /// Classify a request by its head.
 pub fn classify(method: &str, path: &str) -> Endpoint {
-    const READ: [&str; 11] = [
+    const READ: [&str; 21] = [
         "/",
         "/models",
         "/v1/models",
         "/v1beta/models",
+        "/openai/models",
+        "/openai/v1/models",
+        "/v1beta/openai/models",
+        "/health",
+        "/healthz",
+        "/health/live",
+        "/health/liveness",
+        "/health/liveliness",
+        "/health/ready",
+        "/health/readiness",
         "/api/tags",
         "/api/version",
         "/api/ps",
@@ -41,13 +51,21 @@ pub fn classify(method: &str, path: &str) -> Endpoint {
         "/v1/version",
         "/info",
     ];
-    const COUNT: [&str; 5] =
-        ["/tokenize", "/detokenize", "/api/show", "/v1/messages/count_tokens", "/v1/tokenize"];
+    const COUNT: [&str; 6] = [
+        "/tokenize",
+        "/detokenize",
+        "/api/show",
+        "/v1/messages/count_tokens",
+        "/v1/responses/input_tokens",
+        "/v1/tokenize",
+    ];
     let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
+    let is_model = |start: &&str| {
+        path.strip_prefix(start).is_some_and(|name| !name.is_empty() && !name.contains('/'))
+    };
     let reads = READ.contains(&path)
-        || ["/v1/models/", "/v1beta/models/", "/health"]
-            .iter()
-            .any(|start| path.starts_with(start));
+        || path.starts_with("/v1/models/")
+        || ["/v1beta/models/", "/openai/v1/models/"].iter().any(is_model);
     match method {
         "GET" | "HEAD" if reads => Endpoint::ReadOnly,
         "OPTIONS" => Endpoint::ReadOnly,
@@ -60,7 +78,9 @@ pub fn classify(method: &str, path: &str) -> Endpoint {
 /// Whether a path belongs to a chat API that the gateway does not parse: Gemini, Bedrock, Cohere,
 /// Triton. Such requests pass through and are counted; their records have `not_parsed`.
 pub fn is_foreign_inference(path: &str) -> bool {
-    const ENDS: [&str; 6] = [
+    const ENDS: [&str; 8] = [
+        ":embedContent",
+        ":batchEmbedContents",
         ":generateContent",
         ":streamGenerateContent",
         "/converse",
@@ -75,10 +95,18 @@ pub fn is_foreign_inference(path: &str) -> bool {
 
 /// Whether a path belongs to another model API: images, audio, moderation, ranking, scores.
 fn is_unparsed_inference(path: &str) -> bool {
-    const STARTS: [&str; 2] = ["/v1/audio/", "/v1/images/"];
-    const LAST: [&str; 11] = [
+    const ENDS: [&str; 6] = [
+        "/audio/speech",
+        "/audio/transcriptions",
+        "/audio/translations",
+        "/images/generations",
+        "/images/edits",
+        "/images/variations",
+    ];
+    const LAST: [&str; 12] = [
         "moderations",
         "rerank",
+        "reranking",
         "rank",
         "score",
         "pooling",
@@ -89,7 +117,7 @@ fn is_unparsed_inference(path: &str) -> bool {
         "infill",
         "predict",
     ];
-    STARTS.iter().any(|start| path.starts_with(start))
+    ENDS.iter().any(|end| path.ends_with(end))
         || path.rsplit('/').next().is_some_and(|last| LAST.contains(&last))
 }
 
@@ -165,6 +193,13 @@ mod tests {
             ("POST", "/api/pull", Endpoint::Other),
             ("POST", "/slots/0", Endpoint::Other),
             ("GET", "/slots", Endpoint::Other),
+            ("GET", "/health/history", Endpoint::Other),
+            ("GET", "/v1beta/models/m/operations/o", Endpoint::Other),
+            ("GET", "/openai/v1/models", Endpoint::ReadOnly),
+            ("POST", "/v1/audio/voices", Endpoint::Other),
+            ("POST", "/openai/deployments/d/images/generations", Endpoint::Inference),
+            ("POST", "/key/generate", Endpoint::Other),
+            ("POST", "/v1/threads/t/messages", Endpoint::Other),
             ("GET", "/metrics", Endpoint::Other),
             ("GET", "/v1/responses/r1", Endpoint::Other),
             ("GET", "/v1/organization/admin_api_keys", Endpoint::Other),

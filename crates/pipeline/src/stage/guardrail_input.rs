@@ -112,9 +112,11 @@ pub async fn check_prompt(
         }
         Verdict::Mask => match redacted {
             Redacted::Body(body, vault) => {
-                // Redaction moved the offsets in the body.
-                exchange.inspected.facts =
-                    Some(RequestFacts::scan(&body).map_err(|refused| Refusal::bad_body(&refused))?);
+                // Redaction moved the offsets in the body. The model may be that of the path.
+                let mut facts =
+                    RequestFacts::scan(&body).map_err(|refused| Refusal::bad_body(&refused))?;
+                facts.model = exchange.inspected.facts.take().and_then(|facts| facts.model);
+                exchange.inspected.facts = Some(facts);
                 exchange.guarded.vault = Arc::new(vault);
                 Ok(Some(body))
             }

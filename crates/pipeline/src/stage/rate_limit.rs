@@ -169,7 +169,7 @@ pub fn used(exchange: &Exchange) -> TokenUsage {
 
 /// The request is over: charge its use. A request that reached no engine counts as a request only.
 pub fn settle(exchange: &mut Exchange) -> TokenUsage {
-    let used = if exchange.sent.at.is_none() || was_refused(exchange) {
+    let used = if was_never_served(exchange) || was_refused(exchange) {
         TokenUsage::default()
     } else {
         used_in_all(exchange)
@@ -180,8 +180,14 @@ pub fn settle(exchange: &mut Exchange) -> TokenUsage {
     used
 }
 
-/// Whether the client got nothing for the request: the engine refused it, or failed before its first
-/// byte. A client that leaves early pays, because the engine has worked for it.
+/// Whether no engine has received the whole request. An answer can begin before that, and counts.
+fn was_never_served(exchange: &Exchange) -> bool {
+    let answered = exchange.answer.lens.marks().first_byte.arrival.is_some();
+    exchange.sent.at.is_none() && !answered
+}
+
+/// Whether the client got nothing for the request: the engine refused it, or failed before its
+/// first byte. A client that leaves early pays, because the engine has worked for it.
 fn was_refused(exchange: &Exchange) -> bool {
     let answer = &exchange.answer;
     match exchange.verdict.outcome() {
@@ -200,7 +206,11 @@ fn used_in_all(exchange: &Exchange) -> TokenUsage {
     let mut used = used(exchange);
     let stated = answer.lens.usage().is_some_and(|usage| usage.completion_tokens.is_some());
     let unread = answer.not_parsed.is_some() || !answer.measured;
-    if !stated && answer.lens.marks().first_byte.arrival.is_some() && (unread || !answer.streamed) {
+    let no_text = answer.lens.counts().content_events == 0;
+    if !stated
+        && answer.lens.marks().first_byte.arrival.is_some()
+        && (unread || no_text || !answer.streamed)
+    {
         let by_bytes = answer.bytes_to_client.div_ceil(BYTES_A_TOKEN);
         used.output =
             used.output.max(by_bytes).max(if unread { exchange.expected.output } else { 0 });
@@ -210,7 +220,7 @@ fn used_in_all(exchange: &Exchange) -> TokenUsage {
 
 /// Add the use to the usage sums, unless the request reached no engine or was not parsed.
 pub fn add_usage(exchange: &Exchange, used: &TokenUsage) {
-    if exchange.sent.at.is_none() || exchange.accepted.dialect.is_none() {
+    if was_never_served(exchange) || exchange.accepted.dialect.is_none() {
         return;
     }
     let caller = exchange.caller.as_deref().unwrap_or(&exchange.plan.anonymous);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use config::settings::{Pattern, Route};
 use wire::http1::head::{Head, RequestLine};
+use wire::http1::path::decode;
 
 use crate::exchange::Exchange;
 use crate::respond::Refusal;
@@ -37,8 +38,9 @@ fn matches(route: &Route, head: &Head<'_, RequestLine<'_>>, model: Option<&str>)
     path && headers && models
 }
 
-/// Whether a path matches, with or without a slash at its end: servers treat both alike.
+/// Whether a path matches, with or without a slash at its end: servers treat both alike. The
+/// pattern is compared with the decoded path.
 pub fn matches_path(pattern: &Pattern, head: &Head<'_, RequestLine<'_>>) -> bool {
-    let path = accept::path(head.line.target);
-    pattern.matches(path) || path.strip_suffix('/').is_some_and(|path| pattern.matches(path))
+    let path = decode(accept::path(head.line.target));
+    pattern.matches(&path) || path.strip_suffix('/').is_some_and(|path| pattern.matches(path))
 }

@@ -32,7 +32,7 @@ const REPLACED_FIELDS: [&str; 6] =
     ["host", "content-length", "expect", "x-request-id", "accept-encoding", "forwarded"];
 /// Fields that carry credentials. The client's are removed if the backend has its own key, or if
 /// the gateway authenticates clients.
-pub const CREDENTIALS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
+pub const CREDENTIALS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
 /// Build the request for the selected backend.
 pub fn prepare(
@@ -121,8 +121,9 @@ pub fn head_for(
     out
 }
 
-/// Edit that asks for usage, if the route injects it and the client did not ask. A client that
-/// declines cannot evade limits and prices, which need usage; the event is removed from its answer.
+/// Edit that requests usage, if the route injects it and the client did not request it. A client
+/// that declines cannot evade limits and prices, which need usage; the event is removed from its
+/// answer.
 pub fn usage_edit(exchange: &Exchange) -> Option<Edit> {
     let routed = exchange.routed.as_ref()?;
     let facts = exchange.inspected.facts.as_ref()?;
@@ -135,11 +136,11 @@ pub fn usage_edit(exchange: &Exchange) -> Option<Edit> {
             let at = facts.members_at;
             (at..at, "\"stream_options\":{\"include_usage\":true},")
         }
-        StreamOptions::Null(at) => (at, "{\"include_usage\":true}"),
+        StreamOptions::Invalid(at) => (at, "{\"include_usage\":true}"),
         StreamOptions::Open { at, empty: true } => (at..at, "\"include_usage\":true"),
         StreamOptions::Open { at, empty: false } => (at..at, "\"include_usage\":true,"),
         StreamOptions::Declined(at) => (at, "true"),
-        StreamOptions::Settled => return None,
+        StreamOptions::Asked => return None,
     };
     Some(Edit { range, text: text.into() })
 }

@@ -18,12 +18,12 @@ const UNRESERVED: &[u8] = b"-._~";
 /// `GET /v1/models/ORG%2FNAME` is accepted: official clients escape the slash in a model's name,
 /// and both readings are a model below the same path.
 pub(super) fn check(method: &str, target: &str) -> Result<(), &'static str> {
-    let path = target.split_once('?').map_or(target, |(path, _)| path);
-    if path.contains(['\\', ';']) {
+    let raw = target.split_once('?').map_or(target, |(path, _)| path);
+    if raw.contains(['\\', ';']) {
         return Err("a backslash or a semicolon");
     }
     let mut escaped_slash = false;
-    let path = decoded(path, &mut escaped_slash)?;
+    let path = decoded(raw, &mut escaped_slash)?;
     if path.contains("//") {
         return Err("an empty segment");
     }
@@ -31,7 +31,7 @@ pub(super) fn check(method: &str, target: &str) -> Result<(), &'static str> {
         return Err("a `.` or `..` segment");
     }
     let reads = matches!(method, "GET" | "HEAD");
-    if escaped_slash && !(reads && path.starts_with("/v1/models/")) {
+    if escaped_slash && !(reads && raw.starts_with("/v1/models/")) {
         return Err("an escaped slash");
     }
     Ok(())
@@ -140,6 +140,7 @@ mod tests {
         }
         let up = "/v1/models/x%2F..%2F..%2Ffiles";
         assert_eq!(check("GET", up), Err("a `.` or `..` segment"));
+        assert_eq!(check("GET", "/v1%2Fmodels/x"), Err("an escaped slash"));
         assert_eq!(check("GET", "/v1/files/a%2Fb"), Err("an escaped slash"));
     }
 }

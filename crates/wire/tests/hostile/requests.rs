@@ -40,11 +40,9 @@ fn sound(body: &[u8], facts: &RequestFacts) {
     assert_eq!(body[facts.members_at - 1], b'{');
     match &facts.stream_options {
         StreamOptions::Open { at, .. } => assert_eq!(body[at - 1], b'{'),
-        StreamOptions::Null(at) => assert_eq!(&body[at.clone()], b"null"),
-        StreamOptions::Declined(at) => {
-            assert!(matches!(&body[at.clone()], b"false" | b"null"));
-        }
-        StreamOptions::Absent | StreamOptions::Settled => {}
+        StreamOptions::Invalid(at) => assert_ne!(body[at.start], b'{'),
+        StreamOptions::Declined(at) => assert_ne!(&body[at.clone()], b"true"),
+        StreamOptions::Absent | StreamOptions::Asked => {}
     }
     assert!(facts.prompt_bytes() <= body.len());
 }

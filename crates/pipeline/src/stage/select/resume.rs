@@ -41,13 +41,14 @@ pub fn may_resume(exchange: &mut Exchange, text: &str) -> bool {
         .accepted
         .dialect
         .and_then(|dialect| continued(dialect, request.body(), text, tokens));
-    let Some((body, facts)) =
+    let Some((body, mut facts)) =
         continued.and_then(|body| RequestFacts::scan(&body).ok().map(|facts| (body, facts)))
     else {
         return false;
     };
     let may = choose_next(exchange);
     if may {
+        facts.model = exchange.inspected.facts.take().and_then(|facts| facts.model);
         exchange.inspected.facts = Some(facts);
         let whole = 0..body.len();
         exchange.attempts.request =
