@@ -128,7 +128,7 @@ pub enum StreamOptions {
     /// other values as false.
     Declined(Range<usize>),
     /// `include_usage` is `true`.
-    Asked,
+    Requested,
 }
 
 impl RequestFacts {
@@ -261,7 +261,7 @@ impl RequestFacts {
                 let start = v.offset();
                 self.include_usage = v.boolean()?;
                 options = match self.include_usage {
-                    Some(true) => StreamOptions::Asked,
+                    Some(true) => StreamOptions::Requested,
                     _ => StreamOptions::Declined(start..v.offset()),
                 };
             } else if let StreamOptions::Open { empty, .. } = &mut options {

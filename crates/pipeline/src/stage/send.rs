@@ -140,7 +140,7 @@ pub fn usage_edit(exchange: &Exchange) -> Option<Edit> {
         StreamOptions::Open { at, empty: true } => (at..at, "\"include_usage\":true"),
         StreamOptions::Open { at, empty: false } => (at..at, "\"include_usage\":true,"),
         StreamOptions::Declined(at) => (at, "true"),
-        StreamOptions::Asked => return None,
+        StreamOptions::Requested => return None,
     };
     Some(Edit { range, text: text.into() })
 }

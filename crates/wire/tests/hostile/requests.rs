@@ -42,7 +42,7 @@ fn sound(body: &[u8], facts: &RequestFacts) {
         StreamOptions::Open { at, .. } => assert_eq!(body[at - 1], b'{'),
         StreamOptions::Invalid(at) => assert_ne!(body[at.start], b'{'),
         StreamOptions::Declined(at) => assert_ne!(&body[at.clone()], b"true"),
-        StreamOptions::Absent | StreamOptions::Asked => {}
+        StreamOptions::Absent | StreamOptions::Requested => {}
     }
     assert!(facts.prompt_bytes() <= body.len());
 }
