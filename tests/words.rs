@@ -37,6 +37,7 @@ const REPLACED: &[(&str, &str, usize)] = &[
         "the act and its object, as in `route::select`",
         6,
     ),
+    (r"\blet spend\b|\bspend: &|UsageSums.*\bspend\b", "usage, sums", 0),
     // Sentences.
     (
         r"^\s*//.*\b(asks|hears|tells|speaks|wants|thinks)\b",
@@ -139,6 +140,7 @@ fn each_pattern_matches_its_example() {
         "LEAST",
         "struct Seat",
         "pub async fn ask(",
+        "let spend = UsageSums::default();",
         "// the limit asks",
         "nobody asks",
         "// who fails",

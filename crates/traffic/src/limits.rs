@@ -116,8 +116,8 @@ impl RateLimits {
     ///
     /// Usage sums have no routes and no addresses, so limits by these restart from zero. Shared
     /// limits keep their state in the store.
-    pub fn restore_usage(&self, spend: &UsageSums, now: Now) {
-        self.limits.iter().for_each(|limit| limit.restore_usage(spend, now));
+    pub fn restore_usage(&self, sums: &UsageSums, now: Now) {
+        self.limits.iter().for_each(|limit| limit.restore_usage(sums, now));
     }
 
     /// Whether any limit of a route counts tokens or cost, which requires parsing bodies and

@@ -218,23 +218,23 @@ mod tests {
 
     #[test]
     fn a_snapshot_has_every_row_once() {
-        let spend = UsageSums::default();
+        let sums = UsageSums::default();
         for key in 0..2 * CHUNK + 7 {
             let names: [Arc<str>; 3] = ["o".into(), format!("k{key}").into(), "m".into()];
-            spend.add(
+            sums.add(
                 (&names[0], &names[1], &names[2]),
                 &TokenUsage::default(),
                 0,
                 us("2026-02-01T10:00:00Z"),
             );
         }
-        assert_eq!(spend.rows(GroupBy::EVERYTHING, None).len(), 2 * CHUNK + 7);
-        assert_eq!(spend.rows(GroupBy::default(), None)[0].1.requests as usize, 2 * CHUNK + 7);
+        assert_eq!(sums.rows(GroupBy::EVERYTHING, None).len(), 2 * CHUNK + 7);
+        assert_eq!(sums.rows(GroupBy::default(), None)[0].1.requests as usize, 2 * CHUNK + 7);
     }
 
     #[test]
     fn sums_are_grouped_and_restored() {
-        let spend = UsageSums::default();
+        let sums = UsageSums::default();
         let name = |text: &str| -> Arc<str> { text.into() };
         let used = TokenUsage { input: 10, output: 5, ..TokenUsage::default() };
         for (owner, key, at) in [
@@ -242,10 +242,9 @@ mod tests {
             ("a", "k2", "2026-02-01T10:00:00Z"),
             ("b", "k3", "2026-02-01T11:00:00Z"),
         ] {
-            spend.add((&name(owner), &name(key), &name("m")), &used, DOLLAR / 2, us(at));
+            sums.add((&name(owner), &name(key), &name("m")), &used, DOLLAR / 2, us(at));
         }
-        let by_owner =
-            spend.rows(GroupBy { owner: true, months: true, ..GroupBy::default() }, None);
+        let by_owner = sums.rows(GroupBy { owner: true, months: true, ..GroupBy::default() }, None);
         let said: Vec<_> = by_owner
             .iter()
             .map(|(line, totals)| {
@@ -257,7 +256,7 @@ mod tests {
             [("2026-01", "a", 1, 0.5), ("2026-02", "a", 1, 0.5), ("2026-02", "b", 1, 0.5)]
         );
         assert_eq!(
-            spend.rows(GroupBy::default(), Some("2026-02-01".parse().unwrap())),
+            sums.rows(GroupBy::default(), Some("2026-02-01".parse().unwrap())),
             [(
                 UsageRow {
                     time: "2026-02-01".into(),
@@ -276,8 +275,8 @@ mod tests {
         );
         let everything = GroupBy::EVERYTHING;
         let again = UsageSums::default();
-        assert_eq!(again.restore(spend.rows(everything, None).into_iter()), 0);
-        assert_eq!(again.rows(everything, None), spend.rows(everything, None));
+        assert_eq!(again.restore(sums.rows(everything, None).into_iter()), 0);
+        assert_eq!(again.rows(everything, None), sums.rows(everything, None));
         // Days that are too old are dropped with the next request.
         again.add((&name("a"), &name("k"), &name("m")), &used, 0, us("2026-06-01T00:00:00Z"));
         assert_eq!(again.rows(everything, None).len(), 1);

@@ -33,15 +33,15 @@ struct Written {
 
 /// Read the saved sums. Malformed lines are skipped.
 pub(crate) fn load(path: Option<&Path>) -> Arc<UsageSums> {
-    let spend = Arc::new(UsageSums::default());
-    let Some(path) = path else { return spend };
+    let sums = Arc::new(UsageSums::default());
+    let Some(path) = path else { return sums };
     remove_leftovers(path);
     match std::fs::read_to_string(path) {
         Ok(text) => {
             let lines: Vec<Option<Written>> =
                 text.lines().map(|line| serde_json::from_str(line).ok()).collect();
             let broken = lines.iter().filter(|line| line.is_none()).count();
-            let left_out = spend
+            let left_out = sums
                 .restore(lines.into_iter().flatten().map(|written| (written.line, written.totals)));
             if broken + left_out > 0 {
                 tracing::error!(path = %path.display(), lines = broken + left_out, "usage file: malformed lines skipped");
@@ -52,7 +52,7 @@ pub(crate) fn load(path: Option<&Path>) -> Arc<UsageSums> {
             tracing::error!(path = %path.display(), %error, "usage file cannot be read, usage starts at zero")
         }
     }
-    spend
+    sums
 }
 
 /// Save the sums when they have changed, on a blocking thread. Never ends.

@@ -121,13 +121,13 @@ impl Limit {
             && kind(mine.quota.window) == kind(other.quota.window)
     }
 
-    pub(super) fn restore_usage(&self, spend: &UsageSums, now: Now) {
+    pub(super) fn restore_usage(&self, sums: &UsageSums, now: Now) {
         let settings = &self.settings;
         let Some(first) = account::first_day(settings.quota.window, now) else { return };
         if settings.shared.is_some() || !settings.routes.is_empty() {
             return;
         }
-        for (line, totals) in spend.rows(GroupBy::EVERYTHING, Some(first)) {
+        for (line, totals) in sums.rows(GroupBy::EVERYTHING, Some(first)) {
             let subject = match settings.per {
                 Per::All => Subject::All,
                 Per::Key => Subject::Name(line.key),

@@ -63,7 +63,7 @@ fn reserve(
 #[test]
 fn monthly_usage_survives_a_restart() {
     let us = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_microsecond() as u64;
-    let spend = UsageSums::default();
+    let sums = UsageSums::default();
     let used = TokenUsage { input: 100, output: 20, ..TokenUsage::default() };
     let name = |text: &str| -> Arc<str> { text.into() };
     for (key, time) in [
@@ -72,7 +72,7 @@ fn monthly_usage_survives_a_restart() {
         ("a", "2026-02-03T01:00:00Z"),
         ("b", "2026-02-03T01:00:00Z"),
     ] {
-        spend.add((&name("team"), &name(key), &name("m")), &used, 5, us(time));
+        sums.add((&name("team"), &name(key), &name("m")), &used, 5, us(time));
     }
     let month = |name: &str, unit, per| settings::Limit {
         quota: Quota { amount: 1000, window: Window::Month, burst: 1000 },
@@ -93,7 +93,7 @@ fn monthly_usage_survives_a_restart() {
     ];
     let limits = RateLimits::new(&settings, &[], None);
     let now = Now { tick: Tick(0), wall_us: us("2026-02-03T02:00:00Z") };
-    limits.restore_usage(&spend, now);
+    limits.restore_usage(&sums, now);
     let left = |at: usize, subject: Subject| {
         let limit = &limits.limits[at];
         let held = limit.held(subject, limit.settings.quota, now);
