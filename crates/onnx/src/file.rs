@@ -19,6 +19,6 @@ pub(crate) fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, LoadError> {
         return Err(too_large());
     }
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(refused)?;
+    file.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(refused)?;
     if bytes.len() as u64 > max_bytes { Err(too_large()) } else { Ok(bytes) }
 }

@@ -91,7 +91,7 @@ impl Model {
 }
 
 fn parse(path: &Path, max_bytes: u64) -> Result<ModelProto, LoadError> {
-    let bytes = file::read(path, most)?;
+    let bytes = file::read(path, max_bytes)?;
     fenced(|| onnx().proto_model_for_read(&mut bytes.as_slice()))
         .map_err(|reason| unusable(path, reason))
 }
