@@ -168,10 +168,10 @@ pub async fn admit_unread(
     exchange.set_route(route);
     authenticate::admit(exchange, shown)?;
     authenticate::authorize(exchange)?;
-    endpoint::check(exchange, head.line.method)?;
+    endpoint::check(exchange, head)?;
     rate_limit::reserve(exchange).await?;
     select::select(exchange)?;
-    guardrail_input::must_not_pass_unread(exchange, head.line.method)
+    guardrail_input::must_not_pass_unread(exchange, head)
 }
 
 /// Check the host, the origin and the caller against the route.

@@ -10,10 +10,11 @@
 //! - *Never*: a decision by the body, which is not read.
 
 use filters::settings::GuardrailSettings;
+use wire::http1::head::{Head, RequestLine};
 
 use crate::exchange::{Exchange, Routed};
 use crate::respond::Refusal;
-use crate::stage::guardrail_input;
+use crate::stage::{accept, guardrail_input};
 
 /// What a request that is not parsed may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,9 +124,9 @@ fn is_unparsed_inference(path: &str) -> bool {
 
 /// Refuse a request that is not parsed where forwarding it could do harm, or where its model,
 /// tokens or permits must be counted.
-pub fn check(exchange: &Exchange, method: &str) -> Result<(), Refusal> {
+pub fn check(exchange: &Exchange, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
     let Some(routed) = &exchange.routed else { return Ok(()) };
-    let path = exchange.accepted.endpoint.as_str();
+    let (method, path) = (head.line.method, accept::path(head.line.target));
     let endpoint = classify(method, path);
     let is_named = routed.route.route.passthrough.iter().any(|pattern| pattern.matches(path));
     if endpoint == Endpoint::ReadOnly || is_named {
@@ -138,7 +139,7 @@ pub fn check(exchange: &Exchange, method: &str) -> Result<(), Refusal> {
     match endpoint {
         Endpoint::Other if is_exempt && !counts => Ok(()),
         Endpoint::Other if counts || guardrail.is_some() || protects => {
-            Err(Refusal::unknown_endpoint(method, path))
+            Err(Refusal::unknown_endpoint(method, &exchange.accepted.endpoint))
         }
         Endpoint::Inference if counts => Err(Refusal::uncountable_endpoint()),
         _ => Ok(()),

@@ -55,12 +55,15 @@ pub fn check_head(
 }
 
 /// Refuse a pass-through request if the guardrail acts on content, unless its path is exempt.
-pub fn must_not_pass_unread(exchange: &Exchange, method: &str) -> Result<(), Refusal> {
+pub fn must_not_pass_unread(
+    exchange: &Exchange,
+    head: &Head<'_, RequestLine<'_>>,
+) -> Result<(), Refusal> {
     let Some(guardrail) = exchange.guardrail().filter(|guardrail| acts(guardrail)) else {
         return Ok(());
     };
-    let path = exchange.accepted.endpoint.as_str();
-    if endpoint::classify(method, path) == Endpoint::ReadOnly
+    let path = accept::path(head.line.target);
+    if endpoint::classify(head.line.method, path) == Endpoint::ReadOnly
         || endpoint::is_exempt(&guardrail.settings, path)
     {
         return Ok(());
