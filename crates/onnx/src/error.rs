@@ -27,7 +27,7 @@ pub enum LoadError {
         source: std::io::Error,
     },
     /// A file is larger than the settings allow.
-    #[error("{} has more than {max_bytes} bytes, the max_bytes that the settings allow", path.display())]
+    #[error("{} has more than {max_bytes} bytes, the maximum that the settings allow", path.display())]
     FileTooLarge {
         /// The file as the settings name it.
         path: PathBuf,

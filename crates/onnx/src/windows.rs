@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-/// The shape of windows; `overlap` is at max_windows half of `room`, and `room` at least 1.
+/// The shape of windows; `overlap` is at most half of `room`, and `room` at least 1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     /// Tokens of the text in one window, without the special ones.

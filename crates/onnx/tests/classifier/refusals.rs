@@ -80,7 +80,7 @@ fn files_over_their_bound_are_refused() {
         Classifier::load(&Settings { max_tokenizer_bytes: 100, ..home.settings() }).unwrap_err();
     assert!(
         refused.to_string().ends_with(
-            "tokenizer.json has more than 100 bytes, the max_bytes that the settings allow"
+            "tokenizer.json has more than 100 bytes, the maximum that the settings allow"
         ),
         "{refused}"
     );

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 /// Leading bytes of an answer that suffice to recognize a repetition of it.
 const OPENING: usize = 32;
 
-/// EventVisitor for the events of one run.
+/// Visits the events of one run.
 pub(super) struct EventListener<'g> {
     lens: &'g mut StreamLens,
     context: &'g GuardContext,
