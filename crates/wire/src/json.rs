@@ -9,8 +9,10 @@
 //! is an error, because a lenient scanner and a strict engine would read the same document
 //! differently. Skipped values are checked for structure only; the engine validates the rest.
 
+mod cut;
 mod text;
 
+pub use cut::{is_cut, last_members};
 pub use text::Text;
 
 use std::fmt::Write as _;

@@ -3,7 +3,7 @@
 //! - *In*: the body of an `application/x-ndjson` answer, chunk by chunk.
 //! - *Out*: each non-blank line with its end offset, as a slice of the chunk if the chunk contains
 //!   the whole line.
-//! - *Never*: more than one line buffered; a line over the limit stops parsing permanently.
+//! - *Never*: more than one line buffered. A line over the limit is skipped to its end.
 
 use crate::json::Scan;
 
@@ -12,43 +12,50 @@ use crate::json::Scan;
 pub struct Decoder {
     line: Vec<u8>,
     limit: usize,
-    overflowed: bool,
+    /// The open line exceeded the limit.
+    skipping: bool,
+    /// Bytes of the open line.
+    pending: usize,
 }
 
 impl Decoder {
     /// A decoder that buffers at most `limit` bytes of one line.
     pub fn new(limit: usize) -> Self {
-        Decoder { line: Vec::new(), limit, overflowed: false }
+        Decoder { line: Vec::new(), limit, skipping: false, pending: 0 }
     }
 
-    /// Whether a line exceeded the limit. Parsing has then stopped.
-    pub fn overflowed(&self) -> bool {
-        self.overflowed
+    /// Whether the open line exceeded the limit, and is being skipped.
+    pub fn is_skipping(&self) -> bool {
+        self.skipping
     }
 
     /// Bytes of the incomplete last line.
     pub fn unterminated(&self) -> usize {
-        self.line.len()
+        self.pending
     }
 
     /// Take the text after the last newline at the end of the body, if it is a complete document.
     pub fn take_last(&mut self) -> Option<Vec<u8>> {
         let mut scan = Scan::new(&self.line);
         let whole = !self.line.trim_ascii().is_empty() && scan.skip().is_ok() && scan.at_end();
-        whole.then(|| std::mem::take(&mut self.line))
+        whole.then(|| {
+            self.pending = 0;
+            std::mem::take(&mut self.line)
+        })
     }
 
-    /// Parse the next chunk; `found` receives each line and the offset just past it.
-    pub fn feed(&mut self, chunk: &[u8], mut found: impl FnMut(&[u8], usize)) {
-        if self.overflowed {
-            return;
-        }
+    /// Parse the next chunk; `found` receives each line, or `None` for a skipped one, and the
+    /// offset just past it.
+    pub fn feed(&mut self, chunk: &[u8], mut found: impl FnMut(Option<&[u8]>, usize)) {
         let mut at = 0;
         while let Some(len) = memchr::memchr(b'\n', chunk.get(at..).unwrap_or_default()) {
             let end = at + len;
             let piece = chunk.get(at..end).unwrap_or_default();
             at = end + 1;
-            if self.line.is_empty() {
+            self.pending = 0;
+            if std::mem::take(&mut self.skipping) {
+                found(None, at);
+            } else if self.line.is_empty() {
                 emit_line(piece, at, &mut found);
             } else {
                 self.line.extend_from_slice(piece);
@@ -56,18 +63,23 @@ impl Decoder {
                 self.line.clear();
             }
         }
-        self.line.extend_from_slice(chunk.get(at..).unwrap_or_default());
+        let rest = chunk.get(at..).unwrap_or_default();
+        self.pending += rest.len();
+        if self.skipping {
+            return;
+        }
+        self.line.extend_from_slice(rest);
         if self.line.len() > self.limit {
-            self.overflowed = true;
+            self.skipping = true;
             self.line = Vec::new();
         }
     }
 }
 
-fn emit_line(line: &[u8], end: usize, found: &mut impl FnMut(&[u8], usize)) {
+fn emit_line(line: &[u8], end: usize, found: &mut impl FnMut(Option<&[u8]>, usize)) {
     let line = line.trim_ascii();
     if !line.is_empty() {
-        found(line, end);
+        found(Some(line), end);
     }
 }
 
@@ -82,8 +94,8 @@ mod tests {
             let (a, b) = text.split_at(cut);
             let mut decoder = Decoder::new(64);
             let mut lines = Vec::new();
-            decoder.feed(a, |line, _| lines.push(line.to_vec()));
-            decoder.feed(b, |line, _| lines.push(line.to_vec()));
+            decoder.feed(a, |line, _| lines.extend(line.map(<[u8]>::to_vec)));
+            decoder.feed(b, |line, _| lines.extend(line.map(<[u8]>::to_vec)));
             assert_eq!(lines, [b"{\"a\":1}".to_vec(), b"{\"b\":2}".to_vec()], "cut at {cut}");
             assert_eq!((decoder.unterminated(), decoder.take_last()), (4, None));
             decoder.feed(b":2} ", |_, _| unreachable!());
@@ -91,6 +103,23 @@ mod tests {
                 (decoder.take_last(), decoder.unterminated()),
                 (Some(b"{\"c\":2} ".to_vec()), 0)
             );
+        }
+    }
+
+    #[test]
+    fn oversized_line_is_skipped_and_the_next_one_is_read() {
+        let text = b"{\"a\":1}\n{\"a\":\"0123456789\"}\n{\"b\":2}\n{\"c\"";
+        for cut in 0..=text.len() {
+            let (a, b) = text.split_at(cut);
+            let mut decoder = Decoder::new(8);
+            let mut lines = Vec::new();
+            for part in [a, b] {
+                decoder.feed(part, |line, _| lines.push(line.map(<[u8]>::to_vec)));
+            }
+            // A line that lies within one chunk is not buffered, so the limit does not apply.
+            assert!(lines.len() == 3 && lines[0].is_some() && lines[2].is_some(), "cut at {cut}");
+            assert_eq!(lines[1].is_none(), (17..27).contains(&cut), "cut at {cut}");
+            assert_eq!(decoder.unterminated(), 4);
         }
     }
 }

@@ -45,8 +45,8 @@ impl Framing {
 /// Limits of a [`Reader`].
 #[derive(Clone, Copy, Debug)]
 pub struct ReaderLimits {
-    /// Maximum bytes of one event that are buffered. Default 1 MiB. A larger event stops parsing,
-    /// but not forwarding.
+    /// Maximum bytes of one event that are buffered. Default 1 MiB. A larger event is forwarded,
+    /// but not parsed. Of a larger JSON body, only the last members are parsed.
     pub event: usize,
 }
 
@@ -60,7 +60,7 @@ impl Default for ReaderLimits {
 enum Frames {
     Sse(sse::Decoder),
     Ndjson(ndjson::Decoder),
-    Json { body: Vec<u8>, overflowed: bool },
+    Json { body: Vec<u8>, is_tail: bool },
     Opaque,
 }
 
@@ -72,7 +72,12 @@ pub struct Reader {
     frames: Frames,
     template: Template,
     limits: ReaderLimits,
+    overflowed: bool,
+    is_cut: bool,
 }
+
+/// Bytes kept of the end of a JSON body over the limit.
+const TAIL: usize = 16 << 10;
 
 impl Reader {
     /// A reader for an answer of this dialect and framing.
@@ -80,7 +85,7 @@ impl Reader {
         let frames = match framing {
             Framing::Sse => Frames::Sse(sse::Decoder::new(limits.event)),
             Framing::Ndjson => Frames::Ndjson(ndjson::Decoder::new(limits.event)),
-            Framing::Json => Frames::Json { body: Vec::new(), overflowed: false },
+            Framing::Json => Frames::Json { body: Vec::new(), is_tail: false },
             Framing::Opaque => Frames::Opaque,
         };
         Reader {
@@ -89,6 +94,8 @@ impl Reader {
             frames,
             template: Template::default(),
             limits,
+            overflowed: false,
+            is_cut: false,
         }
     }
 
@@ -100,14 +107,25 @@ impl Reader {
         self
     }
 
-    /// Whether parsing stopped because an event exceeded the limit.
+    /// Whether an event exceeded the limit, so that a part of the answer was not parsed.
     pub fn overflowed(&self) -> bool {
+        self.overflowed
+    }
+
+    /// Whether the open event exceeded the limit.
+    pub fn is_skipping(&self) -> bool {
         match &self.frames {
-            Frames::Sse(d) => d.overflowed(),
-            Frames::Ndjson(d) => d.overflowed(),
-            Frames::Json { overflowed, .. } => *overflowed,
+            Frames::Sse(d) => d.is_skipping(),
+            Frames::Ndjson(d) => d.is_skipping(),
+            Frames::Json { is_tail, .. } => *is_tail,
             Frames::Opaque => false,
         }
+    }
+
+    /// Whether the body was a JSON document that ends inside a value. Known after
+    /// [`finish`](Self::finish).
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// Bytes after the last complete event.
@@ -121,40 +139,52 @@ impl Reader {
 
     /// Parse the next piece of the body.
     pub fn feed<L: EventVisitor>(&mut self, chunk: &[u8], listener: &mut L) {
-        let Reader { dialect, state, frames, template, limits } = self;
+        let Reader { dialect, state, frames, template, limits, overflowed, .. } = self;
+        let mut skipped = |end, listener: &mut L| {
+            *overflowed = true;
+            EventReporter::new(listener).done(end, false, false);
+        };
         match frames {
             Frames::Sse(decoder) => decoder.feed(chunk, |item| match item {
                 Item::Frame(frame) => {
                     read_event(*dialect, state, template, (frame.data, frame.end), listener)
                 }
                 Item::Comment(end) => listener.comment(end),
+                Item::Skipped(end) => skipped(end, listener),
             }),
             Frames::Ndjson(decoder) => {
-                decoder.feed(chunk, |line, end| {
-                    read_event(*dialect, state, template, (line, end), listener)
+                decoder.feed(chunk, |line, end| match line {
+                    Some(line) => read_event(*dialect, state, template, (line, end), listener),
+                    None => skipped(end, listener),
                 });
             }
-            Frames::Json { body, overflowed } => {
-                if *overflowed || body.len() + chunk.len() > limits.event {
-                    *overflowed = true;
-                    *body = Vec::new();
-                } else {
-                    body.extend_from_slice(chunk);
+            Frames::Json { body, is_tail } => {
+                body.extend_from_slice(chunk);
+                if body.len() > limits.event || *is_tail && body.len() > 2 * TAIL {
+                    *is_tail = true;
+                    *body = body.split_off(body.len().saturating_sub(TAIL));
                 }
             }
             Frames::Opaque => {}
         }
+        self.overflowed |= self.is_skipping();
     }
 
-    /// Handle the end of the body. A JSON body is reported as one event, and so is a complete last
-    /// NDJSON line without a newline. An incomplete event is not reported.
+    /// Handle the end of the body. A JSON body is reported as one event, and so is a last event
+    /// that is whole but not terminated. An incomplete event is not reported.
     pub fn finish<L: EventVisitor>(&mut self, listener: &mut L) {
         let last = match &mut self.frames {
-            Frames::Json { body, overflowed: false } => {
+            Frames::Json { body, is_tail: false } => {
+                self.is_cut = json::is_cut(body);
                 Some(std::mem::take(body)).filter(|body| !body.trim_ascii().is_empty())
             }
+            Frames::Json { body, is_tail: true } => {
+                self.is_cut = !matches!(body.trim_ascii_end().last(), Some(b'}' | b']'));
+                json::last_members(&std::mem::take(body))
+            }
             Frames::Ndjson(decoder) => decoder.take_last(),
-            _ => None,
+            Frames::Sse(decoder) => decoder.take_last(),
+            Frames::Opaque => None,
         };
         if let Some(last) = last {
             read_event(self.dialect, &mut self.state, &mut self.template, (&last, 0), listener);

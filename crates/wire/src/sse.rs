@@ -3,15 +3,17 @@
 //! - *In*: the decoded body of a `text/event-stream`, chunk by chunk.
 //! - *Out*: complete frames as slices (of the chunk if it contains the whole frame), comments, and
 //!   the end offset of each in the chunk.
-//! - *Never*: more than one frame buffered. A frame over the limit stops parsing permanently
-//!   ([`Decoder::overflowed`]); the caller continues to forward the bytes.
+//! - *Never*: more than one frame buffered. A frame over the limit is skipped to its end, and
+//!   parsing continues with the next one.
 //!
 //! The grammar is that of the HTML standard, section 9.2 "Server-sent events": lines end in CR, LF
 //! or CRLF, a leading byte order mark is dropped, a field without a colon has an empty value, one
 //! space after the colon is dropped, multiple data lines are joined with LF, and an incomplete
-//! frame at the end is not dispatched.
+//! frame at the end is not dispatched, unless its data is whole ([`Decoder::take_last`]).
 
 use memchr::memchr2;
+
+use crate::json::Scan;
 
 /// A dispatched frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub enum Item<'a> {
     Frame(Frame<'a>),
     /// A comment line; its end offset.
     Comment(usize),
+    /// A frame that exceeded the limit; its end offset.
+    Skipped(usize),
 }
 
 /// An incremental reader of frames.
@@ -45,7 +49,8 @@ pub struct Decoder {
     /// The previous chunk ended in CR; a following LF belongs to that line end.
     after_cr: bool,
     started: bool,
-    overflowed: bool,
+    /// The open frame exceeded the limit; `true`: its last line is incomplete.
+    skipping: Option<bool>,
     limit: usize,
     /// Bytes since the last dispatch, for [`Decoder::unterminated`].
     pending: usize,
@@ -64,15 +69,28 @@ impl Decoder {
             has_data: false,
             after_cr: false,
             started: false,
-            overflowed: false,
+            skipping: None,
             limit,
             pending: 0,
         }
     }
 
-    /// Whether a frame exceeded the limit. Parsing has then stopped.
-    pub fn overflowed(&self) -> bool {
-        self.overflowed
+    /// Whether the open frame exceeded the limit, and is being skipped.
+    pub fn is_skipping(&self) -> bool {
+        self.skipping.is_some()
+    }
+
+    /// Take the data of the open frame at the end of the body, if it is whole: some servers omit
+    /// the last blank line.
+    pub fn take_last(&mut self) -> Option<Vec<u8>> {
+        let line = std::mem::take(&mut self.line);
+        if !line.is_empty() {
+            let rest = self.take_line(&line, None, 0, &mut |_| {}).map(<[u8]>::to_vec);
+            self.keep(rest.as_deref());
+        }
+        let mut scan = Scan::new(&self.data);
+        let is_whole = self.data == b"[DONE]" || scan.skip().is_ok() && scan.at_end();
+        (self.has_data && is_whole).then(|| std::mem::take(&mut self.data))
     }
 
     /// Bytes after the last dispatched frame or comment. Nonzero at the end of a stream means an
@@ -83,9 +101,6 @@ impl Decoder {
 
     /// Parse the next chunk.
     pub fn feed<'c>(&mut self, chunk: &'c [u8], mut found: impl FnMut(Item<'_>)) {
-        if self.overflowed {
-            return;
-        }
         let mut at = 0;
         if self.after_cr && !chunk.is_empty() {
             self.after_cr = false;
@@ -95,6 +110,14 @@ impl Decoder {
         while let Some((line, next)) = self.next_line(chunk, at) {
             self.pending += next - at;
             at = next;
+            if let Some(is_open) = self.skipping {
+                self.skipping = Some(false);
+                if line.is_empty() && !is_open {
+                    (self.skipping, self.pending) = (None, 0);
+                    found(Item::Skipped(at));
+                }
+                continue;
+            }
             if self.line.is_empty() {
                 held = self.take_line(self.unmark(line), held, at, &mut found);
             } else {
@@ -109,15 +132,19 @@ impl Decoder {
             }
             self.started = true;
             if self.data.len() > self.limit || self.name.len() > self.limit {
-                return self.overflow();
+                self.skip();
             }
         }
         self.keep(held);
         let rest = chunk.get(at..).unwrap_or_default();
         self.pending += rest.len();
+        if let Some(is_open) = &mut self.skipping {
+            *is_open |= !rest.is_empty();
+            return;
+        }
         self.line.extend_from_slice(rest);
         if self.line.len() + self.data.len() > self.limit {
-            self.overflow();
+            self.skip();
         }
     }
 
@@ -200,8 +227,10 @@ impl Decoder {
         self.pending = 0;
     }
 
-    fn overflow(&mut self) {
-        self.overflowed = true;
+    /// Skip the rest of the open frame.
+    fn skip(&mut self) {
+        self.skipping = Some(!self.line.is_empty());
+        self.has_data = false;
         self.line = Vec::new();
         self.data = Vec::new();
         self.name = Vec::new();
@@ -233,10 +262,15 @@ mod tests {
     enum Got {
         Frame(String, String),
         Comment,
+        Skipped,
     }
 
     fn read(chunks: &[&[u8]]) -> (Vec<Got>, usize) {
-        let mut decoder = Decoder::new(1 << 20);
+        read_limited(1 << 20, chunks)
+    }
+
+    fn read_limited(limit: usize, chunks: &[&[u8]]) -> (Vec<Got>, usize) {
+        let mut decoder = Decoder::new(limit);
         let mut got = Vec::new();
         for chunk in chunks {
             decoder.feed(chunk, |item| {
@@ -246,6 +280,7 @@ mod tests {
                         String::from_utf8_lossy(f.data).into(),
                     ),
                     Item::Comment(_) => Got::Comment,
+                    Item::Skipped(_) => Got::Skipped,
                 });
             });
         }
@@ -285,14 +320,37 @@ mod tests {
     }
 
     #[test]
-    fn oversized_frame_stops_parsing() {
-        let mut decoder = Decoder::new(8);
-        let mut frames = 0;
-        for chunk in [&b"data: a\n\n"[..], b"data: 0123456789", b"\n\n", b"data: b\n\n"] {
-            decoder.feed(chunk, |_| frames += 1);
+    fn oversized_frame_is_skipped_and_the_next_one_is_read() {
+        let text = b"data: a\n\nevent: x\r\ndata: 0123456789\r\ndata: more\r\n\r\n: hi\ndata: b\n\ndata: 9876543210 and more\n\n\ndata: c\n\n";
+        let want = vec![
+            frame("", "a"),
+            Got::Skipped,
+            Got::Comment,
+            frame("", "b"),
+            Got::Skipped,
+            frame("", "c"),
+        ];
+        for cut in 0..text.len() {
+            let (a, b) = text.split_at(cut);
+            assert_eq!(read_limited(8, &[a, b]), (want.clone(), 0), "cut at {cut}");
         }
-        assert_eq!(frames, 1);
-        assert!(decoder.overflowed());
+        let bytes: Vec<&[u8]> = text.chunks(1).collect();
+        assert_eq!(read_limited(8, &bytes), (want, 0));
+    }
+
+    #[test]
+    fn last_frame_without_a_blank_line_is_taken_if_it_is_whole() {
+        let last = |text: &str| {
+            let mut decoder = Decoder::new(100);
+            decoder.feed(text.as_bytes(), |_| {});
+            decoder.take_last().map(|data| String::from_utf8_lossy(&data).into_owned())
+        };
+        assert_eq!(last("data: a\n\ndata: [DONE]").as_deref(), Some("[DONE]"));
+        assert_eq!(last("event: x\ndata: {\"a\":1}\n").as_deref(), Some("{\"a\":1}"));
+        assert_eq!(last("data: {\"a\":1}\nid: 7").as_deref(), Some("{\"a\":1}"));
+        for torn in ["data: {\"a\":", "data: [DO", ": ping", "event: x\n", "data: {}\n\n"] {
+            assert_eq!(last(torn), None, "{torn:?}");
+        }
     }
 
     proptest! {
