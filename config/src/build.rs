@@ -15,8 +15,8 @@ use wire::Dialect;
 
 use crate::problem::{Problem, nearest};
 use crate::settings::{
-    AccessLog, Audit, Backend, BackendTls, GuardrailSettings, Limits, Listener, ListenerTls,
-    Pattern, Pool, Route, Settings, Shutdown, Timeouts,
+    AccessLog, Audit, Backend, BackendTls, FirstToken, GuardrailSettings, Limits, Listener,
+    ListenerTls, Pattern, Pool, Route, Settings, Shutdown, Timeouts,
 };
 use crate::tree::{self, Table};
 
@@ -395,6 +395,8 @@ impl Builder {
             connect: table.duration("connect"),
             first_byte: table.duration("first_byte"),
             between_events: table.duration("between_events"),
+            first_token: first_token(&table).unwrap_or(FirstToken::After(FirstToken::LONGEST)),
+            between_tokens: table.duration("between_tokens"),
             total: table.duration("total"),
             client_write: table.duration("client_write"),
         }
@@ -452,8 +454,16 @@ impl Builder {
         let table = self.section(root, "shutdown");
         Shutdown {
             grace: table.duration("grace"),
-            upgrade_socket: PathBuf::from(table.text("upgrade_socket").unwrap_or_default()),
+            upgrade_socket: table.text("upgrade_socket").map(PathBuf::from),
         }
+    }
+}
+
+/// The first-token timeout of a section, if it is given or has a default.
+fn first_token(table: &Table) -> Option<FirstToken> {
+    match table.text("first_token") {
+        Some(_) => Some(FirstToken::Auto),
+        None => table.given_duration("first_token").map(FirstToken::After),
     }
 }
 
@@ -462,7 +472,9 @@ fn route_timeouts(given: &Table, general: Timeouts) -> Timeouts {
     Timeouts {
         connect: or("connect", general.connect),
         first_byte: or("first_byte", general.first_byte),
+        first_token: first_token(given).unwrap_or(general.first_token),
         between_events: or("between_events", general.between_events),
+        between_tokens: or("between_tokens", general.between_tokens),
         total: or("total", general.total),
         client_write: or("client_write", general.client_write),
         ..general

@@ -150,7 +150,7 @@ fn inactive_sample(field: &Field) -> String {
         "findings" => "[judge.hard]".into(),
         "server_name" => "engine.internal".into(),
         _ if matches!(field.kind, Kind::Number) => "1.5".into(),
-        _ if matches!(field.kind, Kind::Duration) => "30s".into(),
+        _ if matches!(field.kind, Kind::Duration | Kind::DurationOrAuto) => "30s".into(),
         _ if matches!(field.kind, Kind::Texts) => "[\"one phrase\", \"another\"]".into(),
         _ => "...".into(),
     }

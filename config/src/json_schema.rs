@@ -36,6 +36,9 @@ fn property(field: &Field) -> Value {
         Kind::Duration => {
             json!({"type": ["string", "integer"], "pattern": r"^[0-9.]+ *(us|ms|s|m|h|d)$|^0$"})
         }
+        Kind::DurationOrAuto => {
+            json!({"type": ["string", "integer"], "pattern": r"^[0-9.]+ *(us|ms|s|m|h|d)$|^0$|^auto$"})
+        }
         Kind::Size => {
             json!({"type": ["string", "integer"], "pattern": r"^[0-9.]+ *(B|KiB|MiB|GiB|kB|KB|MB|GB)?$"})
         }

@@ -45,6 +45,7 @@ fn type_of(kind: &Kind) -> String {
         Kind::Share => "number, 0 to 1".to_owned(),
         Kind::Number => "number".to_owned(),
         Kind::Duration => "duration".to_owned(),
+        Kind::DurationOrAuto => "duration or `auto`".to_owned(),
         Kind::Size => "size".to_owned(),
         Kind::Secret => "secret".to_owned(),
         Kind::Word(words) => {

@@ -61,6 +61,8 @@ pub enum Kind {
     Number,
     /// A duration with its unit.
     Duration,
+    /// A duration with its unit, or `auto`.
+    DurationOrAuto,
     /// A size with its unit.
     Size,
     /// A text that is never shown. It may contain `${ENV}` or be `file:PATH`.
@@ -358,7 +360,14 @@ pub static ROUTE_TIMEOUTS: Section = Section {
             "",
             "Maximum time from the request sent to the first byte of the answer.",
         ),
+        field(
+            "first_token",
+            Kind::DurationOrAuto,
+            "",
+            "Maximum time from the request sent to the first token of a stream, or `auto`.",
+        ),
         field("between_events", Kind::Duration, "", "Maximum time between two reads of an answer."),
+        field("between_tokens", Kind::Duration, "", "Maximum time between two tokens of a stream."),
         field(
             "total",
             Kind::Duration,

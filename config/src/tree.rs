@@ -352,8 +352,11 @@ impl Checker {
                 Ok(number) if (0.0..1e18).contains(&number) => Ok(Value::Number(number)),
                 _ => Err(format!("{text:?} is not a number of 0 or more")),
             },
-            Kind::Duration if text == "0" => Ok(Value::Duration(Duration::ZERO)),
-            Kind::Duration => value::duration(text).map(Value::Duration),
+            Kind::DurationOrAuto if text == "auto" => Ok(Value::Text(text.to_owned())),
+            Kind::Duration | Kind::DurationOrAuto if text == "0" => {
+                Ok(Value::Duration(Duration::ZERO))
+            }
+            Kind::Duration | Kind::DurationOrAuto => value::duration(text).map(Value::Duration),
             Kind::Size => value::size(text).map(Value::Count),
             Kind::Secret => secret(text).map(Value::Secret),
             Kind::Word(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),

@@ -185,6 +185,62 @@ async fn engine_of_cases() -> Engine {
         .await
 }
 
+/// An event over the limit of a mebibyte is not parsed. Everything after it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_oversized_event_does_not_end_measuring() {
+    let event = |kind: &str, members: &str| {
+        format!("event: {kind}\ndata: {{\"type\":\"{kind}\",{members}}}\n\n")
+    };
+    let image = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo0NTY3ODkr".repeat(34_000);
+    let stream = [
+        event("response.created", "\"response\":{\"id\":\"r1\",\"model\":\"m\"}"),
+        event(
+            "response.image_generation_call.partial_image",
+            &format!("\"output_index\":0,\"partial_image_b64\":\"{image}\""),
+        ),
+        event("response.output_text.delta", "\"output_index\":1,\"delta\":\"Here is the fox.\""),
+        event("response.completed", "\"response\":{\"id\":\"r1\",\"status\":\"completed\",\"usage\":{\"input_tokens\":210,\"output_tokens\":1310,\"total_tokens\":1520}}"),
+    ]
+    .concat();
+    let whole = format!(
+        "{{\"choices\":[{{\"index\":0,\"message\":{{\"content\":\"{}\"}},\"finish_reason\":\"stop\"}}],\"usage\":{{\"prompt_tokens\":11,\"completion_tokens\":290000,\"total_tokens\":290011}}}}",
+        "A sentence. ".repeat(120_000)
+    );
+    let (sent, body) = (stream.clone(), whole.clone());
+    let engine = Engine::start(move |seen| match seen.head.starts_with("POST /v1/responses") {
+        true => vec![Step::text(sse::STREAM_HEAD), Step::chunk(&sent), Step::end()],
+        false => sse::json(200, &body),
+    })
+    .await;
+    let plain = Gateway::in_front_of(&engine.url()).await;
+    // A limit and a guardrail read in their own ways.
+    let limit = "rate_limits: [{name: t, unit: output_tokens, amount: 1000000000, window: 1m}]";
+    let counted = Gateway::with_settings(&settings(&engine.url(), "", "", limit)).await;
+    let guardrail = "guardrails: [{name: g, mode: observe}]";
+    let observed =
+        Gateway::with_settings(&settings(&engine.url(), "", ", guardrail: g", guardrail)).await;
+    for gateway in [&plain, &counted, &observed] {
+        let answer = ask(
+            gateway,
+            "/v1/responses",
+            "s",
+            "{\"model\":\"m\",\"stream\":true,\"input\":\"hi\"}",
+        )
+        .await;
+        assert!(answer.complete && answer.text() == stream, "{}", answer.text().len());
+        let record = gateway.record("s").await;
+        let usage = record.usage.expect("usage");
+        assert_eq!((usage.prompt_tokens, usage.completion_tokens), (Some(210), Some(1310)));
+        assert_eq!((record.content_events, record.outcome), (Some(1), Outcome::Ok));
+        assert_eq!(record.finish_reasons, ["completed"]);
+        assert_eq!(record.not_parsed.as_deref(), Some("event_too_large"));
+        let answer = ask(gateway, "/v1/chat/completions", "w", CHAT).await;
+        assert!(answer.complete && answer.text() == whole);
+        let usage = gateway.record("w").await.usage.expect("usage");
+        assert_eq!((usage.prompt_tokens, usage.completion_tokens), (Some(11), Some(290_000)));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_client_gets_the_engines_bytes() {
     let engine = engine_of_cases().await;
@@ -256,7 +312,7 @@ async fn events_are_forwarded_at_once() {
         let mut request = [0; 4096];
         assert!(socket.read(&mut request).await.unwrap() > 0);
         socket.write_all(sse::STREAM_HEAD.as_bytes()).await.unwrap();
-        for event in ["head", ": comment\n\n", "data: {\"half", "\":1}\n\n", "data: x\n\n"] {
+        for event in ["head", ": comment\n\n", "data: {\"a\":1}\n\n", "data: [DONE]\n\n"] {
             if event != "head" {
                 let Step::Write(chunk) = Step::chunk(event) else { unreachable!() };
                 socket.write_all(&chunk).await.unwrap();
@@ -268,7 +324,7 @@ async fn events_are_forwarded_at_once() {
     let gateway = Gateway::in_front_of(&url).await;
     let mut client = gateway.client().await;
     client.post(PATH, "", CHAT_STREAM).await;
-    for event in ["\r\n\r\n", ": comment\n\n", "data: {\"half", "\":1}\n\n", "data: x\n\n"] {
+    for event in ["\r\n\r\n", ": comment\n\n", "data: {\"a\":1}\n\n", "data: [DONE]\n\n"] {
         read_until(&mut client, event).await;
         go.send(()).unwrap();
     }

@@ -15,6 +15,9 @@ use crate::gaps::Gaps;
 
 /// Maximum bytes kept of a model name, an error kind or code, or a finish reason.
 const MAX_WORD: usize = 128;
+/// Average text bytes of the events of a stream up to which each event counts as one token. English
+/// text has four to five bytes per token, and escapes add to them.
+const MAX_TOKEN_BYTES: u64 = 8;
 /// Number of choices whose end is tracked.
 pub const MAX_CHOICES: u32 = u128::BITS;
 /// Maximum finish reasons kept. Those of further choices are dropped.
@@ -79,6 +82,11 @@ pub struct EngineError {
 }
 
 impl EngineError {
+    /// The name of the error: its code, else its type.
+    pub fn name(&self) -> &str {
+        self.code.as_deref().or(self.kind.as_deref()).unwrap_or("engine_error")
+    }
+
     /// The equivalent HTTP status: the code if it is one, else derived from kind and code, else
     /// 500.
     pub fn status(&self) -> u16 {
@@ -288,10 +296,10 @@ impl StreamLens {
     }
 
     /// Another backend resumes the answer of a failed one. The usage it reports covers only its own
-    /// part.
+    /// part, and the error and the end that the failed one reported do not count.
     pub fn resume_point(&mut self) {
         self.tokens_before_resume = self.completion_tokens().0.unwrap_or(0);
-        self.usage = None;
+        (self.usage, self.error, self.end) = (None, None, None);
         self.counts_at_resume = self.counts;
     }
 
@@ -311,7 +319,8 @@ impl StreamLens {
     }
 
     /// Generated tokens, and whether the number is an estimate. The estimate without usage is the
-    /// larger of the number of token events and a quarter of the text bytes, the average of current
+    /// number of token events: engines send one for each token. If the events are longer than
+    /// tokens are ([`MAX_TOKEN_BYTES`]), it is a quarter of the text bytes, the average of current
     /// tokenizers for English text.
     pub fn completion_tokens(&self) -> (Option<u64>, bool) {
         if let Some(tokens) = self.usage.and_then(|u| u.completion_tokens) {
@@ -321,7 +330,11 @@ impl StreamLens {
                 self.tokens_before_resume > 0,
             );
         }
-        let estimate = self.counts.content_events.max(self.counts.text_bytes.div_ceil(4));
+        let Counts { content_events, text_bytes, .. } = self.counts;
+        let estimate = match text_bytes > content_events * MAX_TOKEN_BYTES {
+            true => content_events.max(text_bytes.div_ceil(4)),
+            false => content_events,
+        };
         ((estimate > 0).then_some(estimate), true)
     }
 

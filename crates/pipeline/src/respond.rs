@@ -337,10 +337,14 @@ impl Refusal {
 impl From<&Failure> for Refusal {
     fn from(failure: &Failure) -> Self {
         let (status, fields) = match failure {
-            Failure::FirstByteTimeout | Failure::BetweenEventsTimeout | Failure::TotalTimeout => {
-                (504, Cow::Borrowed(""))
-            }
+            Failure::FirstByteTimeout
+            | Failure::BetweenEventsTimeout
+            | Failure::FirstTokenTimeout
+            | Failure::BetweenTokensTimeout
+            | Failure::TotalTimeout => (504, Cow::Borrowed("")),
+            Failure::ShuttingDown => (503, RETRY_SOON),
             Failure::UpstreamDied
+            | Failure::Incomplete
             | Failure::ResumeFailed
             | Failure::Unreadable
             | Failure::Blocked { .. } => (502, Cow::Borrowed("")),

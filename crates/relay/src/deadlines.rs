@@ -5,6 +5,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,6 +16,24 @@ use tokio::time::{Instant, Sleep};
 use transport::clock;
 
 use crate::failure::Failure;
+use crate::request::{Context as RequestContext, TokenTimeouts};
+
+/// The time at which streams end that still run while the gateway drains. It is unknown until the
+/// drain begins. A stream looks when something happens in it, so that it costs an idle one nothing.
+#[derive(Debug, Default)]
+pub struct DrainDeadline(AtomicU64);
+
+impl DrainDeadline {
+    /// Set the deadline.
+    pub fn set(&self, at: Tick) {
+        self.0.store(at.0.max(1), Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn get(&self) -> Option<Tick> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|at| *at > 0).map(Tick)
+    }
+}
 
 /// What the relay waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +48,10 @@ pub(crate) enum WaitsFor {
 pub(crate) enum Expired {
     FirstByte,
     BetweenEvents,
+    FirstToken,
+    BetweenTokens,
     Total,
+    Drain,
     ClientWrite,
 }
 
@@ -37,6 +60,9 @@ impl Expired {
         match self {
             Expired::FirstByte => Failure::FirstByteTimeout,
             Expired::BetweenEvents => Failure::BetweenEventsTimeout,
+            Expired::FirstToken => Failure::FirstTokenTimeout,
+            Expired::BetweenTokens => Failure::BetweenTokensTimeout,
+            Expired::Drain => Failure::ShuttingDown,
             Expired::Total | Expired::ClientWrite => Failure::TotalTimeout,
         }
     }
@@ -46,15 +72,44 @@ impl Expired {
 #[derive(Debug)]
 pub(crate) struct Deadlines {
     timeouts: Timeouts,
+    tokens: TokenTimeouts,
     head_at: Tick,
     moved: Tick,
+    /// When the request was sent, and when the last token arrived.
+    sent: Option<Tick>,
+    token: Option<Tick>,
     blocked: Option<Tick>,
+    drain: Arc<DrainDeadline>,
+    /// The deadline of the drain, once it is known.
+    drained: Option<Tick>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadlines {
-    pub(crate) fn new(timeouts: Timeouts, head_at: Tick) -> Self {
-        Deadlines { timeouts, head_at, moved: clock::now(), blocked: None, timer: None }
+    pub(crate) fn new(context: &RequestContext) -> Self {
+        Deadlines {
+            timeouts: context.timeouts,
+            tokens: context.token_timeouts,
+            head_at: context.head_at,
+            moved: clock::now(),
+            sent: None,
+            token: None,
+            blocked: None,
+            drain: context.drain.clone(),
+            drained: None,
+            timer: None,
+        }
+    }
+
+    /// The request has been sent.
+    pub(crate) fn sent(&mut self, now: Tick) {
+        (self.moved, self.sent) = (now, Some(now));
+    }
+
+    /// The last token arrived at `at`; `None`: there was none yet.
+    #[inline]
+    pub(crate) fn token(&mut self, at: Option<Tick>) {
+        self.token = at;
     }
 
     /// Upstream has made progress.
@@ -76,12 +131,23 @@ impl Deadlines {
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, waits: WaitsFor) -> Poll<Expired> {
+        if self.drained.is_none() {
+            self.drained = self.drain.get();
+            // The timer may be set to a later time.
+            self.timer.take_if(|_| self.drained.is_some());
+        }
         loop {
             if let Some(timer) = &mut self.timer {
                 ready!(timer.as_mut().poll(cx));
             }
             let now = clock::now();
             let mut next = Duration::MAX;
+            if let Some(drained) = self.drained {
+                match drained.nanos_since(now) {
+                    0 => return Poll::Ready(Expired::Drain),
+                    left => next = Duration::from_nanos(left),
+                }
+            }
             for (expired, since, timeout) in self.deadlines(waits) {
                 let (Some(since), false) = (since, timeout.is_zero()) else { continue };
                 match timeout.checked_sub(Duration::from_nanos(now.nanos_since(since))) {
@@ -99,8 +165,11 @@ impl Deadlines {
         }
     }
 
-    fn deadlines(&self, waits: WaitsFor) -> [(Expired, Option<Tick>, Duration); 4] {
+    fn deadlines(&self, waits: WaitsFor) -> [(Expired, Option<Tick>, Duration); 6] {
         let when = |this, since| (waits == this).then_some(since);
+        // While the client is waited for, upstream is not read.
+        let is_read = waits != WaitsFor::Client;
+        let first_token = self.sent.filter(|_| is_read && self.token.is_none());
         [
             (Expired::FirstByte, when(WaitsFor::FirstByte, self.moved), self.timeouts.first_byte),
             (
@@ -108,6 +177,8 @@ impl Deadlines {
                 when(WaitsFor::NextEvent, self.moved),
                 self.timeouts.between_events,
             ),
+            (Expired::FirstToken, first_token, self.tokens.first),
+            (Expired::BetweenTokens, self.token.filter(|_| is_read), self.tokens.between),
             (Expired::ClientWrite, self.blocked, self.timeouts.client_write),
             (Expired::Total, Some(self.head_at), self.timeouts.total),
         ]
@@ -115,7 +186,7 @@ impl Deadlines {
 
     fn shortest(&self) -> Duration {
         let t = &self.timeouts;
-        [t.first_byte, t.between_events, t.client_write]
+        [t.first_byte, t.between_events, t.client_write, self.tokens.first, self.tokens.between]
             .into_iter()
             .filter(|d| !d.is_zero())
             .min()

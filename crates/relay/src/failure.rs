@@ -16,10 +16,18 @@ pub enum Failure {
     FirstByteTimeout,
     /// The gap between two events was too long.
     BetweenEventsTimeout,
+    /// The first token did not arrive in time.
+    FirstTokenTimeout,
+    /// The gap between two tokens was too long.
+    BetweenTokensTimeout,
+    /// The gateway ends, and the stream took longer than its grace period.
+    ShuttingDown,
     /// The request took longer than its total timeout.
     TotalTimeout,
     /// The backend broke off in the middle of its answer.
     UpstreamDied,
+    /// The stream ended without the end marker of its dialect.
+    Incomplete,
     /// A backend restarted the answer instead of resuming it.
     ResumeFailed,
     /// The guardrail cannot parse the answer.
@@ -49,10 +57,14 @@ impl Failure {
     /// Outcome of a request that ends with this failure.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Failure::FirstByteTimeout | Failure::BetweenEventsTimeout | Failure::TotalTimeout => {
-                Outcome::Timeout
-            }
+            Failure::FirstByteTimeout
+            | Failure::BetweenEventsTimeout
+            | Failure::FirstTokenTimeout
+            | Failure::BetweenTokensTimeout
+            | Failure::ShuttingDown
+            | Failure::TotalTimeout => Outcome::Timeout,
             Failure::UpstreamDied | Failure::ResumeFailed => Outcome::UpstreamFailed,
+            Failure::Incomplete => Outcome::UpstreamError,
             Failure::BudgetExhausted { .. } => Outcome::Limited,
             Failure::Unreadable
             | Failure::Blocked { .. }
@@ -66,8 +78,12 @@ impl Failure {
         match self {
             Failure::FirstByteTimeout => "upstream_first_byte_timeout",
             Failure::BetweenEventsTimeout => "upstream_idle_timeout",
+            Failure::FirstTokenTimeout => "upstream_first_token_timeout",
+            Failure::BetweenTokensTimeout => "upstream_token_timeout",
+            Failure::ShuttingDown => "gateway_shutdown",
             Failure::TotalTimeout => "total_timeout",
             Failure::UpstreamDied => "upstream_died",
+            Failure::Incomplete => "incomplete_stream",
             Failure::ResumeFailed => "upstream_resume_failed",
             Failure::Unreadable => "guardrail_unreadable_answer",
             Failure::Blocked { .. } => "content_blocked",
@@ -82,8 +98,16 @@ impl Failure {
         match self {
             Failure::FirstByteTimeout => "The backend did not start its answer in time.".into(),
             Failure::BetweenEventsTimeout => "The backend stopped sending in the middle of its answer.".into(),
+            Failure::FirstTokenTimeout => "The backend did not generate a token in time.".into(),
+            Failure::BetweenTokensTimeout => {
+                "The backend stopped generating in the middle of its answer.".into()
+            }
+            Failure::ShuttingDown => "The gateway is shutting down. Send the request again.".into(),
             Failure::TotalTimeout => "The request exceeded its total timeout.".into(),
             Failure::UpstreamDied => "The backend's answer ended prematurely.".into(),
+            Failure::Incomplete => {
+                "The backend's stream ended without its end marker; the answer is incomplete.".into()
+            }
             Failure::ResumeFailed => "The backend's answer ended prematurely, and the next backend \
                 restarted it instead of resuming it. Set `resume` only on routes whose \
                 backends can continue an answer."

@@ -12,15 +12,17 @@
 
 use std::task::{Context, Poll, ready};
 
-use lens::{EngineError, StreamLens, Tick};
-use transport::{AnswerHead, BodyListener, BodyStep, Source, Upstream, UpstreamError, clock};
-use wire::{Dialect, Framing, Reader, ReaderLimits};
+use lens::{StreamLens, Tick};
+use transport::{
+    AnswerHead, BodyListener, BodyStep, EarlyError, Source, Upstream, UpstreamError, clock,
+};
+use wire::{Dialect, Framing, Reader, ReaderLimits, json};
 
 /// Maximum bytes held while waiting for the first token. A longer answer counts as started.
 pub(crate) const MAX_HELD: usize = 16 << 10;
 
-/// The status of a stream that ends without a token, an error or a finish reason.
-const BAD_GATEWAY: u16 = 502;
+/// A stream that ends without a token, an error or a finish reason.
+const EMPTY_STREAM: EarlyError = EarlyError { status: 502, code: Some("incomplete_stream") };
 
 /// How an answer is parsed to find its first token.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +42,7 @@ pub struct FirstTokenProbe<S> {
     reads: Option<ProbeParsing>,
     head: Option<AnswerHead>,
     held: Option<Box<Held>>,
-    error_status: Option<u16>,
+    early_error: Option<EarlyError>,
     held_until: Option<Tick>,
 }
 
@@ -64,7 +66,7 @@ impl<S: Source> FirstTokenProbe<S> {
             reads,
             head: None,
             held: None,
-            error_status: None,
+            early_error: None,
             held_until: None,
         }
     }
@@ -101,13 +103,17 @@ impl<S: Source> FirstTokenProbe<S> {
                 }
             }
         }
+        if held.has_ended && head.length.is_none() && held.is_cut() {
+            tracing::debug!("upstream answer ended inside its JSON document");
+            return Poll::Ready(Err(UpstreamError::BrokeOff));
+        }
         self.held_until = held.last_read().or(Some(head.first_byte));
-        self.error_status = held
+        self.early_error = held
             .lens
             .error()
-            .map(EngineError::status)
-            .or_else(|| held.is_empty().then_some(BAD_GATEWAY));
-        Poll::Ready(Ok(self.error_status.unwrap_or(head.status)))
+            .map(|error| EarlyError { status: error.status(), code: None })
+            .or_else(|| held.is_empty().then_some(EMPTY_STREAM));
+        Poll::Ready(Ok(self.early_error.map_or(head.status, |error| error.status)))
     }
 
     /// Whether the backend answered with an error, in its head or in place of the first token.
@@ -161,8 +167,8 @@ impl<S: Source> Source for FirstTokenProbe<S> {
         self.held_until
     }
 
-    fn error_status(&self) -> Option<u16> {
-        self.error_status
+    fn early_error(&self) -> Option<EarlyError> {
+        self.early_error
     }
 
     fn settle(self, upstream: &Upstream) {
@@ -196,6 +202,11 @@ impl Held {
     /// Whether the stream ended without a token or a finish reason.
     fn is_empty(&self) -> bool {
         self.is_stream && self.has_ended && !self.has_token() && !self.lens.is_complete(1)
+    }
+
+    /// Whether the body is a JSON document that ends inside a value.
+    fn is_cut(&self) -> bool {
+        !self.is_stream && json::is_cut(&self.bytes)
     }
 
     /// Time of the last read with payload.

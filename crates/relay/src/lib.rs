@@ -11,7 +11,8 @@ mod failure;
 pub use failure::Failure;
 mod request;
 pub use request::{
-    Answer, Context, GuardrailResult, GuardrailTools, Note, Parts, Request, Sent, Verdict,
+    Answer, Context, GuardrailResult, GuardrailTools, Note, Parts, Request, Resume, Sent,
+    TokenTimeouts, Verdict,
 };
 
 mod first_token;
@@ -19,6 +20,7 @@ pub use first_token::{FirstTokenProbe, ProbeParsing};
 
 mod closing;
 mod deadlines;
+pub use deadlines::DrainDeadline;
 mod forward;
 pub use forward::Forward;
 mod output_guard;

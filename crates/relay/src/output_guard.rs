@@ -35,6 +35,7 @@ use wire::{Dialect, Framing, Reader, Split, Splitter, json};
 
 use crate::closing::Closing;
 use crate::failure::Failure;
+use crate::forward::WholeEvents;
 use crate::request::{GuardrailTools, Request};
 use event_listener::{EventListener, Events};
 use judge_windows::JudgeWindows;
@@ -117,6 +118,8 @@ pub(crate) struct OutputGuard {
     /// Start of the first choice's text, to recognize a repetition of it.
     opening: String,
     splitter: Splitter,
+    /// Forwards the answer of a guardrail that does not alter it.
+    whole: WholeEvents,
     /// Kind of the last piece. The LF of its CRLF is treated the same way.
     last: LastPiece,
     queue: VecDeque<HeldEvent>,
@@ -178,6 +181,7 @@ impl OutputGuard {
             ended: Vec::new(),
             opening: String::new(),
             splitter: Splitter::default(),
+            whole: WholeEvents::default(),
             last: LastPiece::Passed,
             queue: VecDeque::new(),
             seen: 0,
@@ -206,16 +210,15 @@ impl OutputGuard {
         let began = clock::now();
         lens.at(self.seen);
         let ends = self.read(lens, |listener| reader.feed(run, listener));
-        if reader.overflowed() && !self.context.acts {
-            // The reader has given up, and a guardrail that does not act needs no events.
-            out.push(&self.splitter.take_torn());
-            out.push(run);
-        } else if self.alters() {
+        if self.alters() {
             self.sort(run, ends, now, out);
             self.release(now, out);
             self.bound(now, out);
+            if reader.is_skipping() && !self.context.acts {
+                out.push(&self.splitter.take_torn());
+            }
         } else {
-            out.push(run);
+            self.whole.pass(run, reader, out);
         }
         self.seen += run.len() as u64;
         if let Some(judges) = &mut self.judges {
@@ -290,6 +293,7 @@ impl OutputGuard {
     /// All events are released; the remaining bytes are not a complete event. A guardrail that acts
     /// drops them unless they are a comment, because a torn event may contain text.
     pub(crate) fn release_rest(&mut self, out: &mut StreamBuffer) {
+        self.whole.flush(out);
         let passes = !self.context.acts || self.splitter.torn_is_comment();
         let torn = self.splitter.take_torn();
         if self.context.framing != Framing::Json && passes {

@@ -4,6 +4,7 @@
 //! a slow client affects only its own figures.
 
 mod begin;
+mod client;
 mod end;
 mod guard;
 
@@ -20,7 +21,7 @@ use wire::Reader;
 use crate::closing::Closing;
 use crate::deadlines::{Deadlines, WaitsFor};
 use crate::failure::Failure;
-use crate::forward::Forward;
+use crate::forward::{Forward, WholeEvents};
 use crate::output_guard::OutputGuard;
 use crate::request::{Context, Request};
 use crate::strip::Strip;
@@ -41,10 +42,16 @@ pub enum End {
     /// The gateway answers instead of the backend: a timeout expired, or the answer is withheld.
     /// This relay has sent nothing to the client.
     Refused(Failure),
-    /// The backend answered with this retryable error status. Another backend is tried.
-    Again(u16),
-    /// The backend died mid-stream, and another one has been selected to resume.
-    Interrupted,
+    /// The backend answered with a retryable error. Another backend is tried.
+    Again {
+        /// The status of the error.
+        status: u16,
+        /// Its code, for the record.
+        code: String,
+    },
+    /// The backend failed mid-stream, and another one has been selected to resume. The code of the
+    /// failure.
+    Interrupted(String),
     /// The client disconnected.
     Gone,
     /// The client disconnected after it received the answer's end marker: nothing is missing.
@@ -94,9 +101,11 @@ pub struct Relay<'x, R: Request<S>, S, D> {
     sink: &'x mut D,
     out: StreamBuffer,
     reader: Option<Reader>,
+    /// Holds torn events, if neither strip nor guardrail does.
+    whole: WholeEvents,
     strip: Option<Strip>,
     guardrail: Option<OutputGuard>,
-    /// Data for closing events, if a rate limit may end the stream.
+    /// Data for closing events, if the gateway may end the stream.
     closing: Option<Closing>,
     /// A rate limit that the stream has exhausted.
     exhausted: Option<Exhausted>,
@@ -127,7 +136,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         sink: &'x mut D,
         cut: Option<Box<InterruptedStream>>,
     ) -> Self {
-        let deadlines = Deadlines::new(context.timeouts, context.head_at);
+        let deadlines = Deadlines::new(&context);
         let first = if source.is_connecting() { State::Connect } else { State::Send };
         request.parts().ledger.switch(first, clock::now());
         let resumes = cut.is_some();
@@ -140,6 +149,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             sink,
             out,
             reader: None,
+            whole: WholeEvents::default(),
             strip,
             guardrail: None,
             closing,
@@ -162,7 +172,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
     pub async fn forward_answer(mut self) -> (End, Option<Box<InterruptedStream>>) {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
         // If a resuming relay got no answer, it hands the unchanged state to the next relay.
-        let cut = (self.resumes || matches!(end, End::Interrupted)).then(|| {
+        let cut = (self.resumes || matches!(end, End::Interrupted(_))).then(|| {
             Box::new(InterruptedStream {
                 out: std::mem::take(&mut self.out),
                 strip: self.strip.take(),
@@ -176,7 +186,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             End::Complete => self.sink.end(true),
             End::Broken | End::Gone | End::Served => self.sink.end(false),
             // The sink stays open for another answer, or for the rest of this one.
-            End::Unanswered(_) | End::Refused(_) | End::Again(_) | End::Interrupted => {}
+            End::Unanswered(_) | End::Refused(_) | End::Again { .. } | End::Interrupted(_) => {}
         }
         if let Some(mut guardrail) = self.guardrail.take() {
             if guardrail.observes() && matches!(end, End::Complete | End::Served) {
@@ -252,7 +262,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
                 let now = clock::now();
                 self.request.parts().sent.at = Some(now);
                 self.request.parts().ledger.switch(State::AwaitFirstByte, now);
-                self.deadlines.moved(now);
+                self.deadlines.sent(now);
                 self.phase = Phase::AwaitHead;
                 Ok(Step::Moved)
             }
@@ -293,6 +303,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             answer: self.request.parts().answer,
             out: &mut self.out,
             reader: self.reader.as_mut(),
+            whole: Some(&mut self.whole),
             strip: self.strip.as_mut(),
             guardrail: self.guardrail.as_mut(),
             closing: self.closing.as_mut(),
@@ -303,49 +314,61 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         let read_at = forward.read_at;
         self.out.commit();
         if let Some(now) = read_at {
-            self.deadlines.moved(now);
-            if was_empty {
-                self.request.parts().ledger.switch(State::Gateway, now);
-                self.account_for_guard();
-            }
-            if self.reader.as_ref().is_some_and(Reader::overflowed)
-                && self.guardrail.as_ref().is_some_and(OutputGuard::acts)
-            {
-                return self.end_early(Failure::Unreadable).map(|()| Step::Moved);
-            }
-            if self.strip.as_ref().is_some_and(Strip::resume_failed) {
-                return self.end_early(Failure::ResumeFailed).map(|()| Step::Moved);
-            }
-            self.request.first_token();
-            if self.closing.is_some() {
-                self.charge()?;
-            }
-            if self.request.parts().answer.lens.needs_flush() {
-                self.request.flush_gaps();
-            }
-            if let Some(guardrail) = &mut self.guardrail
-                && guardrail.holds().is_full()
-            {
-                self.request.flush_holds(guardrail.holds());
-            }
+            self.after_read(now, was_empty)?;
         }
         if matches!(self.phase, Phase::Flushing(_)) {
             return Ok(Step::Moved);
         }
         match step {
-            Poll::Pending => Ok(Step::Idle),
-            Poll::Ready(Ok(BodyStep::More)) => Ok(Step::Moved),
-            // A body that ends without a finish reason is an interrupted stream.
-            Poll::Ready(Ok(BodyStep::End)) if self.may_resume() => Err(End::Interrupted),
-            Poll::Ready(Ok(BodyStep::End)) => self.complete().map(|()| Step::Moved),
+            Poll::Pending => return Ok(Step::Idle),
+            Poll::Ready(Ok(BodyStep::More)) => {}
+            Poll::Ready(Ok(BodyStep::End)) => {
+                self.finish_reading();
+                match self.truncation() {
+                    Some(failure) => self.interrupted(failure)?,
+                    None => self.complete()?,
+                }
+            }
             Poll::Ready(Err(error)) => {
                 tracing::debug!(%error, "upstream answer ended prematurely");
-                if self.may_resume() {
-                    return Err(End::Interrupted);
-                }
-                self.end_early(Failure::UpstreamDied).map(|()| Step::Moved)
+                self.interrupted(Failure::UpstreamDied)?;
             }
         }
+        Ok(Step::Moved)
+    }
+
+    /// Act on what a read has brought. `was_empty`: nothing waited to be written before it.
+    fn after_read(&mut self, now: Tick, was_empty: bool) -> Result<(), End> {
+        self.deadlines.moved(now);
+        self.deadlines.token(self.request.parts().answer.lens.marks().last_token.arrival);
+        if was_empty {
+            self.request.parts().ledger.switch(State::Gateway, now);
+            self.account_for_guard();
+        }
+        if self.reader.as_ref().is_some_and(Reader::overflowed)
+            && self.guardrail.as_ref().is_some_and(OutputGuard::acts)
+        {
+            return self.end_early(Failure::Unreadable);
+        }
+        if self.strip.as_ref().is_some_and(Strip::resume_failed) {
+            return self.end_early(Failure::ResumeFailed);
+        }
+        self.request.first_token();
+        if self.closing.is_some() {
+            self.charge()?;
+        }
+        if self.request.parts().answer.lens.needs_flush() {
+            self.request.flush_gaps();
+        }
+        if let Some(guardrail) = &mut self.guardrail
+            && guardrail.holds().is_full()
+        {
+            self.request.flush_holds(guardrail.holds());
+        }
+        if self.strip.as_ref().is_some_and(Strip::has_failed) {
+            self.engine_failed()?;
+        }
+        Ok(())
     }
 
     /// Charge what the stream has used, and end it when a limit is exhausted.
@@ -354,29 +377,31 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         if self.exhausted.is_some() { self.end_for_budget() } else { Ok(()) }
     }
 
+    /// The body has ended: parse what it ends with.
+    fn finish_reading(&mut self) {
+        let Some(reader) = &mut self.reader else { return };
+        let answer = self.request.parts().answer;
+        match &mut self.guardrail {
+            Some(guardrail) => {
+                guardrail.finish(clock::now(), reader, &mut answer.lens, &mut self.out)
+            }
+            None => reader.finish(&mut answer.lens),
+        }
+        if reader.overflowed() {
+            answer.not_parsed = Some("event_too_large");
+        }
+    }
+
     /// The backend's answer is complete.
     fn complete(&mut self) -> Result<(), End> {
         let now = clock::now();
         self.request.parts().answer.ended_at = Some(now);
         self.request.release_backend();
+        self.whole.flush(&mut self.out);
         if let Some(strip) = &mut self.strip {
-            strip.flush(&mut self.request.parts().answer.lens, &mut self.out);
+            strip.flush_all(&mut self.request.parts().answer.lens, &mut self.out);
             if strip.resume_failed() {
                 return self.end_early(Failure::ResumeFailed);
-            }
-        }
-        if let Some(reader) = &mut self.reader {
-            match &mut self.guardrail {
-                Some(guardrail) => guardrail.finish(
-                    now,
-                    reader,
-                    &mut self.request.parts().answer.lens,
-                    &mut self.out,
-                ),
-                None => reader.finish(&mut self.request.parts().answer.lens),
-            }
-            if reader.overflowed() {
-                self.request.parts().answer.not_parsed = Some("event_too_large");
             }
         }
         if self
@@ -389,59 +414,6 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             return Ok(());
         }
         self.end_answer()
-    }
-
-    fn step_client(&mut self, cx: &mut TaskContext<'_>) -> Result<Step, Gone> {
-        if self.out.is_empty() || self.head.is_some() {
-            return Ok(Step::Idle);
-        }
-        match self.sink.poll_write(cx, &mut self.out) {
-            Poll::Ready(Ok(())) => {
-                self.took(clock::now());
-                Ok(Step::Moved)
-            }
-            Poll::Ready(Err(gone)) => Err(gone),
-            Poll::Pending => {
-                if self.request.parts().ledger.state() != State::ClientWrite {
-                    let now = clock::now();
-                    self.request.parts().ledger.switch(State::ClientWrite, now);
-                    self.deadlines.blocked(now);
-                }
-                self.gauge(self.out.len());
-                Ok(Step::Idle)
-            }
-        }
-    }
-
-    /// Account for bytes written to the client.
-    fn took(&mut self, now: Tick) {
-        let answer = self.request.parts().answer;
-        let written = self.out.payload_written();
-        answer.bytes_to_client = written;
-        let upto = match (&mut self.guardrail, &self.strip) {
-            (Some(guardrail), _) => guardrail.read_when_written(written),
-            (None, Some(strip)) => strip.read_when_written(written),
-            (None, None) => written,
-        };
-        answer.lens.written(upto, now);
-        let first_token =
-            self.guardrail_counts_ttft && answer.lens.marks().first_token.written.is_some();
-        if !self.out.is_empty() {
-            self.deadlines.blocked(now);
-            self.request.parts().ledger.switch(State::ClientWrite, now);
-        } else {
-            self.deadlines.unblocked();
-            self.gauge(0);
-            let waiting = self.waiting_state();
-            self.request.parts().ledger.switch(waiting, now);
-        }
-        if first_token {
-            self.guardrail_counts_ttft = false;
-            let parts = self.request.parts();
-            let spent = [State::GuardrailInput, State::GuardrailOutput, State::Hold]
-                .map(|state| parts.ledger.nanos(state));
-            parts.guarded.before_first_token = Some(spent.iter().sum());
-        }
     }
 
     /// Ledger state while there is nothing to write.
@@ -471,21 +443,5 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             Phase::Body if self.out.len() < self.context.ring => WaitsFor::NextEvent,
             Phase::Body | Phase::Judging | Phase::Flushing(_) => WaitsFor::Client,
         }
-    }
-}
-
-impl<R: Request<S>, S, D> Relay<'_, R, S, D> {
-    /// Report the number of queued bytes to the request.
-    fn gauge(&mut self, bytes: usize) {
-        if bytes != self.queued {
-            self.request.queued(bytes as i64 - self.queued as i64);
-            self.queued = bytes;
-        }
-    }
-}
-
-impl<R: Request<S>, S, D> Drop for Relay<'_, R, S, D> {
-    fn drop(&mut self) {
-        self.gauge(0);
     }
 }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::settings::Timeouts;
 use filters::audit::Hasher;
@@ -18,6 +19,8 @@ use traffic::Exhausted;
 use transport::AnswerHead;
 use wire::{Dialect, ReaderLimits};
 
+use crate::deadlines::DrainDeadline;
+
 /// Settings and facts that stay constant while an answer is relayed.
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -25,6 +28,10 @@ pub struct Context {
     pub head_at: Tick,
     /// The route's timeouts.
     pub timeouts: Timeouts,
+    /// Maximum times for the tokens of the stream that was requested.
+    pub token_timeouts: TokenTimeouts,
+    /// When the stream must end because the gateway ends.
+    pub drain: Arc<DrainDeadline>,
     /// Maximum bytes queued for the client. At this size, the relay stops reading upstream.
     pub ring: usize,
     /// API dialect of the backend; `None`: the answer is forwarded without parsing.
@@ -39,6 +46,15 @@ pub struct Context {
     pub stall_ns: u64,
     /// The route's guardrail.
     pub guardrail: Option<Arc<Guardrail>>,
+}
+
+/// Maximum times for the tokens of a stream; zero means no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenTimeouts {
+    /// From the request sent to the first token.
+    pub first: Duration,
+    /// Between two tokens.
+    pub between: Duration,
 }
 
 /// Runtime dependencies of an output guardrail.
@@ -107,9 +123,8 @@ pub trait Request<S> {
     /// Whether another backend may resume the stream.
     fn is_resumable(&self) -> bool;
 
-    /// The backend died after sending `text`. Returns true if another backend has been selected to
-    /// resume, and its request is prepared.
-    fn resume(&mut self, text: &str) -> bool;
+    /// The backend failed after sending `text`: whether another one resumes the stream.
+    fn resume(&mut self, text: &str) -> Resume;
 
     /// Another backend has started to resume. Returns the marker event for the client, if the route
     /// configures one.
@@ -129,6 +144,17 @@ pub trait Request<S> {
 
     /// Write findings to the audit log.
     fn audit(&mut self, notes: &[Note]);
+}
+
+/// Whether another backend resumes a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// A backend has been selected, and its request is prepared.
+    Selected,
+    /// No backend can resume it.
+    Impossible,
+    /// The stream has as many tokens as the client requested: nothing is left to generate.
+    LimitReached,
 }
 
 /// A finding for the audit log, without its request.

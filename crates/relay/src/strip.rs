@@ -33,6 +33,8 @@ pub(crate) struct Strip {
     /// Pending check of whether the resuming backend continues the answer.
     check: Option<ResumeCheck>,
     resume_failed: bool,
+    /// The engine's error event and what followed it.
+    failed: Option<Vec<u8>>,
 }
 
 /// The text so far.
@@ -54,6 +56,9 @@ enum Fate {
     Stays,
     /// It is removed.
     Goes,
+    /// It reports that the engine has failed. It is held with all that follows, because another
+    /// backend may resume the stream.
+    Fails,
 }
 
 /// Listens to a run, and records where each event ends and what happens to it.
@@ -90,14 +95,28 @@ impl EventVisitor for Sorter<'_> {
     fn event(&mut self, event: &Event) {
         self.lens.event(event);
         let usage = self.takes_usage && event.no_choices && event.kinds.is_usage_only();
-        let ours = usage
-            || self.takes_role && event.kinds.is_role_only() && !event.kinds.has(Kinds::FINISH);
-        self.ends.push((event.end, Some(if ours { Fate::Goes } else { Fate::Stays })));
+        let role = self.takes_role && event.kinds.is_role_only() && !event.kinds.has(Kinds::FINISH);
+        let fate = match () {
+            () if usage || role => Fate::Goes,
+            () if event.kinds.has(Kinds::ERROR) && self.is_failure() => Fate::Fails,
+            () => Fate::Stays,
+        };
+        self.ends.push((event.end, Some(fate)));
     }
 
     fn comment(&mut self, end: usize) {
         self.lens.comment(end);
         self.ends.push((end, None));
+    }
+}
+
+impl Sorter<'_> {
+    /// Whether the error that was just read is a failure that another backend can mend: the stream
+    /// may be resumed, was not complete, and the request is not at fault.
+    fn is_failure(&self) -> bool {
+        self.transcript.is_some()
+            && !self.lens.is_complete(1)
+            && self.lens.error().is_some_and(|error| error.status() >= 500)
     }
 }
 
@@ -118,6 +137,7 @@ impl Strip {
     /// Prepare for another backend to resume the stream: drop a torn event, and remove later role
     /// events.
     pub(crate) fn tear(&mut self, lens: &mut StreamLens, out: &mut StreamBuffer) {
+        self.taken_out += self.failed.take().map_or(0, |held| held.len() as u64);
         match self.check.take() {
             Some(check) => self.drop_from(&check, lens),
             // Torn inside a CRLF whose CR was sent to the client.
@@ -147,9 +167,21 @@ impl Strip {
         self.drop_torn();
     }
 
-    /// Whether bytes are held for the resume check.
+    /// Whether bytes are held: for the resume check, or after the engine's error.
     pub(crate) fn holds(&self) -> bool {
-        self.check.as_ref().is_some_and(|check| !check.held.is_empty())
+        self.has_failed() || self.check.as_ref().is_some_and(|check| !check.held.is_empty())
+    }
+
+    /// Whether the engine reported a failure, which is held.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    /// No other backend resumes the stream: forward the engine's error.
+    pub(crate) fn release_failure(&mut self, out: &mut StreamBuffer) {
+        out.push(&self.failed.take().unwrap_or_default());
+        // The next error is forwarded like any other event.
+        self.transcript = None;
     }
 
     /// Whether the backend restarted the answer. Nothing of the restart was forwarded.
@@ -243,32 +275,42 @@ impl Strip {
             Some(closing) => reader.feed(run, &mut ClosingListener { inner: &mut sorter, closing }),
             None => reader.feed(run, &mut sorter),
         }
-        let (last, taken_out) = (&mut self.last, &mut self.taken_out);
-        self.splitter.split(run, sorter.ends, |piece| match piece {
-            Split::LineFeed if *last == Fate::Goes => *taken_out += 1,
-            Split::LineFeed => out.push(b"\n"),
-            Split::Event(event, Fate::Goes, _) => {
+        let (last, taken_out, failed) = (&mut self.last, &mut self.taken_out, &mut self.failed);
+        self.splitter.split(run, sorter.ends, |piece| match (piece, &mut *failed) {
+            (Split::LineFeed, Some(held)) => held.push(b'\n'),
+            (Split::Event(bytes, ..) | Split::Comment(bytes), Some(held)) => {
+                held.extend_from_slice(&bytes)
+            }
+            (Split::Event(bytes, Fate::Fails, _), none) => *none = Some(bytes.into_owned()),
+            (Split::LineFeed, None) if *last == Fate::Goes => *taken_out += 1,
+            (Split::LineFeed, None) => out.push(b"\n"),
+            (Split::Event(event, Fate::Goes, _), None) => {
                 // Blank lines before an event are not part of it.
                 let blank = event.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
                 out.push(event.get(..blank).unwrap_or_default());
                 *taken_out += (event.len() - blank) as u64;
                 *last = Fate::Goes;
             }
-            Split::Event(bytes, Fate::Stays, _) | Split::Comment(bytes) => {
+            (Split::Event(bytes, Fate::Stays, _) | Split::Comment(bytes), None) => {
                 out.push(&bytes);
                 *last = Fate::Stays;
             }
         });
-        if reader.overflowed() {
+        if reader.is_skipping() {
             out.push(&self.splitter.take_torn());
         }
     }
 
-    /// The stream has ended: forward what is left.
+    /// The stream has ended: forward the whole events that are held.
     pub(crate) fn flush(&mut self, lens: &mut StreamLens, out: &mut StreamBuffer) {
         if let Some(check) = self.check.take() {
             self.verify(check, false, true, lens, out);
         }
+    }
+
+    /// The stream is complete: forward what is left.
+    pub(crate) fn flush_all(&mut self, lens: &mut StreamLens, out: &mut StreamBuffer) {
+        self.flush(lens, out);
         out.push(&self.splitter.take_torn());
     }
 }
@@ -287,7 +329,7 @@ mod tests {
             strip.pass(piece, &mut reader, (&mut lens, None), &mut out);
             out.commit();
         }
-        strip.flush(&mut lens, &mut out);
+        strip.flush_all(&mut lens, &mut out);
         out.commit();
         assert_eq!(lens.usage().and_then(|u| u.completion_tokens), Some(2));
         out.pending().to_vec()
@@ -348,7 +390,7 @@ mod tests {
                 .as_bytes()
                 .chunks(7)
                 .for_each(|run| strip.pass(run, &mut second, (&mut lens, None), &mut out));
-            strip.flush(&mut lens, &mut out);
+            strip.flush_all(&mut lens, &mut out);
             out.commit();
             assert!(!strip.resume_failed(), "cut at {cut}");
             assert_eq!(strip.text(), Some(&*content), "cut at {cut}");

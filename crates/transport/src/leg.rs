@@ -91,6 +91,15 @@ impl AnswerHead {
     }
 }
 
+/// An error in place of the first token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EarlyError {
+    /// The equivalent HTTP status.
+    pub status: u16,
+    /// Its code; `None`: it follows from the status.
+    pub code: Option<&'static str>,
+}
+
 /// One step of an answer's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyStep {
@@ -140,8 +149,8 @@ pub trait Source {
         None
     }
 
-    /// Status of an error in place of the first token, if the answer was held until then.
-    fn error_status(&self) -> Option<u16> {
+    /// The error in place of the first token, if the answer was held until then.
+    fn early_error(&self) -> Option<EarlyError> {
         None
     }
 

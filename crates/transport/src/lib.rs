@@ -11,7 +11,7 @@ mod stream_buffer;
 pub use stream_buffer::StreamBuffer;
 
 mod leg;
-pub use leg::{AnswerHead, BodyListener, BodyStep, Gone, Sink, Source, UpstreamError};
+pub use leg::{AnswerHead, BodyListener, BodyStep, EarlyError, Gone, Sink, Source, UpstreamError};
 
 mod h1_sink;
 pub use h1_sink::{H1Sink, reason_phrase};

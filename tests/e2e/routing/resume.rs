@@ -131,13 +131,12 @@ async fn a_stream_survives_the_death_of_its_backend() {
             .iter()
             .map(|resume| (&*resume.backend, resume.after_tokens))
             .collect();
-        // The dead engine reported no usage, so its tokens are estimated: a quarter of 25 bytes,
-        // which is more than six events.
-        assert_eq!(resumes, [("b1", 3), ("b2", 7)]);
+        // The dead engine reported no usage, so each of its events counts as a token.
+        assert_eq!(resumes, [("b1", 3), ("b2", 6)]);
         let usage = record.usage.as_ref().expect("usage");
         assert_eq!(
             (usage.prompt_tokens, usage.completion_tokens, usage.estimated),
-            (Some(5), Some(7 + 2), true)
+            (Some(6), Some(6 + 2), true)
         );
         assert_eq!(record.finish_reasons, ["stop"]);
         assert_eq!(record.ledger_us.total(), record.total_us);
@@ -148,7 +147,7 @@ async fn a_stream_survives_the_death_of_its_backend() {
             .collect();
         assert_eq!(
             bodies.iter().map(|body| body["max_tokens"].as_u64()).collect::<Vec<_>>(),
-            [Some(50), Some(47), Some(43)]
+            [Some(50), Some(47), Some(44)]
         );
     }
 }
@@ -196,6 +195,71 @@ async fn a_stream_that_cannot_go_on_ends_with_an_error() {
         settled(&gateway).await;
         assert_eq!(gateway.record("x").await.outcome, Outcome::UpstreamFailed);
     }
+}
+
+/// An engine whose worker dies reports it in the stream, and ends the body properly.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_survives_an_error_event_of_its_backend() {
+    const ERROR: &str =
+        r#"data: {"error":{"message":"EngineCore encountered an issue","code":500}}"#;
+    for behind in ["data: [DONE]\n\n", ""] {
+        let failing = Engine::start(move |_| {
+            let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role())];
+            steps.extend(WORDS[..3].iter().map(|word| Step::chunk(sse::content(word))));
+            let error = Step::chunk(format!("{ERROR}\n\n{behind}"));
+            steps.extend([Step::ms(20), error, Step::end()]);
+            steps
+        })
+        .await;
+        let engines = [failing, reciter(None).await];
+        let gateway = Gateway::with_settings(&settings(
+            &[&engines[0], &engines[1]],
+            ", balance: round_robin",
+            ", resume: on",
+            "",
+        ))
+        .await;
+        let answer = ask(&gateway, CHAT, "x", BODY).await;
+        assert_eq!(
+            heard(&answer.text()),
+            ("The sea is wide, deep and cöld.".into(), 1, false),
+            "{}",
+            answer.text()
+        );
+        assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"));
+        settled(&gateway).await;
+        let record = gateway.record("x").await;
+        let failed = &record.routing.failed_attempts[0];
+        assert_eq!(
+            (record.outcome, &*failed.backend, failed.code.as_str()),
+            (Outcome::Ok, "b0", "500")
+        );
+        // Without another backend, the engine's own error is forwarded.
+        let alone = Gateway::with_settings(&settings(&[&engines[0]], "", ", resume: on", "")).await;
+        let answer = ask(&alone, CHAT, "x", BODY).await;
+        assert!(answer.complete, "{}", answer.text());
+        assert!(answer.text().ends_with(&format!("{ERROR}\n\n{behind}")), "{}", answer.text());
+        assert_eq!(alone.record("x").await.outcome, Outcome::UpstreamError);
+    }
+}
+
+/// A backend that dies when the answer is as long as the client permits leaves nothing to resume.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_at_its_limit_ends_by_length() {
+    let engines = [reciter(Some(6)).await, reciter(None).await];
+    let gateway = Gateway::with_settings(&settings(
+        &[&engines[0], &engines[1]],
+        ", balance: round_robin",
+        ", resume: on",
+        "",
+    ))
+    .await;
+    let body = BODY.replace("\"stream\":true", "\"stream\":true,\"max_tokens\":6");
+    let answer = ask(&gateway, CHAT, "x", &body).await;
+    let text = answer.text();
+    assert_eq!(heard(&text), ("The sea is wide, deep and".into(), 1, false), "{text}");
+    assert!(text.contains("\"finish_reason\":\"length\"") && answer.complete, "{text}");
+    assert!(engines[1].seen().is_empty());
 }
 
 /// A text completion is resumed with a longer prompt, which every engine supports.
@@ -286,10 +350,10 @@ async fn a_backend_that_starts_over_is_not_passed_on() {
             (Outcome::UpstreamFailed, Some("upstream_resume_failed"))
         );
         assert_eq!(record.ledger_us.total(), record.total_us);
-        // Six events of 25 bytes: discarded text has no tokens.
+        // Six events: discarded text has no tokens.
         assert_eq!(
             (record.usage.and_then(|usage| usage.completion_tokens), record.finish_reasons.len()),
-            (Some(7), 0)
+            (Some(6), 0)
         );
         let failures = |backend: &str| {
             gateway.metric("llm_lens_backend_failures_total", &format!("backend=\"{backend}\""))

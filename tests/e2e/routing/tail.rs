@@ -379,6 +379,34 @@ async fn incomplete_answer_does_not_win_and_is_not_measured() {
 }
 
 /// If both fail, the client gets the engine's own error, not that of the backend without an answer.
+/// A stream that ends after comments only was not answered: the next pool is asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_stream_falls_back() {
+    let empty = always(vec![
+        Step::text(sse::STREAM_HEAD),
+        Step::chunk(": PROCESSING\n\n"),
+        Step::ms(20),
+        Step::chunk(": PROCESSING\n\n"),
+        Step::end(),
+    ])
+    .await;
+    let other = good().await;
+    let gateway = Gateway::with_settings(&format!(
+        "backends: [{{name: a, url: '{}'}}, {{name: b, url: '{}'}}]\npools: [{{name: first, backends: [a]}}, {{name: second, backends: [b]}}]\nroutes: [{{name: r, pool: first, fallback: [second]}}]\n",
+        empty.url(),
+        other.url()
+    ))
+    .await;
+    let answer = ask(&gateway, CHAT, "x", BODY).await;
+    assert!(answer.complete && !answer.text().contains("PROCESSING"), "{}", answer.text());
+    let record = gateway.record("x").await;
+    let failed = &record.routing.failed_attempts[0];
+    assert_eq!(
+        (record.outcome, record.backend.as_deref(), &*failed.backend, failed.code.as_str()),
+        (Outcome::Ok, Some("b"), "a", "incomplete_stream")
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn engine_error_is_forwarded_although_hedged() {
     let mut fails = vec![Step::ms(250)];

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lens::State;
 use lens::record::Outcome;
-use relay::{End, Failure, InterruptedStream, ProbeParsing, Relay};
+use relay::{End, Failure, InterruptedStream, ProbeParsing, Relay, Resume};
 use routing::AttemptResult;
 use transport::{
     AnswerHead, Call, Gone, Request, Sink, Source, StreamBuffer, Upstream, UpstreamError,
@@ -33,10 +33,10 @@ enum AttemptEnd {
     /// No answer has begun: the result for the backend, and the client's error if no other backend
     /// is tried.
     Failed(AttemptResult, Refusal),
-    /// The backend answered with an error, and the next backend is selected.
-    Again(u16),
-    /// The stream broke off, and the backend that resumes it is selected.
-    InterruptedStream,
+    /// The backend answered with an error of this status and code, and the next backend is selected.
+    Again(u16, String),
+    /// The stream failed with this code, and the backend that resumes it is selected.
+    InterruptedStream(String),
     /// The answer must not be forwarded: the gateway answers, and no other backend is tried.
     Refused(Refusal),
 }
@@ -64,21 +64,16 @@ pub(super) async fn until_answered<D: Sink>(
         let (ended, refusal, status) = match end {
             AttemptEnd::Done(keeps) => return keeps,
             AttemptEnd::Refused(refusal) => return give_up(exchange, &refusal, cut, sink).await,
-            AttemptEnd::InterruptedStream => {
-                select::record_failure(
-                    exchange,
-                    Failure::UpstreamDied.code(),
-                    None,
-                    AttemptResult::Failure,
-                );
+            AttemptEnd::InterruptedStream(code) => {
+                select::record_failure(exchange, &code, None, AttemptResult::Failure);
                 continue;
             }
-            AttemptEnd::Again(status) if cut.is_none() => {
+            AttemptEnd::Again(status, code) if cut.is_none() => {
                 let ended = exchange.fault(status);
-                select::record_failure(exchange, &format!("http_{status}"), Some(status), ended);
+                select::record_failure(exchange, &code, Some(status), ended);
                 continue;
             }
-            AttemptEnd::Again(status) => {
+            AttemptEnd::Again(status, _) => {
                 // A backend that cannot resume an answer has not failed.
                 let ended = if status < 500 && status != 429 {
                     AttemptResult::Unknown
@@ -93,7 +88,7 @@ pub(super) async fn until_answered<D: Sink>(
             Some(cut) => cut
                 .text()
                 .map(str::to_owned)
-                .is_some_and(|text| select::may_resume(exchange, &text)),
+                .is_some_and(|text| select::may_resume(exchange, &text) == Resume::Selected),
             None => select::may_retry(exchange),
         };
         if !again {
@@ -233,7 +228,7 @@ fn ended(exchange: &mut Exchange, end: End) -> AttemptEnd {
     match end {
         End::Refused(failure) => {
             let is_fault = matches!(failure.outcome(), Outcome::UpstreamFailed | Outcome::Timeout)
-                && failure != Failure::TotalTimeout;
+                && !matches!(failure, Failure::TotalTimeout | Failure::ShuttingDown);
             let refusal = Refusal::from(&failure);
             if is_fault {
                 AttemptEnd::Failed(AttemptResult::Failure, refusal)
@@ -241,8 +236,8 @@ fn ended(exchange: &mut Exchange, end: End) -> AttemptEnd {
                 AttemptEnd::Refused(refusal)
             }
         }
-        End::Again(status) => AttemptEnd::Again(status),
-        End::Interrupted => AttemptEnd::InterruptedStream,
+        End::Again { status, code } => AttemptEnd::Again(status, code),
+        End::Interrupted(code) => AttemptEnd::InterruptedStream(code),
         End::Served => {
             completed(exchange);
             AttemptEnd::Done(false)
@@ -281,9 +276,9 @@ fn completed(exchange: &mut Exchange) -> bool {
     let answer = &exchange.answer;
     let status = answer.status.unwrap_or(0);
     let choices = u32::try_from(rate_limit::choices(exchange)).unwrap_or(u32::MAX);
-    let engine = answer.lens.error().map(|e| {
-        e.code.clone().or_else(|| e.kind.clone()).unwrap_or_else(|| "engine_error".into())
-    });
+    let engine = answer.lens.error().map(|error| error.name().to_owned());
+    // The relay ends a truncated stream with an error; this one has a Content-Length, or is in
+    // another format than its dialect's.
     let incomplete = answer.streamed
         && answer.measured
         && answer.not_parsed.is_none()

@@ -53,6 +53,10 @@ impl Drop for ExchangeGuard {
         {
             exchange.verdict.decide(Outcome::Timeout, Some("total_timeout"));
         }
+        // Clients leave when they read the engine's error, but its failure is the cause.
+        if let Some(error) = exchange.answer.lens.error() {
+            exchange.verdict.decide(Outcome::UpstreamError, Some(error.name()));
+        }
         // Dropped without an outcome: the connection's task was canceled, so the client is gone.
         exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));
         select::settle(exchange);

@@ -22,7 +22,8 @@ use routing::{Attempt, AttemptResult, BalanceRequest, RequestSize};
 use tokio::time::Sleep;
 use traffic::Permit;
 use transport::{
-    AnswerHead, BodyListener, BodyStep, Call, Edits, Request, Source, Upstream, UpstreamError,
+    AnswerHead, BodyListener, BodyStep, Call, EarlyError, Edits, Request, Source, Upstream,
+    UpstreamError,
 };
 use wire::http1::head::HeadLimits;
 
@@ -444,8 +445,8 @@ impl Source for HedgedCall {
         self.held_until.or_else(|| self.first.as_ref()?.held_until())
     }
 
-    fn error_status(&self) -> Option<u16> {
-        self.first.as_ref()?.error_status()
+    fn early_error(&self) -> Option<EarlyError> {
+        self.first.as_ref()?.early_error()
     }
 
     fn settle(self, upstream: &Upstream) {

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use lens::gaps::Gaps;
 use lens::{State, Tick};
-use relay::{Context, GuardrailTools, Note, Parts, Request};
+use relay::{Context, GuardrailTools, Note, Parts, Request, Resume, TokenTimeouts};
 use traffic::Exhausted;
 use transport::AnswerHead;
 
@@ -16,9 +16,21 @@ use plan::clock::when;
 /// What does not change while an answer is relayed.
 pub fn context(exchange: &Exchange) -> Context {
     let routed = exchange.routed.as_ref();
+    let timeouts = exchange.timeouts();
+    let streams = exchange.inspected.facts.as_ref().is_some_and(|facts| facts.stream == Some(true));
+    let p95 = || routed.and_then(Routed::upstream)?.member.p95();
+    let token_timeouts = match streams {
+        true => TokenTimeouts {
+            first: timeouts.first_token.limit(p95),
+            between: timeouts.between_tokens,
+        },
+        false => TokenTimeouts::default(),
+    };
     Context {
+        drain: exchange.shared.drain.clone(),
+        token_timeouts,
         head_at: exchange.accepted.head_at,
-        timeouts: exchange.timeouts(),
+        timeouts,
         ring: exchange.plan.settings.limits.stream_buffer,
         dialect: routed.and_then(|routed| routed.dialect),
         reader_limits: exchange.plan.reader_limits,
@@ -85,7 +97,7 @@ impl Request<HedgedCall> for Exchange {
         self.attempts.resumable.is_some()
     }
 
-    fn resume(&mut self, text: &str) -> bool {
+    fn resume(&mut self, text: &str) -> Resume {
         select::may_resume(self, text)
     }
 

@@ -432,7 +432,12 @@ fn verdict(exchange: &Exchange) -> AttemptResult {
         Some(Outcome::Timeout)
             if !matches!(
                 exchange.verdict.code.as_deref(),
-                Some("client_write_timeout" | "total_timeout" | "request_timeout")
+                Some(
+                    "client_write_timeout"
+                        | "total_timeout"
+                        | "request_timeout"
+                        | "gateway_shutdown"
+                )
             ) =>
         {
             AttemptResult::Failure

@@ -27,9 +27,12 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         cx: &mut TaskContext<'_>,
     ) -> Result<Step, End> {
         self.request.head_received(&head, self.source);
-        let status = self.source.error_status().unwrap_or(head.status);
+        let early = self.source.early_error();
+        let status = early.map_or(head.status, |error| error.status);
         if self.request.retry(status) {
-            return Err(End::Again(status));
+            let code = early.and_then(|error| error.code);
+            let code = code.map_or_else(|| format!("http_{status}"), str::to_owned);
+            return Err(End::Again { status, code });
         }
         if self.resumes {
             return self.begin_resumed(&head, status, cx);
@@ -99,7 +102,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
                     .then(|| Strip::new(takes_usage, self.is_resumable));
             }
         }
-        if streamed && self.request.is_charged() {
+        if streamed && (self.request.is_charged() || self.is_resumable) {
             self.closing = Some(Closing::new(dialect, head.framing));
         }
         if self.guardrail.as_ref().is_some_and(OutputGuard::alters)
@@ -130,7 +133,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         cx: &mut TaskContext<'_>,
     ) -> Result<Step, End> {
         if status != 200 || head.framing != Framing::Sse || head.encoded {
-            return Err(End::Again(status));
+            return Err(End::Again { status, code: format!("http_{status}") });
         }
         self.first_byte_read(head.first_byte);
         let Some(dialect) = self.context.dialect else { return Err(End::Broken) };

@@ -3,7 +3,7 @@
 //!
 //! - *In*: why it ends, and how much of it was sent to the client.
 //! - *Out*: the last events in the dialect of the answer, and an [`End`] or [`Phase::Flushing`].
-//! - *Never*: a normal end of the body for an incomplete answer.
+//! - *Never*: a normal end of the body for an incomplete answer; half an event.
 
 use lens::record::Outcome;
 use traffic::Exhausted;
@@ -16,7 +16,7 @@ use super::{End, Phase, Relay};
 use crate::deadlines::Expired;
 use crate::failure::Failure;
 use crate::output_guard::OutputGuard;
-use crate::request::Request;
+use crate::request::{Request, Resume};
 use crate::strip::Strip;
 
 impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
@@ -52,27 +52,83 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         Ok(())
     }
 
-    /// The backend died. Returns true if another backend has been selected to resume the stream.
-    /// This requires that some, but not all, of the text was forwarded, and nothing that cannot be
-    /// resumed.
-    pub(super) fn may_resume(&mut self) -> bool {
+    /// What is missing at the end of the body: the end marker of a stream, or the rest of a JSON
+    /// document. An answer in another format than its dialect's is not checked, and neither is one
+    /// that ends with an error.
+    pub(super) fn truncation(&mut self) -> Option<Failure> {
+        let reader = self.reader.as_ref()?;
+        let has_length = self.head.as_ref().map_or(self.has_length, |head| head.length.is_some());
+        let choices = u32::try_from(self.context.choices).unwrap_or(u32::MAX);
+        let answer = self.request.parts().answer;
+        let (lens, counts) = (&answer.lens, answer.lens.counts());
+        // A guardrail that ends the answer stops reading it.
+        let is_ended = self.guardrail.as_ref().is_some_and(OutputGuard::has_failed);
+        let is_foreign = counts.events > 0 && counts.events == counts.not_understood;
+        let is_error = answer.status.is_none_or(|status| status >= 300) || lens.error().is_some();
+        if is_ended || is_error {
+            return None;
+        }
+        match answer.streamed {
+            true if !is_foreign && !lens.is_complete(choices) => Some(Failure::Incomplete),
+            false if !has_length && reader.is_cut() => Some(Failure::UpstreamDied),
+            _ => None,
+        }
+    }
+
+    /// The backend failed in mid-answer: another one resumes the stream, or it ends.
+    pub(super) fn interrupted(&mut self, failure: Failure) -> Result<(), End> {
+        match self.may_resume() {
+            Resume::Selected => Err(End::Interrupted(failure.code().to_owned())),
+            Resume::Impossible => self.end_early(failure),
+            Resume::LimitReached => {
+                self.end_upstream(&failure);
+                self.end_with(Why::Length, "");
+                Ok(())
+            }
+        }
+    }
+
+    /// The engine reported in the stream that it has failed. If no other backend resumes, its error
+    /// is forwarded.
+    pub(super) fn engine_failed(&mut self) -> Result<(), End> {
+        let name = self.request.parts().answer.lens.error().map(|error| error.name().to_owned());
+        match self.may_resume() {
+            Resume::Selected => return Err(End::Interrupted(name.unwrap_or_default())),
+            Resume::Impossible => {
+                if let Some(strip) = &mut self.strip {
+                    strip.release_failure(&mut self.out);
+                    self.out.commit();
+                }
+            }
+            Resume::LimitReached => {
+                self.end_upstream(&Failure::UpstreamDied);
+                self.end_with(Why::Length, "");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether another backend resumes the stream. This requires that some, but not all, of the text
+    /// was forwarded, and nothing that cannot be resumed.
+    fn may_resume(&mut self) -> Resume {
         let Some(strip) = self.strip.as_mut().filter(|_| self.is_resumable && self.head.is_none())
         else {
-            return false;
+            return Resume::Impossible;
         };
         let lens = &mut self.request.parts().answer.lens;
-        let is_over = lens.is_complete(1)
-            || lens.error().is_some()
+        // After a failure of the engine, its end marker does not count.
+        let is_over = !strip.has_failed() && (lens.is_complete(1) || lens.error().is_some())
             || self.reader.as_ref().is_none_or(Reader::overflowed);
         if is_over || strip.resume_failed() || strip.text().is_none() {
-            return false;
+            return Resume::Impossible;
         }
-        strip.tear(lens, &mut self.out);
-        let resumes = self.request.resume(strip.text().unwrap_or_default());
-        if resumes {
-            self.request.parts().answer.lens.resume_point();
+        let decision = self.request.resume(strip.text().unwrap_or_default());
+        if decision != Resume::Impossible {
+            let lens = &mut self.request.parts().answer.lens;
+            strip.tear(lens, &mut self.out);
+            lens.resume_point();
         }
-        resumes
+        decision
     }
 
     /// End the answer if the guardrail requires it. `Some`: nothing was sent to the client, and the
@@ -102,7 +158,6 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
             (_, false) => {
                 let closing = guardrail
                     .closing_events((Why::Filtered, &failure.message()), &parts.answer.lens);
-                self.separate();
                 self.out.push(closing.as_bytes());
             }
         }
@@ -127,25 +182,30 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         }
         self.write_held_head(false)?;
         self.end_upstream(&failure);
+        self.end_with(Why::Length, &failure.message());
+        Ok(())
+    }
+
+    /// End the stream with the closing events of its dialect.
+    fn end_with(&mut self, why: Why, message: &str) {
+        let choices = u32::try_from(self.context.choices).unwrap_or(u32::MAX);
         let lens = &mut self.request.parts().answer.lens;
         if let Some(strip) = &mut self.strip {
             strip.flush(lens, &mut self.out);
         }
-        let message = failure.message();
         let events = match (&mut self.guardrail, &self.closing) {
             (Some(guardrail), _) => {
                 guardrail.release_all(clock::now(), &mut self.out);
-                guardrail.closing_events((Why::Length, &message), lens)
+                guardrail.closing_events((why, message), lens)
             }
             (None, Some(closing)) => {
-                closing.events(&closing.open_choices(choices, lens), lens, (Why::Length, &message))
+                closing.events(&closing.open_choices(choices, lens), lens, (why, message))
             }
-            (None, None) => return Ok(()),
+            (None, None) => return,
         };
         self.out.push(events.as_bytes());
         self.out.finish();
         self.phase = Phase::Flushing(true);
-        Ok(())
     }
 
     /// End the answer early. If its head is still held, the gateway answers instead; otherwise, the
@@ -158,9 +218,13 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         Ok(())
     }
 
-    /// Stop reading upstream, and record the reason.
+    /// Stop reading upstream, and record the reason. If the engine has reported an error, that is
+    /// the reason.
     fn end_upstream(&mut self, failure: &Failure) {
         let parts = self.request.parts();
+        if let Some(error) = parts.answer.lens.error() {
+            parts.verdict.decide(Outcome::UpstreamError, Some(error.name()));
+        }
         parts.verdict.decide(failure.outcome(), Some(failure.code()));
         parts.answer.ended_at = Some(clock::now());
         self.request.release_backend();
@@ -182,21 +246,19 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         self.phase = Phase::Flushing(false);
     }
 
-    /// Queue an error event, if the answer is a stream of events.
+    /// Queue an error event, if the answer is a stream of events, and the engine has sent none. A
+    /// torn event is dropped; only one over the reader's limit was forwarded in part, and then no
+    /// event can follow.
     fn write_error(&mut self, failure: &Failure) {
-        let events_flow = self.request.parts().answer.streamed && !self.has_length;
-        if let (Some(dialect), Some(_), true) = (self.context.dialect, &self.reader, events_flow) {
-            self.separate();
+        let answer = self.request.parts().answer;
+        let is_open = answer.streamed && !self.has_length && answer.lens.error().is_none();
+        let has_forwarded = !self.guardrail.as_ref().is_some_and(OutputGuard::acts);
+        let reader = self
+            .reader
+            .as_ref()
+            .filter(|reader| is_open && !(has_forwarded && reader.is_skipping()));
+        if let (Some(dialect), Some(_)) = (self.context.dialect, reader) {
             self.out.push(dialect.error_event(&failure.message(), failure.code()).as_bytes());
-        }
-    }
-
-    /// Terminate a torn event, so that the next event is separate.
-    fn separate(&mut self) {
-        let torn = self.reader.as_ref().is_some_and(|reader| reader.unterminated() > 0);
-        // A guardrail that alters the answer has not released a torn event.
-        if torn && !self.guardrail.as_ref().is_some_and(OutputGuard::alters) {
-            self.out.push(b"\n\n");
         }
     }
 
@@ -209,7 +271,11 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         if parts.answer.lens.end().is_some() && self.out.is_empty() && !held {
             return End::Served;
         }
-        parts.verdict.decide(Outcome::ClientGone, Some("client_closed"));
+        // Clients leave when they read the engine's error, but its failure is the cause.
+        match parts.answer.lens.error() {
+            Some(error) => parts.verdict.decide(Outcome::UpstreamError, Some(error.name())),
+            None => parts.verdict.decide(Outcome::ClientGone, Some("client_closed")),
+        }
         End::Gone
     }
 
@@ -221,11 +287,13 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
                 self.request.parts().verdict.decide(Outcome::Timeout, Some("client_write_timeout"));
                 Some(End::Gone)
             }
-            (Phase::Body, Expired::BetweenEvents) if self.may_resume() => Some(End::Interrupted),
             (Phase::Sending | Phase::AwaitHead, expired) => Some(End::Refused(expired.failure())),
             (Phase::Flushing(_), _) => {
                 self.request.parts().verdict.decide(Outcome::Timeout, Some("total_timeout"));
                 Some(End::Broken)
+            }
+            (Phase::Body, Expired::BetweenEvents | Expired::BetweenTokens) => {
+                self.interrupted(expired.failure()).err()
             }
             (Phase::Body | Phase::Judging, expired) => self.end_early(expired.failure()).err(),
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lens::State;
 use lens::record::Outcome;
-use relay::End;
+use relay::{End, TokenTimeouts};
 use wire::{Dialect, Framing};
 
 use captures::streams;
@@ -54,6 +54,19 @@ fn in_two(body: &[u8], at: usize) -> Vec<Step> {
         .collect()
 }
 
+/// The client got whole lines of the body, and then the gateway's error event with this code.
+fn is_told_of_the_failure(taken: &[u8], body: &[u8], code: &str) {
+    let text = String::from_utf8_lossy(taken);
+    let at = text.rfind('{').map_or(0, |brace| text[..brace].rfind('\n').map_or(0, |at| at + 1));
+    let begin = text[..at].strip_suffix("event: error\n").unwrap_or(&text[..at]);
+    let (before, error) = text.split_at(begin.len());
+    assert!(body.starts_with(before.as_bytes()), "{before:?}");
+    assert!(before.is_empty() || before.ends_with(['\n', '\r']), "half a line: {before:?}");
+    let data = error.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or(error);
+    let data: serde_json::Value = serde_json::from_str(data.trim()).expect("JSON");
+    assert!(data.to_string().contains(code), "{data}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_stream_passes_unchanged_however_it_is_cut_and_taken() {
     let streams = streams();
@@ -77,19 +90,27 @@ async fn every_stream_passes_unchanged_however_it_is_cut_and_taken() {
             let mut sink = ScriptedSink::new(takes);
             let (end, cut) =
                 run(&mut request, context(body.dialect), &mut source, &mut sink, None).await;
-            assert!(
-                matches!(end, End::Complete) && cut.is_none() && sink.ended == Some(true),
-                "{}: {end:?}",
-                body.name
-            );
-            assert_eq!(
-                String::from_utf8_lossy(&sink.taken),
-                String::from_utf8_lossy(&body.bytes),
-                "{}: {takes:?}",
-                body.name
-            );
-            assert_eq!(request.answer.bytes_to_client, body.bytes.len() as u64, "{}", body.name);
-            assert!(request.backend_released && request.committed);
+            let lens = &request.answer.lens;
+            assert!(cut.is_none() && request.backend_released && request.committed);
+            if let End::Broken = end {
+                assert!(!body.complete && sink.ended == Some(false), "{}: {takes:?}", body.name);
+                assert!(lens.error().is_none() && !lens.is_complete(1), "{}", body.name);
+                is_told_of_the_failure(&sink.taken, &body.bytes, "incomplete_stream");
+            } else {
+                assert!(
+                    matches!(end, End::Complete) && sink.ended == Some(true),
+                    "{}: {end:?}",
+                    body.name
+                );
+                assert_eq!(
+                    String::from_utf8_lossy(&sink.taken),
+                    String::from_utf8_lossy(&body.bytes),
+                    "{}: {takes:?}",
+                    body.name
+                );
+                let sent = request.answer.bytes_to_client;
+                assert_eq!(sent, body.bytes.len() as u64, "{}", body.name);
+            }
             // However it was cut, the same is counted, and each mark lies between the first and the
             // last read.
             let counts = *request.answer.lens.counts();
@@ -208,13 +229,12 @@ async fn an_engine_that_dies_ends_the_stream_with_an_error_event_at_every_cut() 
             run(&mut request, context(Dialect::OpenAiChat), &mut source, &mut sink, None).await;
         assert!(matches!(end, End::Broken) && cut.is_none(), "cut at {at}: {end:?}");
         assert_eq!(sink.ended, Some(false), "the body must not look whole");
-        let text = String::from_utf8_lossy(&sink.taken).into_owned();
-        assert!(text.starts_with(&*String::from_utf8_lossy(&body[..at])), "cut at {at}");
-        // The error event stands alone, whatever was torn before it.
-        let last = text.trim_end().rsplit("\n\n").next().expect("an event");
-        let error: serde_json::Value =
-            serde_json::from_str(last.strip_prefix("data: ").expect("data")).expect("JSON");
-        assert_eq!(error["error"]["code"], "upstream_died", "cut at {at}: {text}");
+        is_told_of_the_failure(&sink.taken, &body, "upstream_died");
+        // All whole events were forwarded, and nothing of the torn one.
+        let whole =
+            body[..at].windows(2).rposition(|pair| pair == b"\n\n").map_or(0, |end| end + 2);
+        assert_eq!(request.answer.lens.counts().events > 0, whole > 0, "cut at {at}");
+        assert!(sink.taken.starts_with(&body[..whole]), "cut at {at}");
         assert_eq!(request.verdict.outcome(), Some(Outcome::UpstreamFailed));
     }
 }
@@ -249,6 +269,47 @@ async fn deadlines_hold_to_the_millisecond() {
         };
         assert_eq!((told, sink.head.is_some()), (code, answered), "{end:?}");
         let took = began.elapsed().as_millis();
+        assert!((after..after + 10).contains(&took), "{code}: {took} ms");
+    }
+}
+
+/// Comments, and events without generated text, are no tokens.
+#[tokio::test(start_paused = true)]
+async fn pings_extend_no_token_deadline() {
+    let role = chat(0).windows(2).position(|pair| pair == b"\n\n").map(|end| end + 2);
+    let role = &chat(0)[..role.expect("a role event")];
+    let pings = |seconds: u64| {
+        let ping = [Step::Wait(1000 * MS), Step::Read(b": ping\n\n".to_vec())];
+        ping.into_iter().cycle().take(2 * seconds as usize)
+    };
+    let token = Step::Read(chat(1)[role.len()..].to_vec());
+    for (before, between, code, after) in [
+        (60, 0, "upstream_first_token_timeout", 5_000),
+        (4, 60, "upstream_token_timeout", 7_000),
+        (4, 2, "ok", 6_000),
+    ] {
+        let mut context = context(Dialect::OpenAiChat);
+        context.token_timeouts =
+            TokenTimeouts { first: Duration::from_secs(5), between: Duration::from_secs(3) };
+        let first = Step::Read(chat(9)[..role.len() * 2].to_vec());
+        let steps: Vec<Step> = [Step::Read(role.to_vec())]
+            .into_iter()
+            .chain(pings(before))
+            .chain([first])
+            .chain(pings(between))
+            .chain([token.clone()])
+            .collect();
+        let mut request = ScriptedRequest::new();
+        let (mut source, mut sink) =
+            (ScriptedSource::new(Framing::Sse, steps), ScriptedSink::new(Takes::All));
+        let began = tokio::time::Instant::now();
+        let (end, _) = run(&mut request, context, &mut source, &mut sink, None).await;
+        let told = match &end {
+            End::Complete => "ok",
+            _ => request.verdict.code.as_deref().unwrap_or_default(),
+        };
+        let took = began.elapsed().as_millis();
+        assert_eq!(told, code, "{end:?} after {took} ms");
         assert!((after..after + 10).contains(&took), "{code}: {took} ms");
     }
 }

@@ -11,7 +11,7 @@ use lens::gaps::Gaps;
 use lens::{Ledger, State, Tick};
 use relay::{
     Answer, Context, End, GuardrailResult, GuardrailTools, InterruptedStream, Note, Parts, Relay,
-    Request, Sent, Verdict,
+    Request, Resume, Sent, TokenTimeouts, Verdict,
 };
 use tokio::time::Sleep;
 use traffic::Exhausted;
@@ -291,9 +291,9 @@ impl<S> Request<S> for ScriptedRequest {
         self.resumable
     }
 
-    fn resume(&mut self, text: &str) -> bool {
+    fn resume(&mut self, text: &str) -> Resume {
         self.resumed_with = Some(text.to_owned());
-        self.resumable
+        if self.resumable { Resume::Selected } else { Resume::Impossible }
     }
 
     fn resumed(&mut self) -> Option<String> {
@@ -335,6 +335,8 @@ pub fn context(dialect: Dialect) -> Context {
     Context {
         head_at: clock::now(),
         timeouts: settings("").timeouts,
+        token_timeouts: TokenTimeouts::default(),
+        drain: std::sync::Arc::default(),
         ring: 256 << 10,
         dialect: Some(dialect),
         reader_limits: ReaderLimits::default(),

@@ -103,10 +103,15 @@ impl H1Source {
         }
     }
 
-    /// The request, if it may be sent again: the connection was reused, and no byte of an answer
-    /// has arrived.
+    /// The request, if it may be sent again: the connection was reused, no byte of an answer has
+    /// arrived, and the backend cannot have acted on the request, because it closed the connection
+    /// before it had received it.
     pub fn into_unanswered(mut self) -> Option<Request> {
-        if self.connection.reused && self.first_byte.is_none() { self.request.take() } else { None }
+        let request = self.request.take()?;
+        let len = request.parts().iter().map(|part| part.len()).sum();
+        let may_have_run =
+            self.is_sent && kernel::may_have_arrived(self.connection.io.socket(), len);
+        (self.connection.reused && self.first_byte.is_none() && !may_have_run).then_some(request)
     }
 
     fn poll_read(

@@ -1,8 +1,8 @@
-//! Kernel receive timestamps: when the last bytes of a read reached this host, by the kernel's
-//! clock.
+//! What the kernel knows of a connection: when the last bytes of a read reached this host, and
+//! whether the peer has received what was sent.
 //!
-//! The difference to our own timestamp is the delay of scheduling and the event loop, recorded as
-//! `read_lag_us`. Marks do not use kernel timestamps, because the kernel uses the wall clock and
+//! The difference between the receive timestamp and our own is the delay of scheduling and the event
+//! loop, recorded as `read_lag_us`. Marks do not use kernel timestamps, because the kernel uses the wall clock and
 //! stamps only the last segment of a read.
 
 use std::io::{self, IoSliceMut};
@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::task::{Context, Poll, ready};
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use pingora::protocols::l4::ext::get_tcp_info;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -18,6 +19,17 @@ use crate::clock;
 /// Enable receive timestamps on a socket.
 pub(super) fn enable(socket: &TcpStream) -> io::Result<()> {
     setsockopt(socket, sockopt::ReceiveTimestampns, &true).map_err(io::Error::from)
+}
+
+/// Whether the peer may have received any of the last `len` bytes that were sent. A peer that closed
+/// the connection before they arrived acknowledges none of them. True where the kernel does not
+/// tell.
+pub(super) fn may_have_arrived(socket: &TcpStream, len: usize) -> bool {
+    let Ok(info) = get_tcp_info(socket.as_raw_fd()) else { return true };
+    // The handshake counts as one acknowledged byte.
+    let acknowledged = info.tcpi_bytes_acked.saturating_sub(1);
+    let sent = info.tcpi_bytes_sent.saturating_sub(info.tcpi_bytes_retrans);
+    len == 0 || acknowledged + len as u64 > sent
 }
 
 /// Read. Returns the number of bytes, and how many microseconds ago the kernel received them.
@@ -54,5 +66,32 @@ pub(super) fn poll_read(
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             other => return Poll::Ready(other),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_that_a_closed_peer_did_not_receive_are_known() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let mut socket = TcpStream::connect(address).await.expect("it listens");
+        let (mut peer, _) = listener.accept().await.expect("a connection");
+        socket.write_all(b"first request").await.expect("open");
+        peer.read_exact(&mut [0; 13]).await.expect("it was sent");
+        peer.write_all(b"answer").await.expect("open");
+        socket.read_exact(&mut [0; 6]).await.expect("it was sent");
+        assert!(may_have_arrived(&socket, 13), "a request that was answered");
+        // The peer closes, and the next request meets a closed connection.
+        drop(peer);
+        socket.write_all(b"second request").await.expect("half open");
+        let _ = socket.read(&mut [0; 1]).await;
+        assert!(!may_have_arrived(&socket, 14), "a request that was never received");
+        assert!(may_have_arrived(&socket, 0));
     }
 }

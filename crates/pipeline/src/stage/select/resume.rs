@@ -7,8 +7,9 @@
 
 use std::sync::Arc;
 
-use config::settings::Resume;
+use config::settings::Resume as ResumeSetting;
 use lens::record::RecordResume;
+use relay::Resume;
 use serde_json::{Map, Value};
 use wire::{Dialect, RequestFacts};
 
@@ -27,34 +28,32 @@ pub fn keep_for_resume(exchange: &mut Exchange, asked: &UpstreamRequest) {
             && !facts.echo
     });
     let known = exchange.accepted.dialect.is_some_and(Dialect::can_resume);
-    if routed.route.route.resume != Resume::Off && can && known {
+    if routed.route.route.resume != ResumeSetting::Off && can && known {
         exchange.attempts.resumable = Some(asked.clone());
     }
 }
 
 /// Whether another backend may resume after `text`. If so, it is selected and paid for, and its
 /// request is ready.
-pub fn may_resume(exchange: &mut Exchange, text: &str) -> bool {
+pub fn may_resume(exchange: &mut Exchange, text: &str) -> Resume {
     let tokens = exchange.answer.lens.completion_tokens().0.unwrap_or(0);
-    let Some(request) = exchange.attempts.resumable.clone() else { return false };
-    let continued = exchange
-        .accepted
-        .dialect
-        .and_then(|dialect| continued(dialect, request.body(), text, tokens));
-    let Some((body, mut facts)) =
-        continued.and_then(|body| RequestFacts::scan(&body).ok().map(|facts| (body, facts)))
-    else {
-        return false;
+    let Some(request) = exchange.attempts.resumable.clone() else { return Resume::Impossible };
+    let Some(dialect) = exchange.accepted.dialect else { return Resume::Impossible };
+    let body = match continued(dialect, request.body(), text, tokens) {
+        Continued::Request(body) => body,
+        Continued::LimitReached => return Resume::LimitReached,
+        Continued::Impossible => return Resume::Impossible,
     };
-    let may = choose_next(exchange);
-    if may {
-        facts.model = exchange.inspected.facts.take().and_then(|facts| facts.model);
-        exchange.inspected.facts = Some(facts);
-        let whole = 0..body.len();
-        exchange.attempts.request =
-            Some(UpstreamRequest { head: request.head, body: (Arc::new(body), whole) });
+    let Ok(mut facts) = RequestFacts::scan(&body) else { return Resume::Impossible };
+    if !choose_next(exchange) {
+        return Resume::Impossible;
     }
-    may
+    facts.model = exchange.inspected.facts.take().and_then(|facts| facts.model);
+    exchange.inspected.facts = Some(facts);
+    let whole = 0..body.len();
+    exchange.attempts.request =
+        Some(UpstreamRequest { head: request.head, body: (Arc::new(body), whole) });
+    Resume::Selected
 }
 
 /// Members with which an answer is not plain text of one choice.
@@ -82,37 +81,63 @@ const UNRESUMABLE_MEMBERS: [&str; 18] = [
 /// Members that limit the output, by engine.
 const BOUNDS: [&str; 3] = ["max_tokens", "max_completion_tokens", "n_predict"];
 
-/// The request body that continues the answer after `said`; `None`: it cannot be resumed.
-fn continued(dialect: Dialect, body: &[u8], said: &str, tokens: u64) -> Option<Vec<u8>> {
-    let mut body: Map<String, Value> = serde_json::from_slice(body).ok()?;
+/// How an answer is continued.
+#[derive(Debug, PartialEq, Eq)]
+enum Continued {
+    /// With this request body.
+    Request(Vec<u8>),
+    /// It has as many tokens as the request permits.
+    LimitReached,
+    /// It cannot be continued.
+    Impossible,
+}
+
+/// How the answer is continued after the text `said`, which has `tokens` tokens.
+fn continued(dialect: Dialect, body: &[u8], said: &str, tokens: u64) -> Continued {
+    let Ok(mut body) = serde_json::from_slice::<Map<String, Value>>(body) else {
+        return Continued::Impossible;
+    };
     body.retain(|_, value| !value.is_null());
-    let is_set = |name: &&str| body.get(*name).is_some_and(|value| *value != Value::Bool(false));
-    let is_plain = body
-        .get("response_format")
-        .is_none_or(|format| format.get("type").and_then(Value::as_str) == Some("text"));
-    let is_one = body.get("best_of").is_none_or(|most| most.as_u64() == Some(1));
-    if !is_plain || !is_one || UNRESUMABLE_MEMBERS.iter().any(is_set) {
-        return None;
+    if !is_resumable(&body) {
+        return Continued::Impossible;
     }
     let mut is_bounded = false;
     for name in BOUNDS {
         let Some(bound) = body.get_mut(name) else { continue };
         // A negative value means no limit.
-        if bound.as_i64().is_none_or(|most| most >= 0) {
-            *bound = bound.as_u64()?.checked_sub(tokens).filter(|left| *left > 0)?.into();
-            is_bounded = true;
+        if bound.as_i64().is_some_and(|most| most < 0) {
+            continue;
         }
+        match bound.as_u64().map(|most| most.saturating_sub(tokens)) {
+            None => return Continued::Impossible,
+            Some(0) => return Continued::LimitReached,
+            Some(left) => *bound = left.into(),
+        }
+        is_bounded = true;
     }
     if let Some(least) = body.get("min_tokens").and_then(Value::as_u64) {
         body.insert("min_tokens".into(), least.saturating_sub(tokens).into());
     }
-    match dialect {
-        Dialect::OpenAiChat => begin_answer(&mut body, said)?,
+    let is_begun = match dialect {
+        Dialect::OpenAiChat => begin_answer(&mut body, said),
         // Without a limit, engines apply their own default, counted from the resume point.
-        Dialect::OpenAiCompletions if is_bounded => lengthen_prompt(&mut body, said)?,
-        _ => return None,
+        Dialect::OpenAiCompletions if is_bounded => lengthen_prompt(&mut body, said),
+        _ => None,
+    };
+    match (is_begun, serde_json::to_vec(&body)) {
+        (Some(()), Ok(body)) => Continued::Request(body),
+        _ => Continued::Impossible,
     }
-    serde_json::to_vec(&body).ok()
+}
+
+/// Whether the answer to a request is plain text of one choice.
+fn is_resumable(body: &Map<String, Value>) -> bool {
+    let is_set = |name: &&str| body.get(*name).is_some_and(|value| *value != Value::Bool(false));
+    let is_plain = body
+        .get("response_format")
+        .is_none_or(|format| format.get("type").and_then(Value::as_str) == Some("text"));
+    let is_one = body.get("best_of").is_none_or(|most| most.as_u64() == Some(1));
+    is_plain && is_one && !UNRESUMABLE_MEMBERS.iter().any(is_set)
 }
 
 /// The text so far becomes the beginning of the assistant's message.
@@ -160,7 +185,7 @@ pub fn resumed(exchange: &mut Exchange) {
 /// comments.
 pub fn resume_mark(exchange: &Exchange) -> Option<String> {
     let routed = exchange.routed.as_ref()?;
-    let marked = routed.route.route.resume == Resume::Marked;
+    let marked = routed.route.route.resume == ResumeSetting::Marked;
     let upstream = routed.upstream().filter(|_| marked)?;
     Some(format!(": resumed by {}\n\n", upstream.backend.name))
 }
@@ -168,6 +193,14 @@ pub fn resume_mark(exchange: &Exchange) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The continued request, if there is one.
+    fn request(dialect: Dialect, body: &[u8], said: &str, tokens: u64) -> Option<Vec<u8>> {
+        match continued(dialect, body, said, tokens) {
+            Continued::Request(body) => Some(body),
+            Continued::LimitReached | Continued::Impossible => None,
+        }
+    }
 
     #[test]
     fn plain_text_chat_is_continued_and_others_are_not() {
@@ -177,7 +210,7 @@ mod tests {
             )
         };
         let continued =
-            |body: &[u8], said, tokens| super::continued(Dialect::OpenAiChat, body, said, tokens);
+            |body: &[u8], said, tokens| request(Dialect::OpenAiChat, body, said, tokens);
         let made = continued(
             body(",\"max_tokens\":10,\"response_format\":{\"type\":\"text\"}").as_bytes(),
             "a \"b",
@@ -211,7 +244,7 @@ mod tests {
     #[test]
     fn completion_prompt_is_extended_by_the_text_so_far() {
         let continued =
-            |body: &str| super::continued(Dialect::OpenAiCompletions, body.as_bytes(), " a \"b", 4);
+            |body: &str| request(Dialect::OpenAiCompletions, body.as_bytes(), " a \"b", 4);
         let made = continued("{\"prompt\":\"It is\",\"max_tokens\":10,\"min_tokens\":3,\"best_of\":1,\"logprobs\":null}").unwrap();
         let made: Value = serde_json::from_slice(&made).unwrap();
         assert_eq!(
