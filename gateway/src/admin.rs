@@ -98,7 +98,10 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/api/sinks", page(|shared, _| Ok(json!({"sinks": sinks(shared)}))))
         .route(
             "/api/settings",
-            page(|shared, _| Ok(json!({"settings": shared.plan.load().settings}))),
+            page(|shared, _| {
+                let last_reload = shared.last_reload.lock().clone();
+                Ok(json!({"settings": shared.plan.load().settings, "last_reload": last_reload}))
+            }),
         )
         .fallback(async || ApiError::not_found("not found; GET / lists all paths"))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
@@ -249,5 +252,5 @@ const INDEX: &str = "\
 /api/guardrails     cost of guardrails: by route, phase, filter and percentile (?route=NAME)
 /api/usage          usage and its cost (?by=owner,key,model&per=day|month&from=2026-01-31)
 /api/sinks          records delivered and dropped by each sink
-/api/settings       the settings in force, secrets masked
+/api/settings       the settings in force, secrets masked, and the last reload
 ";

@@ -5,6 +5,7 @@
 //! `tests/architecture.rs` enforces that.
 
 mod descriptors;
+mod hand_over;
 mod tls;
 
 mod listeners;

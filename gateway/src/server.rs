@@ -7,7 +7,8 @@
 //!   always sleeps the whole period; this ends with the last connection.
 //!
 //! Signals: TERM drains and ends; INT ends at once; HUP reloads the settings; QUIT hands the
-//! listeners to a successor that was started with `--upgrade`, then drains and ends.
+//! listeners to a successor that was started with `--upgrade`, and drains and ends when that one
+//! serves.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use config::{Found, Problems, Settings};
+use lens::Tick;
 use observatory::{AccessLog, AuditLog, Observatory, Sink};
 use parking_lot::Mutex;
 use pingora::server::ListenFds;
@@ -29,13 +31,14 @@ use plan::clock::{self, when};
 use plan::host::ThreadPool;
 use plan::{BuildError, Plan, Tools};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::admin::AdminApp;
 use crate::background::discovery::{self, Discovery};
 use crate::background::{health_checks, jwks, reload, shared_limits, usage_file};
 use crate::descriptors;
+use crate::hand_over::{self, Predecessor};
 use crate::listeners::{BindError, Bound, ProxyApp, Sockets};
 
 /// Guardrail jobs that may wait. At a hundred microseconds each, the last waits for some 25 ms;
@@ -47,10 +50,10 @@ const COUNTING: usize = 32;
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// Maximum time for workers to drop their tasks at shutdown.
 const WORKERS_END: Duration = Duration::from_millis(500);
+/// How long streams have after the grace period to send an error event.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 /// How long a draining gateway may take to return its shared limits.
 const LAST_CHORES: Duration = Duration::from_secs(1);
-/// How long a successor gets to take over after it has the listeners.
-const HAND_OVER: Duration = Duration::from_secs(1);
 
 /// What a gateway is started with.
 #[derive(Debug)]
@@ -98,6 +101,8 @@ pub struct Gateway {
     listeners: Vec<Bound>,
     admin: Bound,
     fds: ListenFds,
+    /// The gateway that handed its listeners over, until it is told that this one serves.
+    predecessor: Mutex<Option<Predecessor>>,
     workers: usize,
     /// Maximum wait for the first discovered backends.
     patience: Duration,
@@ -142,8 +147,11 @@ impl Gateway {
             .collect::<Result<Vec<_>, _>>()?;
         let admin = sockets.bind_admin(settings.admin)?;
         plan.rate_limits.restore_usage(&usage_sums, when());
+        let (fds, predecessor) = sockets.into_parts();
         let shared = Arc::new(Shared {
             plan: ArcSwap::from_pointee(plan),
+            started_with: settings,
+            last_reload: Mutex::default(),
             found: Mutex::default(),
             observatory,
             tools,
@@ -151,11 +159,13 @@ impl Gateway {
             usage_sums,
             audit,
             draining: AtomicBool::new(false),
+            drain: Arc::default(),
             started: clock::now(),
             tasks: TaskTracker::new(),
             file: options.file,
         });
-        Ok(Gateway { shared, listeners, admin, fds: sockets.into_fds(), workers, patience })
+        let predecessor = Mutex::new(predecessor);
+        Ok(Gateway { shared, listeners, admin, fds, predecessor, workers, patience })
     }
 
     /// Where clients connect, in the order of the settings.
@@ -239,6 +249,8 @@ impl Gateway {
             });
         }
         usage_file::save(&self.shared, &mut Vec::new());
+        // A file that hangs, such as one on a dead network share, must not delay the exit.
+        control.shutdown_background();
         Ok(())
     }
 
@@ -253,15 +265,18 @@ impl Gateway {
         let (hand_admin_over, staying) = watch::channel(false);
         let mut admin = self.admin.service(AdminApp::new(self.shared.clone()));
         let admin = admin.start_service(Some(self.fds.clone()), staying, 1);
-        let watching = self.watch(discovery);
+        let reload = Arc::new(Notify::new());
+        let watching = self.watch(discovery, reload.clone());
         // Streams that still run while the gateway drains are still charged.
         let (end_paying, paid) = watch::channel(false);
         let paying = shared_limits::keep(self.shared.clone(), paid);
         tokio::pin!(admin, watching, paying);
         let mut admin_ended = false;
+        // Workers accept, and this thread is about to: the predecessor may drain.
+        self.predecessor.lock().take().into_iter().for_each(Predecessor::report_serving);
         loop {
             let wanted = tokio::select! {
-                wanted = signals.wait(&self.shared) => wanted,
+                wanted = signals.wait(&reload) => wanted,
                 () = &mut admin => return Ok(End::Now),
                 () = &mut watching => return Ok(End::Now),
                 () = &mut paying => return Ok(End::Now),
@@ -288,13 +303,11 @@ impl Gateway {
             }
             // No successor took the listeners: the gateway continues.
         }
-        self.shared.draining.store(true, Ordering::Relaxed);
-        let _ = leave.send(true);
-        let grace = self.shared.plan.load().settings.shutdown.grace;
+        let grace = self.begin_drain(leave);
         tokio::select! {
             () = &mut paying => {}
             () = self.drained() => tracing::info!("drained"),
-            () = tokio::time::sleep(grace) => {
+            () = tokio::time::sleep(grace + LAST_WORDS) => {
                 tracing::warn!(?grace, "shutdown.grace exceeded, closing the remaining streams")
             }
             _ = signals.interrupt.recv() => return Ok(End::Now),
@@ -311,15 +324,27 @@ impl Gateway {
     }
 
     /// Reload settings, discover backends, check their health, save usage; until the process ends.
-    async fn watch(&self, discovery: Discovery) {
+    async fn watch(&self, discovery: Discovery, reload: Arc<Notify>) {
         let certificates = self.listeners.iter().filter_map(Bound::certificate).collect();
         tokio::join!(
-            reload::watch(self.shared.clone(), certificates),
+            reload::watch(self.shared.clone(), certificates, reload),
             discovery.keep(self.shared.clone()),
             health_checks::keep(self.shared.clone()),
             usage_file::keep(self.shared.clone()),
             jwks::keep(self.shared.clone())
         );
+    }
+
+    /// Accept no more connections, and close idle ones; how long streams may continue.
+    fn begin_drain(&self, leave: &watch::Sender<bool>) -> Duration {
+        self.shared.draining.store(true, Ordering::Relaxed);
+        let _ = leave.send(true);
+        let grace = self.shared.plan.load().settings.shutdown.grace;
+        let until =
+            clock::now().0.saturating_add(u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX));
+        self.shared.drain.set(Tick(until));
+        tracing::info!(?grace, "draining");
+        grace
     }
 
     /// Wait until no client is connected.
@@ -329,20 +354,19 @@ impl Gateway {
         }
     }
 
-    /// Pass the listeners to a successor; whether one took them.
+    /// Pass the listeners to a successor; whether one took them and serves.
     async fn hand_over(&self) -> bool {
-        let path = self.shared.plan.load().settings.shutdown.upgrade_socket.display().to_string();
-        let fds = self.fds.clone();
-        tracing::info!(path, "handing the listeners over");
-        let sent =
-            tokio::task::spawn_blocking(move || fds.lock().send_to_sock(path.as_str())).await;
-        match sent {
-            Ok(Ok(_)) => {
-                tokio::time::sleep(HAND_OVER).await;
-                true
-            }
-            Ok(Err(e)) => {
-                tracing::error!(error = %e, "no successor took the listeners");
+        let configured = self.shared.plan.load().settings.shutdown.upgrade_socket.clone();
+        let (names, fds) = self.fds.lock().serialize();
+        let offer = move || {
+            let path = hand_over::socket_path(configured.as_deref())?;
+            tracing::info!(path = %path.display(), "handing the listeners over");
+            hand_over::offer(&path, &names, &fds)
+        };
+        match tokio::task::spawn_blocking(offer).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "no successor took the listeners, this gateway goes on");
                 false
             }
             Err(_) => false,
@@ -414,13 +438,13 @@ impl Signals {
         })
     }
 
-    async fn wait(&mut self, shared: &Arc<Shared>) -> Wanted {
+    async fn wait(&mut self, reload: &Notify) -> Wanted {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return Wanted::Drain,
                 _ = self.quit.recv() => return Wanted::HandOver,
                 _ = self.interrupt.recv() => return Wanted::End,
-                _ = self.hangup.recv() => reload::reload_settings(shared).await,
+                _ = self.hangup.recv() => reload.notify_one(),
             }
         }
     }

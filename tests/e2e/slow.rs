@@ -1,5 +1,4 @@
-//! Tests that take more than five seconds: a successor polls for its listeners once a second, and
-//! has a second to take over.
+//! Tests that take more than five seconds: upgrades, and files that must settle.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -107,9 +106,8 @@ async fn admin_listener_is_served_only_by_the_successor() {
     let old = Gateway::with_settings(&setup.text).await;
     let stream = running_stream(old.address()).await;
     let new = setup.successor(&old).await;
-    // The old gateway still has a stream to serve. Wait until its second for handing over has
-    // passed.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    // The old gateway still has a stream to serve, and drains when the successor has reported.
+    old.wait_until(|g| g.stderr().contains("draining")).await;
     let statuses: Vec<u16> = (0..30).map(|_| new.get("/readyz").0).collect();
     assert!(statuses.iter().all(|s| *s == 200), "{statuses:?}");
     drop(stream);
@@ -131,6 +129,97 @@ async fn without_a_successor_the_old_one_goes_on() {
     gateway.wait_until(|g| g.metric("llm_lens_reloads_total", "") == 1.0).await;
     gateway.signal(Signal::SIGTERM);
     let status = gateway.ended(Duration::from_secs(3)).await.expect("it ends");
+    assert_eq!(status.code(), Some(0));
+}
+
+/// A successor takes the listeners and then cannot serve: one of its addresses is taken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_successor_that_cannot_serve_changes_nothing() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let setup = UpgradeSetup::new(&engine.url());
+    let gateway = Gateway::with_settings(&setup.text).await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let more = format!("listeners: [{{address: '{}'}}, ", taken.local_addr().expect("bound"));
+    let file = setup.folder.file("next.yaml", setup.text.replace("listeners: [", &more));
+    let mut command = std::process::Command::new(kit::gateway::binary());
+    command.args(["gateway", "--upgrade", "--config"]).arg(file);
+    let successor = tokio::task::spawn_blocking(move || command.output().expect("it starts"));
+    let socket = setup.folder.0.join("upgrade.sock");
+    crate::support::eventually("the successor waits", || socket.exists()).await;
+    gateway.signal(Signal::SIGQUIT);
+    let output = successor.await.expect("no panic");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("cannot listen"), "{told}");
+    gateway.wait_until(|g| g.stderr().contains("no successor took the listeners")).await;
+    assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(200));
+    assert_eq!(gateway.get("/readyz").0, 200);
+    // A good one still gets them.
+    let next = setup.successor(&gateway).await;
+    assert_eq!(try_chat(next.address(), CHAT).await, Ok(200));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upgrade_socket_in_a_shared_folder_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let setup = UpgradeSetup::new("http://127.0.0.1:9");
+    let mode = std::fs::Permissions::from_mode(0o1777);
+    std::fs::set_permissions(&setup.folder.0, mode).expect("our folder");
+    let file = setup.folder.file("gateway.yaml", &setup.text);
+    let mut command = std::process::Command::new(kit::gateway::binary());
+    command.args(["gateway", "--upgrade", "--config"]).arg(file);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("other users may write"), "{told}");
+}
+
+/// A settings file that is written in place is not read before it is complete.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_settings_file_that_is_still_written_is_not_read() {
+    use std::io::Write as _;
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let folder = Folder::new();
+    let keys =
+        folder.file("keys.yaml", format!("keys:\n  - {{id: a, hash: '{}'}}\n", "0".repeat(64)));
+    let auth = format!("auth: {{keys: '{}', secret: 0123456789abcdef-secret}}\n", keys.display());
+    let base = crate::raw::settings(&engine.url(), "");
+    let gateway = Gateway::with_settings(&format!("{base}{auth}")).await;
+    let whole = std::fs::read_to_string(gateway.settings_file()).expect("its file");
+    let (begin, rest) = whole.split_at(whole.find("auth:").expect("its member"));
+    assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(401));
+    // Pieces arrive more often than the file settles. A prefix of it is valid, without `auth`.
+    let mut file = std::fs::File::create(gateway.settings_file()).expect("its file");
+    for piece in begin.as_bytes().chunks(begin.len().div_ceil(6)) {
+        file.write_all(piece).expect("its file");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(401));
+    }
+    file.write_all(&rest.as_bytes()[..rest.len() - 1]).expect("its file");
+    file.write_all(b"\n").expect("its file");
+    drop(file);
+    gateway.wait_until(|g| g.metric("llm_lens_reloads_total", "") == 1.0).await;
+    assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(401));
+    // Without `auth` in a complete file, the operator is told.
+    gateway.write_settings(begin);
+    gateway.wait_until(|g| g.metric("llm_lens_reloads_total", "") == 2.0).await;
+    assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(200));
+    assert!(gateway.stderr().contains("protect less"), "{}", gateway.stderr());
+    let page: serde_json::Value =
+        serde_json::from_str(&gateway.get("/api/settings").1).expect("JSON");
+    assert_eq!(page["last_reload"]["removed"], serde_json::json!(["auth"]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signals_are_heard_while_a_reload_hangs() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let mut gateway = Gateway::with_settings(&crate::raw::settings(&engine.url(), "")).await;
+    let file = gateway.settings_file();
+    std::fs::remove_file(&file).expect("its file");
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).expect("its folder");
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_until(|g| g.metric("llm_lens_reload_failures_total", "") >= 1.0).await;
+    assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(200));
+    gateway.signal(Signal::SIGTERM);
+    let status = gateway.ended(Duration::from_secs(5)).await.expect("it ends");
     assert_eq!(status.code(), Some(0));
 }
 

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use config::Found;
+use config::{Found, Settings};
 use lens::Tick;
 use lens::observe::{Observe, Samples};
 use observatory::Observatory;
 use parking_lot::Mutex;
+use serde::Serialize;
 use tokio_util::task::TaskTracker;
 use traffic::UsageSums;
 use wire::http1::head::HeadError;
@@ -20,12 +21,17 @@ use crate::client_limits::ClientLimits;
 use crate::respond::Refusal;
 use plan::audit::Audit;
 use plan::{Plan, Tools};
+use relay::DrainDeadline;
 
 /// Shared by every worker.
 #[derive(Debug)]
 pub struct Shared {
     /// The plan for new requests; each request keeps the plan it started with.
     pub plan: ArcSwap<Plan>,
+    /// The settings at the start. Some of them stay in force until the process ends.
+    pub started_with: Arc<Settings>,
+    /// What the last reload of the settings did.
+    pub last_reload: Mutex<Option<Reload>>,
     /// Discovered backends. Locked while a plan is built, so that plans are built in order.
     pub found: Mutex<Found>,
     /// Series, gauges, sinks.
@@ -40,12 +46,25 @@ pub struct Shared {
     pub audit: Option<Audit>,
     /// Set while the process drains: connections close after their answers, and `/readyz` fails.
     pub draining: AtomicBool,
+    /// When streams end that still run while the process drains.
+    pub drain: Arc<DrainDeadline>,
     /// When the process began to serve.
     pub started: lens::Tick,
     /// Tasks that no request waits for, such as mirrored requests; dropped at shutdown.
     pub tasks: TaskTracker,
     /// Where the settings came from, if from a file.
     pub file: Option<PathBuf>,
+}
+
+/// What a reload of the settings did.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reload {
+    /// When it ended, in microseconds since the epoch.
+    pub at_us: u64,
+    /// Why the settings are unchanged; `None`: they were replaced.
+    pub problems: Option<String>,
+    /// Protection that the new settings do not have: authentication, guardrails, rate limits.
+    pub removed: Vec<String>,
 }
 
 impl Shared {

@@ -1,38 +1,73 @@
 //! Reloads settings while the gateway runs.
 //!
-//! The whole file takes effect or nothing does. Requests in flight keep the plan they started with.
-//! An invalid file changes nothing: all its problems are logged, and the failure is counted.
-//! Discovered backends are added and removed in the same way.
+//! - *In*: changed files, and HUP.
+//! - *Out*: a new plan. Requests in flight keep the plan they started with. Discovered backends are
+//!   added and removed in the same way.
+//! - *Never*: a part of a file. The whole file takes effect or nothing does: a file that is still
+//!   being written is not read, and an invalid one changes nothing; its problems are logged, and the
+//!   failure is counted.
 
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use config::settings::{Auth, Route};
 use config::{Found, MAX_DISCOVERED, Settings, Source};
 use observatory::Gauges;
-use pipeline::shared::Shared;
+use pipeline::shared::{Reload, Shared};
 use plan::Plan;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use transport::clock;
 
 use super::discovery::Known;
-
 use crate::tls::Certificate;
 
 /// Interval between checks of the files, at one system call for each file.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// A file counts as complete when it has not changed for this long.
+const SETTLE: Duration = Duration::from_secs(1);
+/// The same for a file whose last line has no end: its writer may have paused inside the line.
+const SETTLE_UNTERMINATED: Duration = Duration::from_secs(5);
+/// A reload that takes longer is reported.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Watch the settings file; never ends.
-pub(crate) async fn watch(shared: Arc<Shared>, certificates: Arc<[Arc<Certificate>]>) {
+/// Reload the settings when their files have changed, and when `requested`; never ends.
+pub(crate) async fn watch(
+    shared: Arc<Shared>,
+    certificates: Arc<[Arc<Certificate>]>,
+    requested: Arc<Notify>,
+) {
     if shared.file.is_none() {
-        return std::future::pending().await;
+        loop {
+            requested.notified().await;
+            tracing::info!("nothing to reload: the gateway was started with --upstream");
+        }
     }
-    let mut seen = check_files(&shared, &certificates).await;
+    let mut applied = check_files(&shared, &certificates).await;
+    let mut pending: Option<(Vec<Option<Stamp>>, Instant)> = None;
     loop {
-        tokio::time::sleep(POLL_INTERVAL).await;
+        let is_requested = tokio::time::timeout(POLL_INTERVAL, requested.notified()).await.is_ok();
         let stamps = check_files(&shared, &certificates).await;
+        if is_requested {
+            reload_settings(&shared, stamps.clone()).await;
+            (applied, pending) = (stamps, None);
+            continue;
+        }
         // The first stamp is that of the settings file: without the file, nothing is reloaded.
-        if stamps.first().is_some_and(Option::is_some) && stamps != seen {
-            seen = stamps;
-            reload_settings(&shared).await;
+        if stamps == applied || !stamps.first().is_some_and(Option::is_some) {
+            pending = None;
+            continue;
+        }
+        match &pending {
+            Some((seen, since)) if *seen == stamps => {
+                if since.elapsed() >= settle_time(&shared).await {
+                    reload_settings(&shared, stamps.clone()).await;
+                    (applied, pending) = (stamps, None);
+                }
+            }
+            _ => pending = Some((stamps, Instant::now())),
         }
     }
 }
@@ -69,11 +104,54 @@ fn stamps(shared: &Shared) -> Vec<Option<Stamp>> {
         .collect()
 }
 
-/// Reload the settings. Files may be large and databases busy, so a blocking thread reads them.
-pub(crate) async fn reload_settings(shared: &Arc<Shared>) {
+/// How long the files must be unchanged to count as complete.
+async fn settle_time(shared: &Arc<Shared>) -> Duration {
     let shared = shared.clone();
-    let read = tokio::task::spawn_blocking(move || read(&shared)).await;
-    if let Err(error) = read {
+    let look = move || {
+        let settings = &shared.plan.load().settings;
+        let pools = settings.pools.iter().filter_map(|pool| pool.file.as_deref());
+        shared.file.as_deref().into_iter().chain(pools).all(is_terminated)
+    };
+    match tokio::task::spawn_blocking(look).await {
+        Ok(true) => SETTLE,
+        _ => SETTLE_UNTERMINATED,
+    }
+}
+
+/// Whether the last line of a file has an end. Only regular files are opened.
+fn is_terminated(path: &Path) -> bool {
+    let last = || -> std::io::Result<u8> {
+        must_be_file(path)?;
+        let mut file = std::fs::File::open(path)?;
+        file.seek(SeekFrom::End(-1))?;
+        let mut last = [0];
+        file.read_exact(&mut last)?;
+        Ok(last[0])
+    };
+    last().is_ok_and(|last| last == b'\n')
+}
+
+/// Opening a pipe would wait for its writer.
+fn must_be_file(path: &Path) -> std::io::Result<()> {
+    match std::fs::metadata(path)?.is_file() {
+        true => Ok(()),
+        false => Err(std::io::Error::other("it is not a regular file")),
+    }
+}
+
+/// Reload the settings. Files may be large and databases busy, so a blocking thread reads them.
+/// `stamps` are those of the files: one that changes while it is read is not used.
+async fn reload_settings(shared: &Arc<Shared>, stamps: Vec<Option<Stamp>>) {
+    let reading = shared.clone();
+    let mut read = tokio::task::spawn_blocking(move || read(&reading, &stamps));
+    let done = match tokio::time::timeout(PATIENCE, &mut read).await {
+        Ok(done) => done,
+        Err(_) => {
+            tracing::error!("the files of the settings cannot be read in time, settings unchanged");
+            read.await
+        }
+    };
+    if let Err(error) = done {
         tracing::error!(%error, "reload panicked, settings unchanged");
     }
 }
@@ -153,36 +231,78 @@ fn still_found(found: &Found, before: &Settings, after: &Settings) -> Found {
         .collect()
 }
 
-fn read(shared: &Shared) {
+fn read(shared: &Shared, expected: &[Option<Stamp>]) {
     let gauges = shared.observatory.gauges();
-    let Some(path) = &shared.file else {
-        return tracing::info!("nothing to reload: the gateway was started with --upstream");
-    };
+    let Some(path) = &shared.file else { return };
+    let loaded = must_be_file(path)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))
+        .and_then(|()| config::load(path).map_err(|problems| problems.to_string()));
+    if stamps(shared) != expected {
+        return tracing::info!("settings changed while they were read, reading them again");
+    }
     // A new plan continues from the current one.
     let mut found = shared.found.lock();
     let before = shared.plan.load_full();
-    let built = config::load(path).map_err(|e| e.to_string()).and_then(|settings| {
-        restart_only(&before.settings, &settings);
+    let built = loaded.and_then(|settings| {
+        restart_only(&shared.started_with, &settings);
         let still = still_found(&found, &before.settings, &settings);
         let plan = Plan::build(Arc::new(settings), &still, &shared.tools, Some(&before))
             .map_err(|e| e.to_string())?;
         Ok((plan, still))
     });
+    let mut reload = Reload { at_us: clock::wall_us(), problems: None, removed: Vec::new() };
     match built {
         Ok((plan, still)) => {
+            reload.removed = removed_protection(&before.settings, &plan.settings);
             shared.plan.store(Arc::new(plan));
             *found = still;
             Gauges::count(&gauges.reloads);
             tracing::info!(path = %path.display(), "settings reloaded");
+            for removed in &reload.removed {
+                tracing::warn!(removed, "the new settings protect less than the ones before");
+            }
         }
         Err(problems) => {
             Gauges::count(&gauges.reload_failures);
             tracing::error!("reload failed, settings unchanged:\n{problems}");
+            reload.problems = Some(problems);
         }
     }
+    *shared.last_reload.lock() = Some(reload);
 }
 
-/// Warn about changed settings that take effect only after a restart.
+/// Protection that was in force, and that the new settings do not have.
+fn removed_protection(before: &Settings, after: &Settings) -> Vec<String> {
+    let mut removed = Vec::new();
+    if before.auth.is_some() && after.auth.is_none() {
+        removed.push("auth".to_owned());
+    }
+    let limits = before
+        .rate_limits
+        .iter()
+        .filter(|limit| !after.rate_limits.iter().any(|after| after.name == limit.name));
+    removed.extend(limits.map(|limit| format!("rate limit {:?}", limit.name)));
+    for route in &before.routes {
+        let Some(now) = after.routes.iter().find(|after| after.name == route.name) else {
+            continue;
+        };
+        let lost = [
+            ("auth", route.auth != Auth::Off && now.auth == Auth::Off),
+            ("validation", route.strict && !now.strict),
+            ("guardrail", is_enforced(route) && !is_enforced(now)),
+        ];
+        let lost = lost.iter().filter(|(_, lost)| *lost);
+        removed.extend(lost.map(|(what, _)| format!("{what} of route {:?}", route.name)));
+    }
+    removed
+}
+
+/// Whether a guardrail of the route may change or refuse a request or an answer.
+fn is_enforced(route: &Route) -> bool {
+    route.guardrail.as_ref().is_some_and(|guardrail| !guardrail.observe)
+}
+
+/// Warn about settings that differ from those at the start and take effect only after a restart.
 fn restart_only(before: &Settings, after: &Settings) {
     let changed = [
         ("listeners", before.listeners != after.listeners),

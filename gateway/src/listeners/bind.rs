@@ -17,6 +17,7 @@ use rustls::server::danger::ClientCertVerifier;
 use socket2::{Domain, Socket, Type};
 use transport::BuildError;
 
+use crate::hand_over::{self, Predecessor};
 use crate::tls::{Certificate, ReadCertificates, verifier};
 
 /// Connections that wait to be accepted.
@@ -37,13 +38,13 @@ pub enum BindError {
     },
     /// No gateway handed its listeners over.
     #[error(
-        "no running gateway handed its listeners over at {path}: {why}; send QUIT to it after starting this one"
+        "no running gateway handed its listeners over at {path}: {source}; send QUIT to it after starting this one"
     )]
     Upgrade {
         /// The socket.
         path: String,
         /// What happened.
-        why: String,
+        source: std::io::Error,
     },
     /// Its certificate, key or authorities cannot be used.
     #[error(transparent)]
@@ -92,19 +93,25 @@ impl Tls {
 pub(crate) struct Sockets {
     inherited: Fds,
     table: Fds,
+    predecessor: Option<Predecessor>,
 }
 
 impl Sockets {
     /// Start without sockets or, with `upgrade`, with those of a running gateway.
     pub(crate) fn new(settings: &Settings, upgrade: bool) -> Result<Self, BindError> {
-        let mut inherited = Fds::new();
+        let (mut inherited, mut predecessor) = (Fds::new(), None);
         if upgrade {
-            let path = settings.shutdown.upgrade_socket.display().to_string();
-            inherited
-                .get_from_sock(path.as_str())
-                .map_err(|e| BindError::Upgrade { path, why: e.to_string() })?;
+            let configured = settings.shutdown.upgrade_socket.as_deref();
+            let path = hand_over::socket_path(configured);
+            let shown =
+                path.as_ref().map_or("an unknown path".into(), |path| path.display().to_string());
+            let (sockets, from) = path
+                .and_then(|path| hand_over::take(&path))
+                .map_err(|source| BindError::Upgrade { path: shown, source })?;
+            sockets.into_iter().for_each(|(name, fd)| inherited.add(name, fd));
+            predecessor = Some(from);
         }
-        Ok(Sockets { inherited, table: Fds::new() })
+        Ok(Sockets { inherited, table: Fds::new(), predecessor })
     }
 
     pub(crate) fn bind(
@@ -137,9 +144,9 @@ impl Sockets {
         Ok(Bound { address, h2c: false, name, tls: None })
     }
 
-    /// The table of sockets to serve and to hand over. Inherited sockets that no setting names are
-    /// closed.
-    pub(crate) fn into_fds(mut self) -> ListenFds {
+    /// The table of sockets to serve and to hand over, and the gateway that they came from. Inherited
+    /// sockets that no setting names are closed.
+    pub(crate) fn into_parts(mut self) -> (ListenFds, Option<Predecessor>) {
         let (names, _) = self.table.serialize();
         let closed = self.inherited.close_unclaimed(&names.into_iter().collect());
         if !closed.is_empty() {
@@ -148,7 +155,7 @@ impl Sockets {
                 "inherited listeners that the settings do not name were closed"
             );
         }
-        Arc::new(Mutex::new(self.table))
+        (Arc::new(Mutex::new(self.table)), self.predecessor)
     }
 
     /// An inherited socket for that address; port 0 takes any of the same host.
