@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::Settings;
 use crate::settings::{Backend, Pool, Route};
@@ -30,6 +31,9 @@ pub enum Source {
         port: u16,
         /// Name servers; empty: the system's.
         servers: Vec<SocketAddr>,
+        /// How long an empty answer leaves the previous backends.
+        #[serde(serialize_with = "seconds")]
+        hold: Duration,
     },
     /// Targets of an SRV name (RFC 2782), with their ports and weights.
     Srv {
@@ -37,6 +41,9 @@ pub enum Source {
         name: String,
         /// Name servers; empty: the system's.
         servers: Vec<SocketAddr>,
+        /// How long an empty answer leaves the previous backends.
+        #[serde(serialize_with = "seconds")]
+        hold: Duration,
     },
     /// Ready endpoints of a Kubernetes service, from its EndpointSlices.
     Kubernetes {
@@ -47,6 +54,10 @@ pub enum Source {
         /// The name of its port, or the number at the pods; `None`: the only one.
         port: Option<String>,
     },
+}
+
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
 }
 
 impl fmt::Display for Source {

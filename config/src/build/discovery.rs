@@ -38,6 +38,7 @@ impl Builder {
             kind,
             &[
                 ("servers", &["dns", "srv"]),
+                ("hold", &["dns", "srv"]),
                 ("port", &["dns", "kubernetes"]),
                 ("namespace", &["kubernetes"]),
             ],
@@ -53,9 +54,10 @@ impl Builder {
             return None;
         }
         let (name, servers) = (name.to_owned(), self.dns_servers(table));
+        let hold = table.duration("hold");
         Some(match kind {
-            "dns" => Source::Dns { name, port: self.port(table).unwrap_or(port), servers },
-            "srv" => Source::Srv { name, servers },
+            "dns" => Source::Dns { name, port: self.port(table).unwrap_or(port), servers, hold },
+            "srv" => Source::Srv { name, servers, hold },
             _ => Source::Kubernetes {
                 namespace: table.text("namespace").map(str::to_owned),
                 service: name,

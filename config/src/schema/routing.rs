@@ -82,6 +82,12 @@ pub static DISCOVER: Section = Section {
             "",
             "Name servers, `address` or `address:port`. Default: those of /etc/resolv.conf.",
         ),
+        field(
+            "hold",
+            Kind::Duration,
+            "30s",
+            "For `dns` and `srv`: how long the previous backends stay when the name has no records. A name may be without records for a moment while it is replaced.",
+        ),
     ],
 };
 

@@ -157,6 +157,18 @@ pub static TIMEOUTS: Section = Section {
             "Maximum time between two reads of an answer. For requests that are not inference, `first_byte` applies to each read instead.",
         ),
         field(
+            "first_token",
+            Kind::DurationOrAuto,
+            "10m",
+            "Maximum time from the request sent to the first token of a stream. Keep-alive comments and other events without generated text do not extend it. Before the answer has started, another backend is tried. `auto` is four times the 95th percentile of the backend's recent times to first token, from 1s to 10m; until that is known, 10m.",
+        ),
+        field(
+            "between_tokens",
+            Kind::Duration,
+            "10m",
+            "Maximum time between two tokens of a stream. Keep-alive comments and other events without generated text do not extend it.",
+        ),
+        field(
             "total",
             Kind::Duration,
             "1h",
@@ -258,8 +270,8 @@ pub static SHUTDOWN: Section = Section {
         field(
             "upgrade_socket",
             Kind::Text,
-            "/tmp/llm-lens-upgrade.sock",
-            "Unix socket over which listeners pass to a successor started with `--upgrade`.",
+            "",
+            "Unix socket over which listeners pass to a successor started with `--upgrade`. No other user may be able to write to its folder. Default: `llm-lens-upgrade.sock` in `$RUNTIME_DIRECTORY`, else in `$XDG_RUNTIME_DIR`.",
         ),
     ],
 };

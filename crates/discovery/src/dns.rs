@@ -44,10 +44,18 @@ pub(super) enum DnsName {
 /// Results, and when their TTL ends.
 type Answer<T> = Result<(Vec<T>, Instant), NetError>;
 
-/// Repeats the lookup and reports each result. Never ends.
-pub(super) async fn watch(question: DnsName, servers: &[SocketAddr], reporter: Reporter) {
+/// Repeats the lookup and reports each result. Never ends. An empty answer after others is reported
+/// when the name has had no records for `hold`.
+pub(super) async fn watch(
+    question: DnsName,
+    servers: &[SocketAddr],
+    hold: Duration,
+    reporter: Reporter,
+) {
     let mut retry = RETRY.0;
     let mut known = HashMap::new();
+    // When the name last had records.
+    let mut had_records: Option<Instant> = None;
     loop {
         // Rebuilt after a failure: the name servers of the system may have changed.
         let resolver = match resolver(servers) {
@@ -66,11 +74,19 @@ pub(super) async fn watch(question: DnsName, servers: &[SocketAddr], reporter: R
             match answer {
                 Ok((found, until)) => {
                     retry = RETRY.0;
-                    reporter.report(found).await;
-                    tokio::time::sleep(
-                        until.saturating_duration_since(Instant::now()).clamp(MIN_TTL, MAX_TTL),
-                    )
-                    .await;
+                    let now = Instant::now();
+                    let mut wait = until.saturating_duration_since(now).clamp(MIN_TTL, MAX_TTL);
+                    let left = had_records
+                        .filter(|_| found.is_empty())
+                        .map_or(Duration::ZERO, |at| hold.saturating_sub(now - at));
+                    if left.is_zero() {
+                        had_records = (!found.is_empty()).then_some(now);
+                        reporter.report(found).await;
+                    } else {
+                        tracing::warn!(pool = %reporter.pool, name = question.name(), ?left, "the name has no records, keeping the previous endpoints");
+                        wait = wait.min(left);
+                    }
+                    tokio::time::sleep(wait).await;
                 }
                 Err(error) => {
                     tracing::warn!(pool = %reporter.pool, name = question.name(), %error, "DNS lookup failed, keeping the previous endpoints");

@@ -2,7 +2,8 @@
 //!
 //! - *In*: the source of a pool's backends.
 //! - *Out*: an [`Update`] after each change or lookup.
-//! - *Never*: a failed lookup treated as an empty answer: known backends stay.
+//! - *Never*: a failed lookup treated as an empty answer: known backends stay. An empty answer leaves
+//!   them for a while, too.
 
 #[cfg(feature = "dns")]
 mod dns;
@@ -51,12 +52,12 @@ pub async fn watch(pool: Arc<str>, source: Source, updates: mpsc::Sender<Update>
     let reporter = Reporter { pool, source: source.clone(), updates };
     match source {
         #[cfg(feature = "dns")]
-        Source::Dns { name, port, servers } => {
-            dns::watch(dns::DnsName::Addresses { name, port }, &servers, reporter).await
+        Source::Dns { name, port, servers, hold } => {
+            dns::watch(dns::DnsName::Addresses { name, port }, &servers, hold, reporter).await
         }
         #[cfg(feature = "dns")]
-        Source::Srv { name, servers } => {
-            dns::watch(dns::DnsName::Service { name }, &servers, reporter).await
+        Source::Srv { name, servers, hold } => {
+            dns::watch(dns::DnsName::Service { name }, &servers, hold, reporter).await
         }
         #[cfg(feature = "kubernetes")]
         Source::Kubernetes { namespace, service, port } => {

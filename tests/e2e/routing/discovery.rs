@@ -88,9 +88,13 @@ async fn dns_addresses_change_after_their_ttl_and_streams_continue() {
 async fn a_resolver_failure_keeps_the_backends_and_an_empty_answer_removes_them() {
     let server = NameServer::start().await;
     let engine = good().await;
-    let gateway =
-        finding(&server, &format!("dns: llm.test, port: '{}'", engine.address.port()), "", "")
-            .await;
+    let gateway = finding(
+        &server,
+        &format!("dns: llm.test, port: '{}', hold: 2s", engine.address.port()),
+        "",
+        "",
+    )
+    .await;
     assert!(members(&gateway).is_empty());
     let refused = ask(&gateway, CHAT, "early", BODY).await;
     assert!(
@@ -110,8 +114,12 @@ async fn a_resolver_failure_keeps_the_backends_and_an_empty_answer_removes_them(
     assert_eq!(members(&gateway).len(), 1);
     assert_eq!(ask(&gateway, CHAT, "failing", BODY).await.status, 200);
 
+    // A name without records for a moment keeps its backends.
     server.addresses("llm.test", 1, &[]);
     server.fails(false);
+    gateway.wait_until(|g| g.stderr().contains("the name has no records")).await;
+    assert_eq!(members(&gateway).len(), 1);
+    assert_eq!(ask(&gateway, CHAT, "held", BODY).await.status, 200);
     eventually("the pool is empty", || members(&gateway).is_empty()).await;
     assert_eq!(ask(&gateway, CHAT, "late", BODY).await.status, 503);
 }
