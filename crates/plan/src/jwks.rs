@@ -4,6 +4,7 @@
 //! - *Out*: keys for `traffic::jwks::Jwks`.
 //! - *Never*: an issuer that delays another.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -35,6 +36,13 @@ enum Source {
 impl Jwks {
     pub fn build(settings: &[JwtSettings], limits: Limits) -> Result<Self, BuildError> {
         let source = |settings: &JwtSettings| {
+            if is_insecure(&settings.jwks) {
+                tracing::warn!(
+                    issuer = settings.issuer.issuer,
+                    "auth.jwt[].jwks is fetched by http: an attacker on the network path could \
+                     replace the keys; use https"
+                );
+            }
             Ok(match &settings.jwks {
                 JwksSource::File(path) => Source::File(path.clone()),
                 JwksSource::Server(backend) => {
@@ -82,6 +90,14 @@ impl Jwks {
     }
 }
 
+/// Whether a key set comes from another host without TLS.
+fn is_insecure(source: &JwksSource) -> bool {
+    let JwksSource::Server(backend) = source else { return false };
+    let host = backend.host.trim_matches(['[', ']']);
+    let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    backend.tls.is_none() && !is_local
+}
+
 impl Source {
     async fn fetch(&self) -> Result<Vec<u8>, String> {
         match self {
@@ -96,6 +112,32 @@ impl Source {
                     Err(format!("HTTP status {}", reply.status))
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_sets_without_tls_from_other_hosts_are_insecure() {
+        for (jwks, insecure) in [
+            ("http://id.example/keys", true),
+            ("http://10.0.0.1:8080/keys", true),
+            ("https://id.example/keys", false),
+            ("http://127.0.0.1:8080/keys", false),
+            ("http://[::1]:8080/keys", false),
+            ("http://localhost/keys", false),
+            ("Cargo.toml", false),
+        ] {
+            let text = format!(
+                "backends: [{{name: b, url: 'http://127.0.0.1:1'}}]\nroutes: [{{name: r, backend: b}}]\n\
+                 auth: {{jwt: [{{issuer: 'https://id', audience: a, jwks: '{jwks}'}}]}}\n"
+            );
+            let settings = config::parse("test", &text).unwrap_or_else(|why| panic!("{why}"));
+            let source = settings.auth.as_ref().map(|auth| &auth.jwt[0].jwks);
+            assert_eq!(source.map(is_insecure), Some(insecure), "{jwks}");
         }
     }
 }

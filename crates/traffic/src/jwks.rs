@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet};
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
 use lens::Tick;
 use parking_lot::RwLock;
@@ -113,6 +113,10 @@ impl Jwks {
             Err(Expired) => return Identity::Invalid,
         }
         let Ok(header) = decode_header(token) else { return Identity::Invalid };
+        // No extension is supported, so none may be critical (RFC 7515, section 4.1.11).
+        if header.crit.is_some() {
+            return Identity::Invalid;
+        }
         let mut identity = Identity::Invalid;
         for issuer in &self.issuers {
             let Some(keys) = issuer.keys.read().clone() else {
@@ -147,6 +151,7 @@ impl Issuer {
         // a shared secret proves nothing.
         let named = jwk.common.key_algorithm.map(|algorithm| algorithm.to_string());
         if named.is_some_and(|named| named != format!("{:?}", header.alg))
+            || !may_verify(jwk)
             || matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_))
         {
             return None;
@@ -196,7 +201,8 @@ impl Issuer {
                 if limit.unit == Unit::Cost { amount * DOLLAR as f64 } else { amount } as u64,
             ))
         });
-        let end = claims.get("exp").and_then(Value::as_u64)?.saturating_add(LEEWAY);
+        // A NumericDate may have a fraction (RFC 7519, section 2).
+        let end = claims.get("exp").and_then(Value::as_f64)? + LEEWAY as f64;
         Some(Caller {
             id: format!("{}#{}", settings.issuer, text("sub")?).into(),
             owner: text(&settings.owner_claim)?.into(),
@@ -204,7 +210,7 @@ impl Issuer {
             models: patterns(&settings.models_claim)?,
             priority: priority.unwrap_or(Caller::PRIORITY),
             limits: own.collect::<BTreeMap<_, _>>(),
-            expires: Some(end.saturating_mul(1_000_000)),
+            expires: Some((end * 1e6) as u64),
         })
     }
 
@@ -216,8 +222,19 @@ impl Issuer {
     }
 }
 
+/// Whether a key may verify signatures, by its `use` and `key_ops`.
+fn may_verify(jwk: &Jwk) -> bool {
+    let uses = jwk.common.public_key_use.as_ref();
+    let operations = jwk.common.key_operations.as_ref();
+    uses.is_none_or(|uses| *uses == PublicKeyUse::Signature)
+        && operations.is_none_or(|operations| operations.contains(&KeyOperations::Verify))
+}
+
 #[cfg(test)]
 mod tests {
+    use jsonwebtoken::{Algorithm, EncodingKey, Header};
+    use serde_json::json;
+
     use super::*;
 
     const ONE_KEY: &[u8] =
@@ -272,5 +289,76 @@ mod tests {
             "the signature is invalid"
         );
         assert!(matches!(jwks.authenticate("no token", &[], 0), Identity::Invalid));
+    }
+
+    /// The private key of [`ONE_KEY`], from RFC 8037, appendix A, as PKCS #8.
+    const PRIVATE: &str = "302e020100300506032b6570042204209d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
+
+    fn signed(change: impl FnOnce(&mut Header, &mut Value)) -> String {
+        let der: Vec<u8> = (0..PRIVATE.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&PRIVATE[at..at + 2], 16).unwrap())
+            .collect();
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.kid = Some("a".into());
+        let mut claims =
+            json!({"iss": "https://id", "aud": "llm", "sub": "ada", "exp": 4_102_444_800u64});
+        change(&mut header, &mut claims);
+        jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ed_der(&der)).unwrap()
+    }
+
+    fn caller(keys: &str, token: &str) -> Option<Arc<Caller>> {
+        let jwks = one();
+        jwks.store_keys(0, Some(keys.as_bytes()), at(1)).expect("a set of keys");
+        match jwks.authenticate(token, &[], 0) {
+            Identity::Valid(caller) => Some(caller),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn dates_may_have_fractions() {
+        let keys = std::str::from_utf8(ONE_KEY).unwrap();
+        for (name, date, expires) in [
+            ("exp", json!(4_102_444_800u64), Some(4_102_444_830_000_000)),
+            ("exp", json!(4_102_444_800.25), Some(4_102_444_830_250_000)),
+            ("exp", json!(4.1024448e9), Some(4_102_444_830_000_000)),
+            ("exp", json!(1_000_000_000.5), None),
+            ("exp", json!("4102444800"), None),
+            ("exp", json!(-1.5), None),
+            ("nbf", json!(1_000_000_000.5), Some(4_102_444_830_000_000)),
+            ("nbf", json!(4_102_444_700.5), None),
+        ] {
+            let caller = caller(keys, &signed(|_, claims| claims[name] = date.clone()));
+            assert_eq!(caller.map(|caller| caller.expires), expires.map(Some), "{name} {date}");
+        }
+    }
+
+    #[test]
+    fn critical_extensions_are_refused() {
+        let keys = std::str::from_utf8(ONE_KEY).unwrap();
+        assert!(caller(keys, &signed(|_, _| ())).is_some());
+        for critical in [vec![], vec!["b64".to_owned()], vec!["x".to_owned()]] {
+            let token = signed(|header, _| header.crit = Some(critical.clone()));
+            assert!(caller(keys, &token).is_none(), "{critical:?}");
+        }
+    }
+
+    #[test]
+    fn only_keys_for_signatures_verify() {
+        let keys = std::str::from_utf8(ONE_KEY).unwrap();
+        let token = signed(|_, _| ());
+        for (member, valid) in [
+            (r#""use": "sig""#, true),
+            (r#""use": "enc""#, false),
+            (r#""key_ops": ["verify"]"#, true),
+            (r#""key_ops": ["encrypt", "wrapKey"]"#, false),
+        ] {
+            let keys = keys.replace(r#""kid""#, &format!(r#"{member}, "kid""#));
+            assert_eq!(caller(&keys, &token).is_some(), valid, "{member}");
+        }
+        // Another key of the same id may verify.
+        let both = keys.replace(r#"{"kty""#, r#"{"kty": "OKP", "crv": "Ed25519", "kid": "a", "use": "enc", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}, {"kty""#);
+        assert!(caller(&both, &token).is_some());
     }
 }
