@@ -5,6 +5,9 @@
 //!   in a database.
 //! - *Never*: a key itself; only hashes are kept.
 
+mod edit;
+pub use edit::{add_key, revoke_key};
+
 use std::path::Path;
 
 use traffic::keys::{Checker, Entry, is_database};
@@ -22,6 +25,18 @@ const MAX_FILE: u64 = 64 << 20;
 /// # Errors
 /// All problems of the file or database, or the one that kept it from being read.
 pub fn load_keys(path: &Path, limits: &[Limit]) -> Result<Vec<Key>, Problems> {
+    Ok(load(path, limits)?.into_iter().filter_map(|(_, key)| key).collect())
+}
+
+/// Read all entries, as written; also revoked ones.
+///
+/// # Errors
+/// As [`load_keys`].
+pub fn load_key_entries(path: &Path, limits: &[Limit]) -> Result<Vec<Entry>, Problems> {
+    Ok(load(path, limits)?.into_iter().map(|(entry, _)| entry).collect())
+}
+
+fn load(path: &Path, limits: &[Limit]) -> Result<Vec<(Entry, Option<Key>)>, Problems> {
     let name = path.display().to_string();
     if is_database(path) {
         return from_database(path, limits).map_err(|messages| {
@@ -36,11 +51,11 @@ pub fn load_keys(path: &Path, limits: &[Limit]) -> Result<Vec<Key>, Problems> {
             )),
         )
     })?;
-    parse_keys(&name, &text, limits)
+    check(&name, &text, limits)
 }
 
 #[cfg(feature = "sqlite")]
-fn from_database(path: &Path, limits: &[Limit]) -> Result<Vec<Key>, Vec<String>> {
+fn from_database(path: &Path, limits: &[Limit]) -> Result<Vec<(Entry, Option<Key>)>, Vec<String>> {
     use traffic::keys::{Database, DatabaseError};
     Database::keys(path, limits).map_err(|error| match error {
         DatabaseError::Rows(messages) => messages,
@@ -49,7 +64,7 @@ fn from_database(path: &Path, limits: &[Limit]) -> Result<Vec<Key>, Vec<String>>
 }
 
 #[cfg(not(feature = "sqlite"))]
-fn from_database(_: &Path, _: &[Limit]) -> Result<Vec<Key>, Vec<String>> {
+fn from_database(_: &Path, _: &[Limit]) -> Result<Vec<(Entry, Option<Key>)>, Vec<String>> {
     Err(vec!["is an SQLite database, which this build cannot read: use a key file, or build with the feature `sqlite`".into()])
 }
 
@@ -58,11 +73,22 @@ fn from_database(_: &Path, _: &[Limit]) -> Result<Vec<Key>, Vec<String>> {
 /// # Errors
 /// All problems of the text.
 pub fn parse_keys(name: &str, text: &str, limits: &[Limit]) -> Result<Vec<Key>, Problems> {
+    Ok(check(name, text, limits)?.into_iter().filter_map(|(_, key)| key).collect())
+}
+
+/// The entries of a key file, as written; also revoked ones.
+fn entries(name: &str, text: &str, limits: &[Limit]) -> Result<Vec<Entry>, Problems> {
+    Ok(check(name, text, limits)?.into_iter().map(|(entry, _)| entry).collect())
+}
+
+/// Each entry with its key; `None` if it is revoked.
+fn check(name: &str, text: &str, limits: &[Limit]) -> Result<Vec<(Entry, Option<Key>)>, Problems> {
     let root = tree::read_as(text, &KEYS).map_err(|problems| Problems::new(name, problems))?;
     let (mut checker, mut problems, mut keys) = (Checker::new(limits), Vec::new(), Vec::new());
     for table in root.list("keys") {
-        match checker.key(&entry(table)) {
-            Ok(key) => keys.extend(key),
+        let entry = entry(table);
+        match checker.key(&entry) {
+            Ok(key) => keys.push((entry, key)),
             Err(wrong) => problems.extend(
                 wrong.into_iter().map(|(field, message)| table.place(field).problem(message)),
             ),

@@ -24,7 +24,7 @@ mod discovery;
 pub use discovery::{Discovery, Endpoint, Found, MAX_DISCOVERED, Source};
 
 mod key_file;
-pub use key_file::{load_keys, parse_keys};
+pub use key_file::{add_key, load_key_entries, load_keys, parse_keys, revoke_key};
 
 mod example;
 pub use example::{STARTER, example};

@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use config::{Secret, Settings};
 use traffic::KeyHasher;
 use traffic::keys::{Entry, is_database};
@@ -54,7 +54,9 @@ fn create(args: &NewKeyArgs) -> Result<()> {
     if is_database(keys) {
         database::add(keys, &new, &settings.rate_limits)?;
     } else {
-        add_line(keys, &settings, &new)?;
+        edit_locked(keys, |name, text| {
+            Ok(config::add_key(name, text, &new, &settings.rate_limits)?)
+        })?;
     }
     eprintln!(
         "created key {} for owner {} in {}; it is shown only once:",
@@ -66,83 +68,69 @@ fn create(args: &NewKeyArgs) -> Result<()> {
     Ok(())
 }
 
-fn add_line(keys: &Path, settings: &Settings, new: &Entry) -> Result<()> {
-    edit_locked(keys, settings, |text| {
-        let mut text = if text.trim().is_empty() {
-            "# API keys of llm-lens gateway, written by llm-lens key.\nkeys:\n".to_owned()
-        } else {
-            text
-        };
-        if !text.ends_with('\n') {
-            text.push('\n');
-        }
-        text.push_str(&new.line());
-        text.push('\n');
-        Ok(text)
-    })
-}
-
 fn list(config: &Path) -> Result<()> {
     let settings = config::load(config)?;
     let (keys, _) = key_file(&settings, config)?;
-    let mut out = format!("{:<16} {:<24} {:<22} priority\n", "id", "owner", "expires");
-    for key in config::load_keys(keys, &settings.rate_limits)?
-        .into_iter()
-        .filter(|key| key.expires != Some(0))
-    {
-        let expires = key
-            .expires
-            .and_then(|us| jiff::Timestamp::from_microsecond(i64::try_from(us).ok()?).ok());
-        let expires = expires.map_or_else(|| "never".to_owned(), |at| format!("{at:.0}"));
-        // Writing to a string does not fail.
-        let _ = writeln!(out, "{:<16} {:<24} {expires:<22} {}", key.id, key.owner, key.priority);
-    }
-    print!("{out}");
+    let entries = config::load_key_entries(keys, &settings.rate_limits)?;
+    print!("{}", table(entries.iter().filter(|entry| !entry.revoked)));
     Ok(())
+}
+
+/// One line for each key, below the names of the columns.
+fn table<'e>(entries: impl Iterator<Item = &'e Entry>) -> String {
+    let names = ["id", "owner", "created", "expires", "priority", "routes", "models", "limits"];
+    let all = |texts: &[String]| match texts {
+        [] => "all".to_owned(),
+        texts => texts.join(","),
+    };
+    let row = |entry: &Entry| {
+        let limits = entry.limits.iter().map(|(name, amount)| format!("{name}={amount}"));
+        let limits = limits.collect::<Vec<_>>().join(",");
+        [
+            entry.id.clone(),
+            entry.owner.clone(),
+            entry.created.clone().unwrap_or_else(|| "-".into()),
+            entry.expires.clone().unwrap_or_else(|| "never".into()),
+            entry.priority.to_string(),
+            all(&entry.routes),
+            all(&entry.models),
+            if limits.is_empty() { "-".into() } else { limits },
+        ]
+    };
+    let rows: Vec<_> = std::iter::once(names.map(str::to_owned)).chain(entries.map(row)).collect();
+    let mut out = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (at, cell) in row.iter().enumerate() {
+            let longest = rows.iter().map(|row| row[at].chars().count()).max();
+            // Writing to a string does not fail.
+            let _ = write!(line, "{cell:<width$}  ", width = longest.unwrap_or_default());
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
 }
 
 fn revoke(config: &Path, id: &str) -> Result<()> {
     let settings = config::load(config)?;
     let (keys, _) = key_file(&settings, config)?;
+    let missing = || anyhow!("{} has no key {id:?}, or it is revoked already", keys.display());
     if is_database(keys) {
         if !database::revoke(keys, id)? {
-            bail!("{} has no key {id:?}, or it is revoked already", keys.display());
+            return Err(missing());
         }
     } else {
-        revoke_line(keys, &settings, id)?;
+        edit_locked(keys, |name, text| {
+            config::revoke_key(name, text, id, &settings.rate_limits)?.ok_or_else(missing)
+        })?;
     }
     eprintln!("revoked key {id}; a running gateway refuses it within a second");
     Ok(())
 }
 
-fn revoke_line(keys: &Path, settings: &Settings, id: &str) -> Result<()> {
-    let wanted = format!("id: {}", serde_json::Value::from(id));
-    edit_locked(keys, settings, |text| {
-        let mut found = false;
-        let lines = text.lines().map(|line| {
-            if !line.contains(&wanted) || line.contains("revoked: true") {
-                return line.to_owned();
-            }
-            found = true;
-            line.replacen('{', "{revoked: true, ", 1)
-        });
-        let text = lines.collect::<Vec<_>>().join("\n") + "\n";
-        if !found {
-            bail!(
-                "{} has no line written by llm-lens for key {id:?}, or the key is revoked already",
-                keys.display()
-            );
-        }
-        Ok(text)
-    })
-}
-
-/// Edits the file atomically and under a lock. Invalid content is not written.
-fn edit_locked(
-    path: &Path,
-    settings: &Settings,
-    edit: impl FnOnce(String) -> Result<String>,
-) -> Result<()> {
+/// Edits the file atomically and under a lock. `edit` gets its name and its text.
+fn edit_locked(path: &Path, edit: impl FnOnce(&str, &str) -> Result<String>) -> Result<()> {
     let owner_only = |path: &Path| {
         OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
     };
@@ -160,8 +148,7 @@ fn edit_locked(
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    let after = edit(before)?;
-    config::parse_keys(&path.display().to_string(), &after, &settings.rate_limits)?;
+    let after = edit(&path.display().to_string(), &before)?;
     // Follow a symlink and keep owner and mode, so that the gateway can still read the file.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let known = fs::metadata(path).ok();

@@ -326,3 +326,51 @@ async fn uncountable_requests_are_refused() {
         answer.head
     );
 }
+
+/// A key file in any valid layout; `key list` shows what a key may do.
+#[test]
+fn keys_are_added_listed_and_revoked_in_files_of_other_programs() {
+    let folder = kit::gateway::folder();
+    let (file, config) = (folder.join("keys.yaml"), folder.join("gateway.yaml"));
+    let text = format!(
+        "backends: [{{name: e, url: 'http://127.0.0.1:1'}}]\nroutes: [{{name: r, backend: e}}]\n\
+         auth: {{keys: '{}', secret: {}}}\nrate_limits: [{{name: fast, unit: requests, amount: 9}}]\n",
+        file.display(),
+        super::SECRET,
+    );
+    std::fs::write(&config, text).expect("the settings are written");
+    let other = "{id: other, owner: o, subject: CN=x}";
+    for layout in [
+        "keys: []\n".to_owned(),
+        "# nothing yet".to_owned(),
+        format!("keys: [{other}]\n"),
+        format!("keys:\n    - {other}"),
+        "keys:\n  - id: other\n    owner: o\n    subject: CN=x\n".to_owned(),
+    ] {
+        std::fs::write(&file, &layout).expect("the keys are written");
+        let flags =
+            ["--owner", "a", "--id", "new", "--model", "m*", "--route", "r", "--limit", "fast=3"];
+        create(&config, &flags);
+        let list = || {
+            let listed = key_command(&["list"], &config);
+            assert!(listed.status.success(), "{layout}");
+            String::from_utf8_lossy(&listed.stdout).into_owned()
+        };
+        let listed = list();
+        let line = listed.lines().find(|line| line.starts_with("new ")).expect("the new key");
+        for shown in [" a ", " r ", " m* ", " fast=3", " never ", "T"] {
+            assert!(line.contains(shown), "{shown}: {listed}");
+        }
+        assert_eq!(listed.contains("other"), layout.contains("other"), "{layout}");
+        // A mistake is reported without a line that the file does not have.
+        let twice = key_command(&["create", "--owner", "a", "--id", "new"], &config);
+        let why = String::from_utf8_lossy(&twice.stderr).into_owned();
+        assert!(why.contains("keys.yaml: new key: id: the id \"new\" is used twice"), "{why}");
+        if layout.contains("other") {
+            assert!(key_command(&["revoke", "other"], &config).status.success(), "{layout}");
+            assert!(!list().contains("other"), "{layout}");
+        }
+        assert!(list().contains("new"), "{layout}");
+        assert!(!key_command(&["revoke", "absent"], &config).status.success());
+    }
+}

@@ -61,15 +61,15 @@ pub enum DatabaseError {
 }
 
 impl Database {
-    /// Read all keys.
+    /// Read all rows, each with its key; `None` if it is revoked.
     ///
     /// # Errors
     /// All problems of the rows, or why the database cannot be read.
-    pub fn keys(path: &Path, limits: &[Limit]) -> Result<Vec<Key>, DatabaseError> {
+    pub fn keys(path: &Path, limits: &[Limit]) -> Result<Vec<(Entry, Option<Key>)>, DatabaseError> {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
             .map_err(DatabaseError::Read)?;
         connection.busy_timeout(BUSY).map_err(DatabaseError::Read)?;
-        check(&read(&connection).map_err(DatabaseError::Read)?, limits)
+        check(read(&connection).map_err(DatabaseError::Read)?, limits)
     }
 
     /// Open a database, or create one that only its owner can read.
@@ -143,7 +143,7 @@ impl Database {
         let transaction = self.connection.transaction().map_err(DatabaseError::Change)?;
         let done = change(&transaction).map_err(DatabaseError::Change)?;
         if let Some(limits) = limits {
-            check(&read(&transaction).map_err(DatabaseError::Change)?, limits)?;
+            check(read(&transaction).map_err(DatabaseError::Change)?, limits)?;
         }
         transaction.commit().map_err(DatabaseError::Change)?;
         Ok(done)
@@ -184,15 +184,18 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     })
 }
 
-/// The keys of all rows, or all problems, each with the id of its key.
-fn check(entries: &[Entry], limits: &[Limit]) -> Result<Vec<Key>, DatabaseError> {
+/// All rows with their keys, or all problems, each with the id of its key.
+fn check(
+    entries: Vec<Entry>,
+    limits: &[Limit],
+) -> Result<Vec<(Entry, Option<Key>)>, DatabaseError> {
     if entries.len() > MAX_KEYS {
         return Err(DatabaseError::TooMany);
     }
     let (mut checker, mut problems, mut keys) = (Checker::new(limits), Vec::new(), Vec::new());
     for entry in entries {
-        match checker.key(entry) {
-            Ok(key) => keys.extend(key),
+        match checker.key(&entry) {
+            Ok(key) => keys.push((entry, key)),
             Err(wrong) => problems.extend(
                 wrong
                     .into_iter()
@@ -241,7 +244,8 @@ mod tests {
         database.add(&subject, &[]).unwrap();
         assert_eq!(read(&database.connection).unwrap(), [whole, subject]);
         assert!(is_database(&path));
-        assert_eq!(Database::keys(&path, &[]).unwrap().len(), 2);
+        let keys = || Database::keys(&path, &[]).unwrap().into_iter().filter_map(|(_, key)| key);
+        assert_eq!(keys().count(), 2);
         assert_eq!(
             [
                 database.revoke("a").unwrap(),
@@ -250,7 +254,7 @@ mod tests {
             ],
             [true, false, false]
         );
-        assert_eq!(Database::keys(&path, &[]).unwrap().len(), 1);
+        assert_eq!(keys().count(), 1);
         // Entries of other programs are validated, too, and reported with the key's id.
         assert!(
             database
