@@ -3,7 +3,8 @@
 //! - *In*: slices that requests need, debts of running streams, idle slices.
 //! - *Out*: units, or the time until some are available; an error while the store is unreachable.
 //! - *Never*: a call to a store that is known to be unreachable. A background task connects;
-//!   requests only use an existing connection.
+//!   requests only wait for its first attempt, so that a new gateway does not take a store that it
+//!   has not tried for unreachable.
 //!
 //! `traffic::store` defines the calls to the store.
 
@@ -17,11 +18,17 @@ use config::settings::StoreSettings;
 use futures_util::StreamExt;
 use redis::FromRedisValue;
 use redis::aio::MultiplexedConnection;
+use tokio::sync::watch;
 use traffic::store::{Call, Granted, Script};
 use traffic::{LeaseRequest, SharedLimitTask};
 
 /// Maximum concurrent store tasks.
 const AT_A_TIME: usize = 128;
+
+/// Minimum time that the store has to accept a connection.
+const CONNECT: Duration = Duration::from_secs(1);
+/// Maximum time until the background task first tries to connect.
+const BEGIN: Duration = Duration::from_secs(1);
 
 static SCRIPTS: LazyLock<[redis::Script; Script::ALL.len()]> =
     LazyLock::new(|| Script::ALL.map(|script| redis::Script::new(script.source())));
@@ -38,6 +45,8 @@ pub struct Store {
     /// Its address, and the fallback while it is unreachable.
     pub settings: StoreSettings,
     connection: ArcSwapOption<MultiplexedConnection>,
+    /// Whether the first attempt to connect has ended.
+    attempted: watch::Sender<bool>,
     /// Calls that the store answered.
     pub answered: AtomicU64,
     /// Calls that it did not answer.
@@ -59,7 +68,8 @@ impl Store {
     /// A store without a connection.
     pub fn new(settings: StoreSettings) -> Self {
         let [answered, failed, without] = [const { AtomicU64::new(0) }; 3];
-        Store { settings, connection: ArcSwapOption::empty(), answered, failed, without }
+        let (connection, attempted) = (ArcSwapOption::empty(), watch::Sender::new(false));
+        Store { settings, connection, attempted, answered, failed, without }
     }
 
     /// Whether the store is connected.
@@ -86,7 +96,7 @@ impl Store {
         for arg in &call.args {
             invocation.arg(arg);
         }
-        let mut connection = self.connection()?;
+        let mut connection = self.connection().await?;
         let answer = self.ask(invocation.invoke_async(&mut connection)).await;
         if answer.is_err() && call.script == Script::Concurrent {
             wanted.lost();
@@ -94,7 +104,13 @@ impl Store {
         answer
     }
 
-    fn connection(&self) -> Result<MultiplexedConnection, StoreUnavailable> {
+    async fn connection(&self) -> Result<MultiplexedConnection, StoreUnavailable> {
+        if !*self.attempted.borrow() {
+            let mut attempted = self.attempted.subscribe();
+            let first = attempted.wait_for(|attempted| *attempted);
+            // The background task may be gone at shutdown.
+            let _ = tokio::time::timeout(self.connect_timeout() + BEGIN, first).await;
+        }
         self.connection
             .load()
             .as_ref()
@@ -152,18 +168,23 @@ impl Store {
         futures_util::stream::iter(store_tasks).for_each_concurrent(AT_A_TIME, attend).await;
     }
 
+    fn connect_timeout(&self) -> Duration {
+        self.settings.timeout.max(CONNECT)
+    }
+
     /// Connect, if the store can be reached.
     pub async fn connect(&self) {
+        self.try_connect().await;
+        self.attempted.send_replace(true);
+    }
+
+    async fn try_connect(&self) {
         // The URL is a secret, and the error of an invalid one contains it.
         let Ok(client) = redis::Client::open(self.settings.url.reveal()) else {
             return tracing::error!("store.url is not a redis URL");
         };
-        let connected = tokio::time::timeout(
-            self.settings.timeout.max(Duration::from_secs(1)),
-            client.get_multiplexed_async_connection(),
-        )
-        .await;
-        match connected {
+        let connection = client.get_multiplexed_async_connection();
+        match tokio::time::timeout(self.connect_timeout(), connection).await {
             Ok(Ok(connection)) => {
                 tracing::info!("redis connected");
                 self.connection.store(Some(Arc::new(connection)));

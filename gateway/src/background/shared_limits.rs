@@ -17,20 +17,23 @@ const AGAIN: Duration = Duration::from_millis(250);
 /// begun is completed.
 pub(crate) async fn keep(shared: Arc<Shared>, mut ends: watch::Receiver<bool>) {
     loop {
+        round(&shared).await;
         tokio::select! {
             () = tokio::time::sleep(CHORES) => {}
             _ = ends.wait_for(|ends| *ends) => return,
         }
-        let plan = shared.plan.load_full();
-        let Some(store) = &plan.store else { continue };
-        if !store.is_connected() {
-            store.connect().await;
-            if !store.is_connected() {
-                tokio::time::sleep(AGAIN).await;
-            }
-            continue;
-        }
-        store.run_tasks(plan.rate_limits.store_tasks(when())).await;
+    }
+}
+
+async fn round(shared: &Shared) {
+    let plan = shared.plan.load_full();
+    let Some(store) = &plan.store else { return };
+    if store.is_connected() {
+        return store.run_tasks(plan.rate_limits.store_tasks(when())).await;
+    }
+    store.connect().await;
+    if !store.is_connected() {
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

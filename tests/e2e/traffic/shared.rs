@@ -405,3 +405,25 @@ async fn a_gateway_that_ends_leaves_the_store_with_what_was_used() {
         );
     }
 }
+
+/// The first requests of a gateway use the store, whatever applies while it is unreachable.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn first_requests_of_a_gateway_use_the_store() {
+    let (engine, redis) = (Engine::start(|_| sse::chat_answer()).await, Redis::start().await);
+    for on_failure in ["closed", "open", "local"] {
+        let store = format!(", on_failure: {on_failure}");
+        let gateway = Gateway::with_settings(&shared(
+            &engine,
+            &redis,
+            "unit: requests, amount: 1000",
+            &store,
+        ))
+        .await;
+        let requests =
+            (0..6).map(|_| async { ask(&gateway, CHAT, "x", &request("")).await.status });
+        let statuses = futures_util::future::join_all(requests).await;
+        assert_eq!(statuses, [200; 6], "{on_failure}");
+        assert_eq!(gateway.metric("llm_lens_store_fallbacks_total", ""), 0.0, "{on_failure}");
+        assert!(gateway.metric("llm_lens_store_successes_total", "") > 0.0, "{on_failure}");
+    }
+}

@@ -4,6 +4,10 @@ mod backends;
 mod kit;
 mod whole;
 
+use std::future::{Future, poll_fn};
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+
 use kit::{CHAT, Read, chat, shared};
 use pipeline::stage::{admission, guardrail_input, inspect, origin, rate_limit, route, validate};
 
@@ -159,6 +163,35 @@ async fn a_limit_is_reserved_told_of_and_given_back() {
     // What never reached an engine costs nothing.
     drop(running);
     rate_limit::reserve(&mut third).await.expect("they gave it back");
+}
+
+/// A gateway that has not tried its store yet does not take it for unreachable.
+#[tokio::test]
+async fn requests_wait_for_the_first_attempt_to_reach_the_store() {
+    for (on_failure, passes) in [("closed", false), ("open", true), ("local", true)] {
+        // Nothing listens there.
+        let more = format!(
+            "store: {{url: 'redis://127.0.0.1:1', on_failure: {on_failure}}}\n\
+             rate_limits: [{{name: t, unit: requests, amount: 5, window: 1h, shared: true}}]"
+        );
+        let shared = shared("", "", &more);
+        let plan = shared.plan.load_full();
+        let store = plan.store.as_ref().expect("a store");
+        let read = chat("x");
+        let mut exchange = read.routed(&shared);
+        let mut reserve = Box::pin(rate_limit::reserve(&mut exchange));
+        let first = poll_fn(|cx| Poll::Ready(reserve.as_mut().poll(cx))).await;
+        assert!(first.is_pending(), "{on_failure}");
+        assert_eq!(store.without.load(Ordering::Relaxed), 0);
+        store.connect().await;
+        assert_eq!(reserve.await.is_ok(), passes, "{on_failure}");
+        assert_eq!(store.without.load(Ordering::Relaxed), 1);
+        // Later requests know.
+        let mut second = read.routed(&shared);
+        let mut reserve = Box::pin(rate_limit::reserve(&mut second));
+        let later = poll_fn(|cx| Poll::Ready(reserve.as_mut().poll(cx))).await;
+        assert!(later.is_ready(), "{on_failure}");
+    }
 }
 
 #[tokio::test]
