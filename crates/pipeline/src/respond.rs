@@ -243,13 +243,16 @@ impl Refusal {
         Refusal::blocked(413, "prompt_too_long_to_check", message)
     }
 
+    /// Code of [`Refusal::busy`].
+    pub(crate) const BUSY: &str = "backend_busy";
+
     /// 503: all connections to the backend are in use.
     pub fn busy() -> Self {
         Refusal {
             fields: RETRY_SOON,
             ..Refusal::new(
                 503,
-                "backend_busy",
+                Refusal::BUSY,
                 "All connections to the backend are in use. Try again in a moment.",
             )
         }

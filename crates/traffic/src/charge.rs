@@ -110,7 +110,7 @@ impl Charge {
     }
 
     /// The request is refused: return all units.
-    pub(super) fn cancel(&mut self, now: Now) {
+    pub fn cancel(&mut self, now: Now) {
         for mut part in self.parts.drain(..) {
             part.shrink_to(0, now);
             part.close();

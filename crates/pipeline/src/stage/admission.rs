@@ -17,6 +17,9 @@ use crate::respond::Refusal;
 use plan::clock;
 
 /// Read the client's hints. Invalid numbers are ignored.
+/// Code of a request that the queue sheds.
+pub(super) const SHED: &str = "overloaded";
+
 pub fn read_hints(head: &Head<'_, RequestLine<'_>>) -> ClientHints {
     let number = |name| std::str::from_utf8(head.get(name)?.trim_ascii()).ok()?.parse::<u32>().ok();
     ClientHints {
@@ -91,7 +94,7 @@ fn refusal(shed: &Shed) -> Refusal {
         fields: format!("retry-after: {seconds}\r\n").into(),
         ..Refusal::new(
             503,
-            "overloaded",
+            SHED,
             format!("The backend is at capacity, {why}. Try again in {seconds} seconds."),
         )
     }

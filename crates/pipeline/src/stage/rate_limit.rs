@@ -21,6 +21,7 @@ use wire::Dialect;
 
 use crate::exchange::Exchange;
 use crate::respond::Refusal;
+use crate::stage::admission;
 use plan::Plan;
 use plan::clock::{self, when};
 use plan::shared_limits::StoreUnavailable;
@@ -167,13 +168,13 @@ pub fn used(exchange: &Exchange) -> TokenUsage {
     }
 }
 
-/// The request is over: charge its use. A request that reached no engine counts as a request only.
+/// The request is over: charge its use. A request that reached no engine counts as a request only;
+/// one that the gateway shed does not count.
 pub fn settle(exchange: &mut Exchange) -> TokenUsage {
-    let used = if was_never_served(exchange) || was_refused(exchange) {
-        TokenUsage::default()
-    } else {
-        used_in_all(exchange)
-    };
+    let used = total_used(exchange);
+    if was_shed(exchange) {
+        exchange.charge.cancel(when());
+    }
     if !exchange.charge.is_empty() {
         exchange.charge.settle(&used, when());
     }
@@ -181,6 +182,21 @@ pub fn settle(exchange: &mut Exchange) -> TokenUsage {
 }
 
 /// Whether no engine has received the whole request. An answer can begin before that, and counts.
+/// The use of the whole request; none if it reached no engine, or if the engine refused it.
+pub fn total_used(exchange: &Exchange) -> TokenUsage {
+    if was_never_served(exchange) || was_refused(exchange) {
+        return TokenUsage::default();
+    }
+    used_in_all(exchange)
+}
+
+/// Whether the gateway refused the request because a backend is at capacity.
+fn was_shed(exchange: &Exchange) -> bool {
+    let code = exchange.verdict.code.as_deref();
+    exchange.verdict.outcome() == Some(Outcome::Rejected)
+        && code.is_some_and(|code| [admission::SHED, Refusal::BUSY].contains(&code))
+}
+
 fn was_never_served(exchange: &Exchange) -> bool {
     let answered = exchange.answer.lens.marks().first_byte.arrival.is_some();
     exchange.sent.at.is_none() && !answered
