@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use traffic::Pattern;
 use traffic::settings::{
-    Admission, Auth, DOLLAR, Limit, OnExhausted, Per, Price, Quota, Shared, Unit, Window,
+    Admission, Auth, DOLLAR, Limit, OnExhausted, Per, Price, Quota, Shared, TenantKey, Unit, Window,
 };
 
 use super::Builder;
@@ -239,6 +239,7 @@ impl Builder {
             min_requests: table.count("min_requests"),
             queue: table.size("queue"),
             max_wait: table.duration("max_wait"),
+            tenant: self.tenant(table),
         };
         if admission.adaptive && admission.max_requests < admission.min_requests {
             self.wrong(
@@ -255,6 +256,22 @@ impl Builder {
             );
         }
         Some(admission)
+    }
+
+    fn tenant(&mut self, table: &Table) -> TenantKey {
+        let text = table.text("tenant").unwrap_or("owner");
+        match (text, text.strip_prefix("header:").filter(|name| !name.is_empty())) {
+            ("owner", _) => TenantKey::Owner,
+            ("key", _) => TenantKey::Key,
+            (_, Some(name)) => TenantKey::Header(name.to_ascii_lowercase()),
+            _ => {
+                let message = format!(
+                    "{text:?} is not a tenant; write \"owner\", \"key\" or \"header:NAME\""
+                );
+                self.wrong(table, "tenant", message);
+                TenantKey::Owner
+            }
+        }
     }
 
     fn few(&mut self, root: &Table, field: &str, written: usize) {

@@ -193,6 +193,12 @@ pub static ADMISSION: Section = Section {
             "10s",
             "Maximum wait in the queue. A request that would wait longer at the current rate gets 503 immediately.",
         ),
+        field(
+            "tenant",
+            Kind::Text,
+            "owner",
+            "Requests that share a turn in the queue: those of an `owner`, of a `key`, or with the same value of a request header (`header:NAME`; without it, of an owner). Clients can write any header.",
+        ),
     ],
 };
 

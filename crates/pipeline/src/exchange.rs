@@ -16,6 +16,7 @@ use transport::Upstream;
 use wire::{Dialect, RequestFacts};
 
 use crate::shared::Shared;
+use crate::stage::rate_limit;
 pub(crate) use attempts::with_head;
 pub use attempts::{Attempts, UpstreamRequest};
 use plan::clock;
@@ -256,7 +257,7 @@ impl Exchange {
             let ttft = first
                 .zip(self.sent.at)
                 .map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent)));
-            permit.leave(clock::now(), ttft);
+            permit.leave(clock::now(), ttft, &rate_limit::total_used(self));
         }
         self.attempts.leave();
     }

@@ -7,13 +7,13 @@
 //! - *Never*: a thread or a timer. Callers supply the timer; dropping a permit or a waiting request
 //!   releases it.
 //!
-//! The next request is the one of the highest priority; among equals, the one with the earliest
-//! virtual finish time (start-time fair queueing, Goyal, Vin and Cheng 1996, with tokens for
-//! bytes): a tenant with a hundred long requests delays another's short one by one of them.
+//! [`fair_queue`] determines the next request: that of the highest priority; among equals, that of
+//! the tenant that has used the fewest tokens since requests wait.
 
 mod adaptive;
+mod fair_queue;
+mod pace;
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,15 +22,11 @@ use lens::Tick;
 use lens::observe::{Observe, Samples};
 use parking_lot::Mutex;
 
-use super::settings::Admission;
+use super::prices::TokenUsage;
+use super::settings::{Admission, TenantKey};
 use adaptive::Adaptive;
-
-/// Weight of a request in addition to its tokens.
-const OVERHEAD: u64 = 16;
-/// Maximum tokens that are counted for a request. No engine has a larger context.
-const MAX_COUNTED_TOKENS: u64 = 1 << 32;
-/// Weight of a new departure gap in the mean.
-const NEW: f64 = 0.1;
+use fair_queue::{Charge, FairQueue, Key, MAX_COUNTED_TOKENS};
+use pace::Pace;
 
 /// The queue of one backend.
 #[derive(Debug)]
@@ -46,8 +42,8 @@ pub struct QueueRequest {
     pub tenant: Arc<str>,
     /// 0 to 9; higher goes first.
     pub priority: u8,
-    /// Tokens of its prompt, and those it may generate.
-    pub tokens: u64,
+    /// Its prompt, and the output that it may generate.
+    pub expected: TokenUsage,
     /// Maximum wait, if shorter than that of the settings.
     pub max_wait: Option<Duration>,
 }
@@ -106,45 +102,30 @@ pub struct QueueCounts {
     pub shed: [u64; 3],
 }
 
-/// Order of admission: reversed priority, virtual finish time, arrival. The smallest is next.
-type Turn = (u8, u64, u64);
-
 #[derive(Debug)]
 struct State {
     counts: QueueCounts,
-    waiting: BTreeMap<Turn, Waiter>,
-    /// Virtual finish time of each tenant's last request. Past ones are dropped.
-    tenants: HashMap<Arc<str>, u64>,
-    virtual_time: u64,
-    arrivals: u64,
-    /// Mean nanoseconds between two departures while requests wait; 0: unknown.
-    gap: f64,
-    last_departure: Tick,
-    /// When the queue last became non-empty.
-    busy_since: Tick,
+    waiting: FairQueue<oneshot::Sender<Result<Permit, Shed>>>,
+    pace: Pace,
     adaptive: Option<Adaptive>,
 }
 
-#[derive(Debug)]
-struct Waiter {
-    request: QueueRequest,
-    start: u64,
-    tell: oneshot::Sender<Result<Permit, Shed>>,
-}
-
-/// An admission permit. [`Permit::leave`] returns it with the measured time to first token;
-/// dropping it returns it without.
+/// An admission permit. [`Permit::leave`] returns it with the usage of the request and its measured
+/// time to first token; dropping it returns it without, as if the request had used nothing.
 #[derive(Debug)]
 pub struct Permit {
     queue: Option<Arc<AdmissionQueue>>,
-    tokens: u64,
+    expected: TokenUsage,
+    /// What its tenant was charged; `None`: the request did not wait.
+    charge: Option<Charge>,
 }
 
 /// A waiting request; dropping it leaves the queue.
 #[derive(Debug)]
 pub struct Waiting {
     queue: Arc<AdmissionQueue>,
-    turn: Turn,
+    tenant: Arc<str>,
+    key: Key,
     max_wait: Duration,
     told: oneshot::Receiver<Result<Permit, Shed>>,
 }
@@ -156,26 +137,22 @@ impl AdmissionQueue {
             settings.adaptive.then(|| Adaptive::new(settings.min_requests, settings.max_requests));
         let state = State {
             counts: QueueCounts::default(),
-            waiting: BTreeMap::new(),
-            tenants: HashMap::new(),
-            virtual_time: 0,
-            arrivals: 0,
-            gap: 0.0,
-            last_departure: Tick(0),
-            busy_since: Tick(0),
+            waiting: FairQueue::new(),
+            pace: Pace::new(),
             adaptive,
         };
         AdmissionQueue { settings, state: Mutex::new(state) }
     }
 
-    /// Take a permit, if one is free and no request waits.
-    pub fn enter(self: &Arc<Self>, tokens: u64) -> Option<Permit> {
-        let tokens = tokens.min(MAX_COUNTED_TOKENS);
+    /// Take a permit for a request with a prompt and the output that it may generate, if one is
+    /// free and no request waits.
+    pub fn enter(self: &Arc<Self>, prompt: u64, output: u64) -> Option<Permit> {
+        let expected = TokenUsage { input: prompt, output, ..TokenUsage::default() };
         let mut state = self.state.lock();
-        if !state.waiting.is_empty() || !state.has_room(&self.settings, tokens) {
+        if !state.waiting.is_empty() || !state.has_room(&self.settings, &expected) {
             return None;
         }
-        Some(self.place(&mut state, tokens))
+        Some(self.place(&mut state, expected, None))
     }
 
     /// Enter the queue. The request may be admitted at once.
@@ -183,54 +160,40 @@ impl AdmissionQueue {
     /// # Errors
     /// [`Shed`], if the queue is full or the expected wait is too long.
     pub fn wait(self: &Arc<Self>, request: QueueRequest, now: Tick) -> Result<Waiting, Shed> {
-        let request = QueueRequest { tokens: request.tokens.min(MAX_COUNTED_TOKENS), ..request };
-        let max_wait =
-            request.max_wait.unwrap_or(self.settings.max_wait).min(self.settings.max_wait);
+        let QueueRequest { tenant, priority, expected, max_wait } = request;
+        let max_wait = max_wait.unwrap_or(self.settings.max_wait).min(self.settings.max_wait);
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let start =
-            state.virtual_time.max(state.tenants.get(&request.tenant).copied().unwrap_or(0));
-        let finish = start.saturating_add(request.tokens.saturating_add(OVERHEAD));
-        let turn = (9 - request.priority.min(9), finish, state.arrivals);
-        let ahead = state.waiting.range(..turn).count() as u64;
-        let expected = state.wait_of(ahead, now);
-        let retry_after = expected.saturating_sub(max_wait).max(Duration::from_secs(1));
+        state.pace.arrived(now, state.waiting.is_empty());
+        let wait = state.pace.wait(state.waiting.ahead(&tenant, priority), now);
+        let retry_after = wait.saturating_sub(max_wait).max(Duration::from_secs(1));
         let refuse = |state: &mut State, reason| {
             state.counts.shed[reason as usize] += 1;
             Err(Shed { reason, retry_after })
         };
-        if expected > max_wait {
+        if wait > max_wait {
             return refuse(state, ShedReason::TooLate);
         }
         if state.waiting.len() >= self.settings.queue {
             // A request of a higher priority replaces the last one in a full queue.
-            match state.waiting.last_entry() {
-                Some(last) if last.key().0 > turn.0 => {
-                    let _ = last
-                        .remove()
-                        .tell
-                        .send(Err(Shed { reason: ShedReason::QueueFull, retry_after }));
-                    state.counts.shed[ShedReason::QueueFull as usize] += 1;
-                }
-                _ => return refuse(state, ShedReason::QueueFull),
-            }
+            let Some(last) = state.waiting.evict(priority) else {
+                return refuse(state, ShedReason::QueueFull);
+            };
+            let _ = last.send(Err(Shed { reason: ShedReason::QueueFull, retry_after }));
+            state.counts.shed[ShedReason::QueueFull as usize] += 1;
         }
         let (tell, told) = oneshot::channel();
-        state.arrivals += 1;
-        if state.waiting.is_empty() {
-            state.busy_since = now;
-        }
-        if state.tenants.len() > 2 * self.settings.queue + 64 {
-            let past = state.virtual_time;
-            state.tenants.retain(|_, finish| *finish > past);
-        }
-        state.tenants.insert(request.tenant.clone(), finish);
-        state.waiting.insert(turn, Waiter { request, start, tell });
+        let key = state.waiting.push(&tenant, priority, expected, tell);
         // A permit may have become free meanwhile.
         let unsent = self.admit_waiting(state);
         drop(guard);
         drop(unsent);
-        Ok(Waiting { queue: self.clone(), turn, max_wait, told })
+        Ok(Waiting { queue: self.clone(), tenant, key, max_wait, told })
+    }
+
+    /// Which requests are of the same tenant.
+    pub fn tenant_key(&self) -> &TenantKey {
+        &self.settings.tenant
     }
 
     /// The current counters.
@@ -243,55 +206,58 @@ impl AdmissionQueue {
         }
     }
 
-    fn place(self: &Arc<Self>, state: &mut State, tokens: u64) -> Permit {
+    fn place(
+        self: &Arc<Self>,
+        state: &mut State,
+        expected: TokenUsage,
+        charge: Option<Charge>,
+    ) -> Permit {
         state.counts.in_flight += 1;
-        state.counts.tokens += tokens;
+        state.counts.tokens += tokens(&expected);
         state.counts.admitted += 1;
-        Permit { queue: Some(self.clone()), tokens }
+        Permit { queue: Some(self.clone()), expected, charge }
     }
 
     /// Admit waiting requests while permits are free. Permits of requests that left are returned;
     /// they must be dropped without the lock.
     fn admit_waiting(self: &Arc<Self>, state: &mut State) -> Vec<Permit> {
         let mut unsent = Vec::new();
-        while let Some(next) = state.waiting.first_entry() {
-            let tokens = next.get().request.tokens;
-            if !state.counts.has_room(state.adaptive.as_ref(), &self.settings, tokens) {
+        while let Some(next) = state.waiting.next() {
+            if !state.counts.has_room(state.adaptive.as_ref(), &self.settings, next) {
                 break;
             }
-            let Waiter { start, tell, .. } = next.remove();
-            state.virtual_time = state.virtual_time.max(start);
-            let place = self.place(state, tokens);
+            let Some((expected, tell, charge)) = state.waiting.pop() else { break };
+            let place = self.place(state, expected, Some(charge));
             match tell.send(Ok(place)) {
                 Ok(()) => state.counts.queued += 1,
                 Err(place) => unsent.extend(place),
             }
         }
-        if state.waiting.is_empty() {
-            state.tenants.clear();
-            state.virtual_time = 0;
-        }
         unsent
     }
 
-    /// An admitted request has left. `now` and `ttft` (the engine's time to first token) are `None`
-    /// if unknown.
-    fn leave(self: &Arc<Self>, tokens: u64, now: Option<Tick>, ttft: Option<Duration>) {
+    /// An admitted request has left. `completion` is `None` if its usage is unknown.
+    fn leave(
+        self: &Arc<Self>,
+        expected: &TokenUsage,
+        charge: Option<&Charge>,
+        completion: Option<&Completion>,
+    ) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        if let (Some(adaptive), Some(now), Some(ttft)) = (&mut state.adaptive, now, ttft) {
-            adaptive.learn(state.counts.in_flight, now, ttft);
+        if let (Some(adaptive), Some(Completion { now, ttft: Some(ttft), .. })) =
+            (&mut state.adaptive, completion)
+        {
+            adaptive.learn(state.counts.in_flight, *now, *ttft);
         }
         state.counts.in_flight -= 1;
-        state.counts.tokens -= tokens;
-        if let Some(now) = now {
-            let gap = now.nanos_since(state.last_departure.max(state.busy_since)) as f64;
-            // Departures measure the backend's pace only while requests wait.
-            if !state.waiting.is_empty() {
-                state.gap =
-                    if state.gap == 0.0 { gap } else { state.gap + NEW * (gap - state.gap) };
-            }
-            state.last_departure = now;
+        state.counts.tokens -= tokens(expected);
+        if let Some(charge) = charge {
+            let used = completion.map_or_else(TokenUsage::default, |completion| completion.used);
+            state.waiting.settle(charge, &used);
+        }
+        if let Some(Completion { now, .. }) = completion {
+            state.pace.departed(*now, !state.waiting.is_empty());
         }
         let unsent = self.admit_waiting(state);
         drop(guard);
@@ -299,26 +265,26 @@ impl AdmissionQueue {
     }
 }
 
+/// How an admitted request has ended.
+struct Completion {
+    now: Tick,
+    ttft: Option<Duration>,
+    used: TokenUsage,
+}
+
 impl State {
     fn cap(&self, settings: &Admission) -> u64 {
         cap(self.adaptive.as_ref(), settings)
     }
 
-    fn has_room(&self, settings: &Admission, tokens: u64) -> bool {
-        self.counts.has_room(self.adaptive.as_ref(), settings, tokens)
+    fn has_room(&self, settings: &Admission, expected: &TokenUsage) -> bool {
+        self.counts.has_room(self.adaptive.as_ref(), settings, expected)
     }
+}
 
-    /// Expected wait of a request with `ahead` requests before it.
-    fn wait_of(&self, ahead: u64, now: Tick) -> Duration {
-        // The pace is unknown, or the request is next: accept it, so that it measures the pace.
-        if self.gap == 0.0 || ahead == 0 {
-            return Duration::ZERO;
-        }
-        // Without departures, the gap is at least the time since the last one.
-        let silent = now.nanos_since(self.last_departure.max(self.busy_since)) as f64;
-        let wait = (ahead as f64 * self.gap.max(silent)) + (self.gap - silent).max(0.0);
-        Duration::from_nanos(wait as u64)
-    }
+/// Tokens that a request may have in flight.
+fn tokens(expected: &TokenUsage) -> u64 {
+    expected.input.saturating_add(expected.output).min(MAX_COUNTED_TOKENS)
 }
 
 fn cap(adaptive: Option<&Adaptive>, settings: &Admission) -> u64 {
@@ -326,30 +292,44 @@ fn cap(adaptive: Option<&Adaptive>, settings: &Admission) -> u64 {
 }
 
 impl QueueCounts {
-    fn has_room(&self, adaptive: Option<&Adaptive>, settings: &Admission, tokens: u64) -> bool {
+    fn has_room(
+        &self,
+        adaptive: Option<&Adaptive>,
+        settings: &Admission,
+        expected: &TokenUsage,
+    ) -> bool {
         let cap = cap(adaptive, settings);
         // A request that is larger than `max_tokens` is admitted alone.
         let fits = settings.max_tokens == 0
             || self.in_flight == 0
-            || self.tokens.saturating_add(tokens) <= settings.max_tokens;
+            || self.tokens.saturating_add(tokens(expected)) <= settings.max_tokens;
         fits && (cap == 0 || self.in_flight < cap)
     }
 }
 
 impl Permit {
-    /// Return the permit, with the engine's time to first token, if it is known.
-    pub fn leave(mut self, now: Tick, ttft: Option<Duration>) {
+    /// Return the permit, with the tokens that the request has used and the engine's time to first
+    /// token, if it is known.
+    pub fn leave(mut self, now: Tick, ttft: Option<Duration>, used: &TokenUsage) {
+        self.end(Some(&Completion { now, ttft, used: *used }));
+    }
+
+    /// Return the permit of a request that gets no answer from this engine. Its tenant is not
+    /// charged.
+    pub fn abandon(self, now: Tick) {
+        self.leave(now, None, &TokenUsage::default());
+    }
+
+    fn end(&mut self, completion: Option<&Completion>) {
         if let Some(queue) = self.queue.take() {
-            queue.leave(self.tokens, Some(now), ttft);
+            queue.leave(&self.expected, self.charge.as_ref(), completion);
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(queue) = self.queue.take() {
-            queue.leave(self.tokens, None, None);
-        }
+        self.end(None);
     }
 }
 
@@ -378,7 +358,7 @@ impl Waiting {
         let mut state = self.queue.state.lock();
         state.counts.shed[ShedReason::TimedOut as usize] += 1;
         let retry_after =
-            state.wait_of(state.waiting.len() as u64, now).max(Duration::from_secs(1));
+            state.pace.wait(state.waiting.len() as u64, now).max(Duration::from_secs(1));
         Shed { reason: ShedReason::TimedOut, retry_after }
     }
 }
@@ -386,7 +366,7 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let mut state = self.queue.state.lock();
-        if state.waiting.remove(&self.turn).is_some() {
+        if state.waiting.remove(&self.tenant, self.key).is_some() {
             // The request behind may fit where this one did not.
             let unsent = self.queue.admit_waiting(&mut state);
             drop(state);

@@ -246,7 +246,7 @@ pub struct Key {
 }
 
 /// Admission limits of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Admission {
     /// Maximum requests in flight; 0: unlimited. Upper bound of an adaptive cap.
     pub max_requests: u64,
@@ -260,6 +260,21 @@ pub struct Admission {
     pub queue: usize,
     /// Maximum wait of a request.
     pub max_wait: Duration,
+    /// Which requests share a turn.
+    pub tenant: TenantKey,
+}
+
+/// Which requests of one priority are of the same tenant in an admission queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TenantKey {
+    /// Those of an owner.
+    #[default]
+    Owner,
+    /// Those of a key.
+    Key,
+    /// Those with the same value of this request header, in lower case; without it, of an owner.
+    Header(String),
 }
 
 /// Whether a route requires a credential.

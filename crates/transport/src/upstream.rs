@@ -96,7 +96,8 @@ impl Upstream {
             }
         };
         let h2 = backend.http2.then(h2::H2Client::build);
-        let queue = backend.admission.map(|admission| Arc::new(AdmissionQueue::new(admission)));
+        let queue =
+            backend.admission.clone().map(|admission| Arc::new(AdmissionQueue::new(admission)));
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let member = Arc::new(Member::new(backend.name.clone(), backend.weight, clock::now()));
         Ok(Upstream {

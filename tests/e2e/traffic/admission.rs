@@ -6,7 +6,7 @@ use kit::{Engine, Gateway, Step, sse};
 use lens::record::Outcome;
 
 use super::{CHAT, Keyed, bearer, endless, request};
-use crate::support::{ask, field, read_until, settings, settled};
+use crate::support::{ask, field, id, read_until, settings, settled};
 
 /// How long the engine takes for a request.
 const SERVICE: Duration = Duration::from_millis(40);
@@ -200,4 +200,51 @@ async fn tenants_take_turns() {
         .collect();
     let at = order.iter().position(|name| name == "short").expect("it was served");
     assert!(at <= 2, "{order:?}");
+}
+
+/// Whose requests share a turn: those of an owner, of a key, or with the same value of a header.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tenants_are_owners_keys_or_header_values() {
+    for (tenant, want) in [
+        ("", ["a1", "b1", "a2", "a3"]),
+        (", tenant: key", ["a1", "a3", "b1", "a2"]),
+        (", tenant: 'header:X-Team'", ["a1", "a2", "a3", "b1"]),
+    ] {
+        let engine = Engine::start(|seen| match id(seen) {
+            "first" => vec![Step::AwaitClose(Duration::from_secs(60))],
+            _ => sse::chat_answer(),
+        })
+        .await;
+        let (keyed, keys) = Keyed::start_with(
+            &engine,
+            &format!(", admission: {{max_requests: 1{tenant}}}"),
+            "",
+            "",
+            &[&["--owner", "a"], &["--owner", "a"], &["--owner", "b"]],
+        )
+        .await;
+        let gateway = &keyed.gateway;
+        let send = async |name: &str, key: usize, team: &str| {
+            let fields =
+                format!("x-request-id: {name}\r\nx-team: {team}\r\n{}", bearer(&keys[key]));
+            let mut client = gateway.client().await;
+            client.post(CHAT, &fields, &request(",\"max_tokens\":20")).await;
+            client
+        };
+        let first = send("first", 0, "x").await;
+        gateway.wait_until(|g| g.metric("llm_lens_admitted_in_flight", "") == 1.0).await;
+        let mut clients = Vec::new();
+        for (name, key, team) in [("a1", 0, "x"), ("a2", 0, "y"), ("a3", 1, "z"), ("b1", 2, "x")] {
+            clients.push(send(name, key, team).await);
+            let waiting = clients.len() as f64;
+            gateway.wait_until(|g| g.metric("llm_lens_queue_depth", "") == waiting).await;
+        }
+        drop(first);
+        for client in &mut clients {
+            assert_eq!(client.answer().await.status, 200);
+        }
+        let seen = engine.seen();
+        let order: Vec<_> = seen.iter().map(id).filter(|name| *name != "first").collect();
+        assert_eq!(order, want, "{tenant}");
+    }
 }

@@ -138,7 +138,7 @@ async fn try_backend<D: Sink>(
     if let Some(queue) = admission::queue(exchange) {
         let waited = tokio::select! {
             biased;
-            waited = Box::pin(admission::enter(exchange, &queue)) => waited,
+            waited = Box::pin(admission::enter(exchange, &request, &queue)) => waited,
             () = poll_fn(|cx| sink.poll_gone(cx)) => return AttemptEnd::Done(client_gone(exchange)),
         };
         if let Err(refusal) = waited {

@@ -9,17 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lens::State;
+use traffic::settings::TenantKey;
 use traffic::{AdmissionQueue, Caller, Permit, QueueRequest, Shed, ShedReason, network};
 use wire::http1::head::{Head, RequestLine};
 
-use crate::exchange::{ClientHints, Exchange};
+use crate::exchange::{ClientHints, Exchange, UpstreamRequest};
 use crate::respond::Refusal;
 use plan::clock;
 
-/// Read the client's hints. Invalid numbers are ignored.
 /// Code of a request that the queue sheds.
 pub(super) const SHED: &str = "overloaded";
 
+/// Read the client's hints. Invalid numbers are ignored.
 pub fn read_hints(head: &Head<'_, RequestLine<'_>>) -> ClientHints {
     let number = |name| std::str::from_utf8(head.get(name)?.trim_ascii()).ok()?.parse::<u32>().ok();
     ClientHints {
@@ -38,11 +39,15 @@ pub fn queue(exchange: &Exchange) -> Option<Arc<AdmissionQueue>> {
 ///
 /// # Cancel safety
 /// Dropping the future leaves the queue.
-pub async fn enter(exchange: &mut Exchange, queue: &Arc<AdmissionQueue>) -> Result<(), Refusal> {
-    let tokens = exchange.expected.input.saturating_add(exchange.expected.output);
-    exchange.permit = Some(match queue.enter(tokens) {
+pub async fn enter(
+    exchange: &mut Exchange,
+    request: &UpstreamRequest,
+    queue: &Arc<AdmissionQueue>,
+) -> Result<(), Refusal> {
+    let expected = &exchange.expected;
+    exchange.permit = Some(match queue.enter(expected.input, expected.output) {
         Some(place) => place,
-        None => wait(exchange, queue, tokens).await.map_err(|shed| refusal(&shed))?,
+        None => wait(exchange, request, queue).await.map_err(|shed| refusal(&shed))?,
     });
     exchange.enter(State::Gateway);
     Ok(())
@@ -50,35 +55,49 @@ pub async fn enter(exchange: &mut Exchange, queue: &Arc<AdmissionQueue>) -> Resu
 
 async fn wait(
     exchange: &mut Exchange,
+    request: &UpstreamRequest,
     queue: &Arc<AdmissionQueue>,
-    tokens: u64,
 ) -> Result<Permit, Shed> {
     exchange.enter(State::Queue);
-    let mut waiting = queue.wait(queue_request(exchange, tokens), clock::now())?;
+    let tenant = request.with_head(|head| tenant(exchange, queue.tenant_key(), head));
+    let mut waiting = queue.wait(queue_request(exchange, tenant), clock::now())?;
     match tokio::time::timeout(waiting.max_wait(), waiting.turn()).await {
         Ok(turn) => turn,
         Err(_) => Err(waiting.give_up(clock::now())),
     }
 }
 
-fn queue_request(exchange: &Exchange, tokens: u64) -> QueueRequest {
-    let caller = exchange.caller.as_deref();
-    let most = caller.map_or(Caller::PRIORITY, |caller| caller.priority);
-    // Callers without a key are grouped by network address.
-    let known = caller
-        .filter(|caller| caller.id != exchange.plan.anonymous.id)
-        .map(|caller| caller.id.clone());
-    let tenant = known.unwrap_or_else(|| {
-        exchange
+/// Maximum bytes of a header value that names a tenant; a longer one is ignored.
+const MAX_TENANT: usize = 256;
+
+/// The tenant of a request: the value of the configured header, or its owner or key. Callers
+/// without a key are grouped by network address.
+fn tenant(exchange: &Exchange, key: &TenantKey, head: &Head<'_, RequestLine<'_>>) -> Arc<str> {
+    if let TenantKey::Header(name) = key {
+        let value = head.get(name).and_then(|value| std::str::from_utf8(value).ok());
+        let value = value.map(str::trim).filter(|value| (1..=MAX_TENANT).contains(&value.len()));
+        if let Some(value) = value {
+            return value.into();
+        }
+    }
+    let known = exchange.caller.as_deref().filter(|c| c.id != exchange.plan.anonymous.id);
+    match (known, key) {
+        (Some(caller), TenantKey::Key) => caller.id.clone(),
+        (Some(caller), _) => caller.owner.clone(),
+        (None, _) => exchange
             .accepted
             .client
             .map_or_else(String::new, |address| network(address).to_string())
-            .into()
-    });
+            .into(),
+    }
+}
+
+fn queue_request(exchange: &Exchange, tenant: Arc<str>) -> QueueRequest {
+    let most = exchange.caller.as_deref().map_or(Caller::PRIORITY, |caller| caller.priority);
     QueueRequest {
         tenant,
         priority: exchange.hints.priority.unwrap_or(most).min(most),
-        tokens,
+        expected: exchange.expected,
         max_wait: exchange.hints.max_wait,
     }
 }

@@ -174,7 +174,7 @@ impl Hedge {
         let target = Target { pool: plan.first.pool, at: pool.pool.select_hedge(&request, now)? };
         let upstream = plan.route.upstream(target)?.clone();
         let permit = match &upstream.queue {
-            Some(queue) => Some(queue.enter(plan.question.tokens())?),
+            Some(queue) => Some(queue.enter(plan.question.prompt, plan.question.output)?),
             None => None,
         };
         let request = plan.request(target)?;

@@ -99,7 +99,7 @@ impl MirroredRequest {
         let upstream = self.mirror.pool.upstreams.get(choice.at)?;
         // Copies do not wait in the queue: requests of clients go first.
         let permit = match &upstream.queue {
-            Some(queue) => Some(queue.enter(question.tokens())?),
+            Some(queue) => Some(queue.enter(question.prompt, question.output)?),
             None => None,
         };
         let attempt = pool.begin(choice.at, question)?;
@@ -130,7 +130,7 @@ impl MirroredRequest {
         };
         let is_success = ended == AttemptResult::Success && status < 400;
         pool.end(attempt, ended, clock::now());
-        permit.into_iter().for_each(|permit| permit.leave(clock::now(), None));
+        permit.into_iter().for_each(|permit| permit.abandon(clock::now()));
         Some(is_success)
     }
 

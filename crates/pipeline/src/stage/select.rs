@@ -314,7 +314,7 @@ pub fn record_failure(
 ) {
     let now = clock::now();
     if let Some(permit) = exchange.permit.take() {
-        permit.leave(now, None);
+        permit.abandon(now);
     }
     write_attempt(exchange, (code, status), ended, now);
     end(exchange, ended, now);

@@ -7,6 +7,7 @@ use pipeline::ExchangeGuard;
 use pipeline::stage::rate_limit;
 
 use super::kit::{CHAT, Client, Read, chat, records, shared};
+use plan::Target;
 
 async fn serve(mut exchange: ExchangeGuard, read: Read, client: &mut Client) -> bool {
     pipeline::serve(&mut exchange, read.incoming(), client).await
@@ -108,4 +109,42 @@ async fn a_client_that_left_is_not_answered() {
         (record.outcome, record.error_code.as_deref()),
         (Outcome::ClientGone, Some("client_closed"))
     );
+}
+
+/// Requests that the gateway sheds because a backend is at capacity do not count: their clients
+/// send them again.
+#[tokio::test]
+async fn shed_requests_give_back_their_place_in_limits() {
+    let limits = "rate_limits: [{name: t, unit: requests, amount: 3, window: day, per: all}]";
+    for (backend, code) in [
+        (", admission: {max_requests: 1, queue: 0}", "overloaded"),
+        (", max_connections: 1", "backend_busy"),
+    ] {
+        let shared = shared(backend, "", limits);
+        let plan = shared.plan.load_full();
+        let upstream = plan.routes[0].upstream(Target::default()).expect("a backend").clone();
+        let full = (
+            upstream.queue.as_ref().map(|queue| queue.enter(1, 0).expect("it is free")),
+            upstream.permit().expect("it is free"),
+        );
+        for _ in 0..4 {
+            let read = chat("x");
+            let mut client = Client::default();
+            let (exchange, admitted) = read.open(&shared);
+            admitted.expect("admitted");
+            serve(exchange, read, &mut client).await;
+            assert_eq!((client.status, client.code().as_str()), (Some(503), code));
+        }
+        drop(full);
+        // Requests that fail for another reason count.
+        for left in [2, 1, 0] {
+            let read = chat("x");
+            let mut client = Client::default();
+            let (exchange, _) = read.open(&shared);
+            serve(exchange, read, &mut client).await;
+            assert_eq!(client.code(), "upstream_connect_failed", "{code}: {left} left");
+        }
+        let mut fourth = chat("x").routed(&shared);
+        assert_eq!(rate_limit::reserve(&mut fourth).await.map_err(|no| no.status), Err(429));
+    }
 }

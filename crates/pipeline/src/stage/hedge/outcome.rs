@@ -78,7 +78,7 @@ fn switch(exchange: &mut Exchange, switch: Switch) {
         if switch.first_connects { AttemptResult::Overloaded } else { AttemptResult::Unknown };
     end(exchange, switch.first.map_or(late, |failure| failure.ended), now);
     if let Some(permit) = exchange.permit.take() {
-        permit.leave(now, None);
+        permit.abandon(now);
     }
     exchange.set_target(switch.target);
     let attempts = &mut exchange.attempts;
