@@ -245,10 +245,13 @@ impl AdmissionQueue {
     ) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        if let (Some(adaptive), Some(Completion { now, ttft: Some(ttft), .. })) =
+        if let (Some(adaptive), Some(Completion { now, ttft: Some(ttft), used })) =
             (&mut state.adaptive, completion)
         {
-            adaptive.learn(state.counts.in_flight, *now, *ttft);
+            // The engine does not compute the cached part of a prompt.
+            let prompt = if used.input == 0 { expected } else { used };
+            let computed = prompt.input.saturating_sub(prompt.cached);
+            adaptive.learn(state.counts.in_flight, *now, *ttft, computed);
         }
         state.counts.in_flight -= 1;
         state.counts.tokens -= tokens(expected);

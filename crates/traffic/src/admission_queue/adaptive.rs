@@ -1,21 +1,24 @@
 //! A cap that follows the engine.
 //!
-//! - *In*: the engine's time to first token of completed requests, and the number in flight.
+//! - *In*: the engine's time to first token of completed requests, the length of their prompts, and
+//!   the number in flight.
 //! - *Out*: the maximum number in flight.
-//! - *Never*: a cap outside the bounds of the settings; growth while the cap is not used.
+//! - *Never*: a cap outside the bounds of the settings; growth while the cap is not used; a long
+//!   prompt taken for congestion.
 //!
-//! The gradient of Netflix's concurrency-limits library (`Gradient2Limit`), with the floor of time
-//! to first token in place of the long-term mean: a gradient
-//! `g = clamp(TOLERANCE x floor / recent, 0.5, 1)`, and every [`PERIOD`]
-//! `cap = cap + SMOOTH x (cap x g + sqrt(cap) - cap)`. The floor is the lowest mean of one to two
-//! [`WINDOW`]s, so that an engine that is permanently slower is not throttled forever.
+//! The gradient of Netflix's concurrency-limits library (`Gradient2Limit`), with a floor of time
+//! to first token in place of the long-term mean. Each prompt length, by powers of two, has its own
+//! floor: the lowest mean of one to two [`WINDOW`]s, so that an engine that is permanently slower is
+//! not throttled forever. The slowness is the recent mean of time to first token / floor; the
+//! gradient is `g = clamp(TOLERANCE / slowness, 0.5, 1)`, and every [`PERIOD`]
+//! `cap = cap + SMOOTH x (cap x g + sqrt(cap) - cap)`.
 
 use std::time::Duration;
 
 use lens::Tick;
 
-/// How much slower than its floor the engine may be before the cap shrinks. Prompts differ in
-/// length, and with them time to first token.
+/// How much slower than its floor the engine may be before the cap shrinks. Prompts of one class
+/// differ in length by up to this factor.
 const TOLERANCE: f64 = 2.0;
 /// Share of the difference to the wanted cap that a step applies.
 const SMOOTH: f64 = 0.2;
@@ -23,19 +26,42 @@ const SMOOTH: f64 = 0.2;
 const PERIOD: u64 = 100_000_000;
 /// Length of a floor window in nanoseconds.
 const WINDOW: u64 = 60_000_000_000;
-/// Weight of a new value in the recent mean.
+/// Weight of a new value in the recent means.
 const NEW: f64 = 0.2;
+/// Number of prompt lengths that are told apart, by powers of two: up to a billion tokens.
+const CLASSES: usize = 32;
 
 #[derive(Debug)]
 pub(super) struct Adaptive {
     least: f64,
     most: f64,
     cap: f64,
-    recent: f64,
-    /// Lowest value of `recent` in this window, and in the one before.
-    floors: [f64; 2],
+    /// Recent mean of time to first token / floor.
+    slowness: f64,
+    classes: [Class; CLASSES],
     window: Tick,
     stepped: Tick,
+}
+
+/// Times to first token of prompts of about one length.
+#[derive(Clone, Copy, Debug)]
+struct Class {
+    /// Recent mean in seconds.
+    recent: f64,
+    /// Lowest value of `recent` in this window, and in the one before; infinite: no request.
+    floors: [f64; 2],
+}
+
+impl Class {
+    fn floor(&self) -> f64 {
+        self.floors[0].min(self.floors[1])
+    }
+
+    fn learn(&mut self, ttft: f64) {
+        let is_known = self.floor().is_finite();
+        self.recent = if is_known { self.recent + NEW * (ttft - self.recent) } else { ttft };
+        self.floors[0] = self.floors[0].min(self.recent);
+    }
 }
 
 impl Adaptive {
@@ -46,8 +72,8 @@ impl Adaptive {
             least,
             most,
             cap,
-            recent: 0.0,
-            floors: [f64::INFINITY; 2],
+            slowness: 1.0,
+            classes: [Class { recent: 0.0, floors: [f64::INFINITY; 2] }; CLASSES],
             window: Tick(0),
             stepped: Tick(0),
         }
@@ -57,27 +83,49 @@ impl Adaptive {
         self.cap as u64
     }
 
-    /// Learn from a completed request. `in_flight` includes it.
-    pub(super) fn learn(&mut self, in_flight: u64, now: Tick, ttft: Duration) {
+    /// Learn from a completed request with `prompt` computed tokens. `in_flight` includes it.
+    pub(super) fn learn(&mut self, in_flight: u64, now: Tick, ttft: Duration, prompt: u64) {
         let ttft = ttft.as_secs_f64().max(1e-6);
-        self.recent =
-            if self.recent == 0.0 { ttft } else { self.recent + NEW * (ttft - self.recent) };
         if now.nanos_since(self.window) >= WINDOW {
-            self.floors = [f64::INFINITY, self.floors[0]];
+            for class in &mut self.classes {
+                class.floors = [f64::INFINITY, class.floors[0]];
+            }
             self.window = now;
         }
-        self.floors[0] = self.floors[0].min(self.recent);
+        let at = (prompt.checked_ilog2().map_or(0, |power| power as usize + 1)).min(CLASSES - 1);
+        if let Some(class) = self.classes.get_mut(at) {
+            class.learn(ttft);
+        }
+        self.slowness += NEW * (ttft / self.floor(at) - self.slowness);
         if now.nanos_since(self.stepped) < PERIOD {
             return;
         }
         self.stepped = now;
-        let floor = self.floors[0].min(self.floors[1]);
-        let gradient = (TOLERANCE * floor / self.recent).clamp(0.5, 1.0);
+        let gradient = (TOLERANCE / self.slowness).clamp(0.5, 1.0);
         let wanted = self.cap * gradient + self.cap.sqrt();
         // A cap that is less than half used gives no evidence for a higher one.
         if wanted <= self.cap || in_flight as f64 >= self.cap / 2.0 {
             self.cap = (self.cap + SMOOTH * (wanted - self.cap)).clamp(self.least, self.most);
         }
+    }
+
+    /// Time to first token of prompts of a class without congestion.
+    ///
+    /// A class that is new may have been seen under congestion only. In its first window, its floor
+    /// is at most that of longer prompts, and at most in proportion to that of shorter ones.
+    fn floor(&self, at: usize) -> f64 {
+        let of = |class: &usize| self.classes.get(*class).map_or(f64::INFINITY, Class::floor);
+        let own = of(&at);
+        if self.classes.get(at).is_some_and(|class| class.floors[1].is_finite()) {
+            return own;
+        }
+        let is_known = |class: &usize| of(class).is_finite();
+        // Class 0 has prompts of unknown length.
+        let shorter = (1..at).rev().find(is_known);
+        let longer = (at + 1..CLASSES).find(is_known).filter(|_| at > 0);
+        let in_proportion =
+            shorter.map_or(f64::INFINITY, |class| of(&class) * 2f64.powi((at - class) as i32));
+        own.min(in_proportion).min(longer.map_or(f64::INFINITY, |class| of(&class)))
     }
 }
 
@@ -94,6 +142,7 @@ mod tests {
                 load,
                 Tick(from + step * 50_000_000),
                 Duration::from_secs_f64(ttft / 1e3),
+                500,
             );
         }
     }
@@ -116,8 +165,50 @@ mod tests {
     fn an_idle_backend_keeps_its_cap() {
         let mut adaptive = Adaptive::new(2, 1000);
         for step in 0..1000 {
-            adaptive.learn(1, Tick(step * 200_000_000), Duration::from_millis(10));
+            adaptive.learn(1, Tick(step * 200_000_000), Duration::from_millis(10), 500);
         }
         assert_eq!(adaptive.cap(), 8);
+    }
+
+    /// Time to first token of an engine with `slots` slots: 10 ms and 0.3 ms for each token.
+    fn linear(load: u64, slots: f64, prompt: u64) -> Duration {
+        let base = 0.01 + 0.0003 * prompt as f64;
+        Duration::from_secs_f64(base * (load as f64 / slots).max(1.0).powi(2))
+    }
+
+    /// Requests at 40 a second for `seconds`, with prompts of the lengths in turn.
+    fn serve(adaptive: &mut Adaptive, slots: f64, prompts: &[u64], seconds: u64, from: u64) {
+        for step in 0..seconds * 40 {
+            let (load, now) = (adaptive.cap(), Tick(from + step * 25_000_000));
+            let prompt = prompts[step as usize % prompts.len()];
+            adaptive.learn(load, now, linear(load, slots, prompt), prompt);
+        }
+    }
+
+    #[test]
+    fn longer_prompts_are_no_congestion() {
+        let second = 1_000_000_000;
+        for prompts in [&[1300][..], &[20_000], &[60, 1300, 20_000], &[300, 8]] {
+            let mut adaptive = Adaptive::new(2, 60);
+            serve(&mut adaptive, 1000.0, &[60], 30, 1);
+            assert_eq!(adaptive.cap(), 60);
+            serve(&mut adaptive, 1000.0, prompts, 10, 31 * second);
+            assert_eq!(adaptive.cap(), 60, "{prompts:?}");
+            // And shorter ones again.
+            serve(&mut adaptive, 1000.0, &[60], 10, 42 * second);
+            assert_eq!(adaptive.cap(), 60, "{prompts:?}");
+        }
+    }
+
+    #[test]
+    fn congestion_is_seen_at_any_prompt_length() {
+        let second = 1_000_000_000;
+        let mut adaptive = Adaptive::new(2, 1000);
+        serve(&mut adaptive, 32.0, &[60], 30, 1);
+        assert!((32..=64).contains(&adaptive.cap()), "{}", adaptive.cap());
+        // Long prompts, for which the engine has fewer slots: they have never been seen without
+        // congestion.
+        serve(&mut adaptive, 8.0, &[20_000], 20, 31 * second);
+        assert!((6..=24).contains(&adaptive.cap()), "{}", adaptive.cap());
     }
 }
