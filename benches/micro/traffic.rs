@@ -125,6 +125,7 @@ pub fn decision(c: &mut Criterion) {
                     declared_model: &model,
                     address: None,
                     expected,
+                    reserved_output: u64::MAX,
                 };
                 let mut charge = match limits.reserve(black_box(&asked), None, when) {
                     Ok(charge) => charge,

@@ -322,6 +322,7 @@ impl Builder {
                 .map_or(known.timeouts, |given| route_timeouts(given, known.timeouts)),
             auth: self.route_auth(table, known.has_auth),
             default_output_tokens: table.count("default_output_tokens"),
+            reserved_output_tokens: table.count("reserved_output_tokens"),
             tokenizer: table.text("tokenizer").map(PathBuf::from),
             passthrough: traffic::patterns(table, "passthrough"),
             hosts: table.texts("hosts").iter().map(|host| host.to_ascii_lowercase()).collect(),

@@ -305,6 +305,12 @@ pub static ROUTE: Section = Section {
         )
         .was("expected_output"),
         field(
+            "reserved_output_tokens",
+            Kind::Count(0, 1_000_000),
+            "4096",
+            "Maximum output tokens that rate limits reserve for a request, however large its `max_tokens` is. Further tokens are charged as they are generated.",
+        ),
+        field(
             "tokenizer",
             Kind::Text,
             "",

@@ -315,6 +315,8 @@ pub struct Route {
     pub strict: bool,
     /// Estimated output tokens of a request without `max_tokens`.
     pub default_output_tokens: u64,
+    /// Maximum output tokens that rate limits reserve for a request.
+    pub reserved_output_tokens: u64,
     /// The `tokenizer.json` that counts prompts.
     pub tokenizer: Option<PathBuf>,
     /// The guardrail.

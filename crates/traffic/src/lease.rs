@@ -90,6 +90,10 @@ pub struct LeaseRequest {
     pub need: u64,
     /// Units to grant if available, or to return.
     pub want: u64,
+    /// Units that the request reserves; 0 for other calls.
+    pub reserved: u64,
+    /// Units that the request may use; 0 for other calls.
+    pub asked: u64,
     /// Whether it includes a slice.
     asks: bool,
 }
@@ -206,16 +210,18 @@ impl LeaseRequest {
     pub(super) fn for_request(
         held: &Arc<LimitAccount>,
         key: &str,
-        units: u64,
+        (units, asked): (u64, u64),
     ) -> Option<LeaseRequest> {
         let mut state = held.lease()?.state.lock();
         let short = signed(units).saturating_sub(state.balance);
         // A debt larger than the burst is paid in parts. A request larger than the burst never
         // fits.
         let need = u64::try_from(short).unwrap_or(1).clamp(1, held.quota.burst.max(units));
-        let asks = !std::mem::replace(&mut state.is_fetching, true);
-        let want = if asks { need.saturating_add(held.quota.burst / SLICES) } else { need };
-        Some(LeaseRequest::new(held, &mut state, key, (need, want), asks))
+        let fetches = !std::mem::replace(&mut state.is_fetching, true);
+        let want = if fetches { need.saturating_add(held.quota.burst / SLICES) } else { need };
+        let mut request = LeaseRequest::new(held, &mut state, key, (need, want), fetches);
+        (request.reserved, request.asked) = (units, asked);
+        Some(request)
     }
 
     fn new(
@@ -232,6 +238,8 @@ impl LeaseRequest {
             quota: held.quota,
             need,
             want,
+            reserved: 0,
+            asked: 0,
             asks,
         }
     }
@@ -390,7 +398,7 @@ mod tests {
     fn a_slice_is_spent_returned_when_idle_and_paid_back() {
         let held = held();
         assert!(lease(&held).take(&held.quota, 30, at(0)).is_none());
-        let wanted = LeaseRequest::for_request(&held, "k", 30).unwrap();
+        let wanted = LeaseRequest::for_request(&held, "k", (30, 30)).unwrap();
         assert_eq!((wanted.need, wanted.want), (30, 80));
         wanted.granted(80);
         let taking = lease(&held).take(&held.quota, 30, at(0)).unwrap();
@@ -419,7 +427,7 @@ mod tests {
         assert_eq!(chore.wanted().want, 5);
         chore.done(Some(2));
         assert!(!lease(&held).grow(1));
-        let wanted = LeaseRequest::for_request(&held, "k", 10).unwrap();
+        let wanted = LeaseRequest::for_request(&held, "k", (10, 10)).unwrap();
         assert_eq!(wanted.need, 14, "a request pays the debt first");
         SharedLimitTask::due_task(&held, "k", Some(at(0))).unwrap().done(Some(4));
         assert!(lease(&held).grow(1));
@@ -435,7 +443,7 @@ mod tests {
                 Some(&Shared { prefix: "p".into(), replicas: 4 }),
             )),
         });
-        let wanted = LeaseRequest::for_request(&held, "k", 1).unwrap();
+        let wanted = LeaseRequest::for_request(&held, "k", (1, 1)).unwrap();
         assert_eq!((wanted.need, wanted.want), (1, 3));
         wanted.granted(3);
         drop(wanted);
@@ -453,7 +461,7 @@ mod tests {
             panic!("one is taken")
         };
         assert_eq!(live.leased(), (1, true));
-        let other = LeaseRequest::for_request(&held, "k", 1).unwrap();
+        let other = LeaseRequest::for_request(&held, "k", (1, 1)).unwrap();
         assert_eq!(live.leased(), (1, false), "another call is in flight");
         drop((other, live));
         assert!(
@@ -543,7 +551,7 @@ mod interleavings {
                 lease.give_back(&held.quota, 2, taking, NOW);
                 return 3;
             }
-            let wanted = LeaseRequest::for_request(held, "k", 5).expect("a lease");
+            let wanted = LeaseRequest::for_request(held, "k", (5, 5)).expect("a lease");
             given.fetch_add(signed(wanted.want), Ordering::SeqCst);
             thread::yield_now();
             wanted.granted(wanted.want);

@@ -40,6 +40,20 @@ pub struct LimitRequest<'a> {
     pub address: Option<IpAddr>,
     /// Estimated usage.
     pub expected: TokenUsage,
+    /// Maximum output tokens that are reserved.
+    pub reserved_output: u64,
+}
+
+impl LimitRequest<'_> {
+    /// The units to reserve, and the units that the request may use. Not all of its output is
+    /// reserved, nor more than `burst` if the prompt fits.
+    fn units(&self, unit: Unit, price: Option<&Price>, burst: u64) -> (u64, u64) {
+        let with_output =
+            |output| TokenUsage { output, reasoning: 0, ..self.expected }.in_units(unit, price);
+        let (prompt, whole) = (with_output(0), self.expected.in_units(unit, price));
+        let units = with_output(self.expected.output.min(self.reserved_output)).min(whole);
+        (if prompt <= burst { units.min(burst) } else { units }, whole)
+    }
 }
 
 /// A limit has too few units left.
@@ -55,6 +69,8 @@ pub struct Limited {
     pub per: Per,
     /// Requested units.
     pub asked: u64,
+    /// Of these, the units that would be reserved.
+    pub reserved: u64,
     /// Units left.
     pub left: u64,
     /// Time until it has enough units; `None`: never.
@@ -162,11 +178,7 @@ impl RateLimits {
         let mut short = Vec::new();
         for limit in self.limits.iter().filter(|limit| limit.concerns(asked)) {
             let held = limit.account(asked, now);
-            let prompt = TokenUsage { output: 0, reasoning: 0, ..asked.expected }
-                .in_units(limit.settings.unit, price);
-            let whole = asked.expected.in_units(limit.settings.unit, price);
-            let units =
-                if prompt <= held.quota.burst { whole.min(held.quota.burst) } else { whole };
+            let (units, whole) = asked.units(limit.settings.unit, price, held.quota.burst);
             let taken = match (&*held.account, away) {
                 (Account::Leased(lease), Some(away)) => {
                     let taken = lease.take(&held.quota, units, now);
@@ -179,7 +191,7 @@ impl RateLimits {
                     Some(taking) => Ok((taking, false)),
                     None => {
                         let key = limit.key(asked, now);
-                        short.extend(LeaseRequest::for_request(&held, &key, units));
+                        short.extend(LeaseRequest::for_request(&held, &key, (units, whole)));
                         continue;
                     }
                 },
@@ -200,7 +212,8 @@ impl RateLimits {
                         unit: limit.settings.unit,
                         quota: held.quota,
                         per: limit.settings.per,
-                        asked: units,
+                        asked: whole,
+                        reserved: units,
                         left: held.account.left(&held.quota, now).0,
                         retry_after: wait.map(Duration::from_nanos),
                     };
@@ -229,7 +242,8 @@ impl RateLimits {
             unit,
             quota: wanted.quota,
             per,
-            asked: wanted.need,
+            asked: wanted.asked,
+            reserved: wanted.reserved,
             left: 0,
             retry_after,
         })

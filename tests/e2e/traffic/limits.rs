@@ -520,3 +520,33 @@ async fn usage_survives_a_restart() {
         );
     }
 }
+
+/// An agent that declares a large `max_tokens` and uses little of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_max_tokens_reserves_a_bounded_part() {
+    let engine = endless().await;
+    let limit = "{name: t, unit: total_tokens, amount: 10000, window: 30d, per: all}";
+    for (route, admitted) in [("", 2), (", reserved_output_tokens: 2000", 4)] {
+        let gateway = Gateway::with_settings(&limited(&engine, route, limit)).await;
+        let body = request(",\"stream\":true,\"max_tokens\":64000");
+        let mut streams = Vec::new();
+        for _ in 0..admitted {
+            let mut client = gateway.client().await;
+            client.post(CHAT, "", &body).await;
+            read_until(&mut client, "t1").await;
+            streams.push(client);
+        }
+        let refused = ask(&gateway, CHAT, "no", &body).await;
+        assert_eq!(refused.status, 429, "{route}");
+        let message = refused.json()["error"]["message"].as_str().expect("a text").to_owned();
+        let (prompt, reserved) = (7, if route.is_empty() { 4096 } else { 2000 });
+        assert!(
+            message.contains(&format!(
+                "{} requested ({} reserved)",
+                64_000 + prompt,
+                reserved + prompt
+            )),
+            "{message}"
+        );
+    }
+}

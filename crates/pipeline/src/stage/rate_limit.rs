@@ -108,6 +108,7 @@ fn try_reserve(exchange: &Exchange, away: Option<StoreFallback>) -> Result<Charg
         declared_model: exchange.plan.declared(model),
         address: exchange.accepted.client,
         expected: exchange.expected,
+        reserved_output: routed.route.route.reserved_output_tokens,
     };
     exchange.plan.rate_limits.reserve(&asked, away, when())
 }
@@ -181,7 +182,6 @@ pub fn settle(exchange: &mut Exchange) -> TokenUsage {
     used
 }
 
-/// Whether no engine has received the whole request. An answer can begin before that, and counts.
 /// The use of the whole request; none if it reached no engine, or if the engine refused it.
 pub fn total_used(exchange: &Exchange) -> TokenUsage {
     if was_never_served(exchange) || was_refused(exchange) {
@@ -197,6 +197,7 @@ fn was_shed(exchange: &Exchange) -> bool {
         && code.is_some_and(|code| [admission::SHED, Refusal::BUSY].contains(&code))
 }
 
+/// Whether no engine has received the whole request. An answer can begin before that, and counts.
 fn was_never_served(exchange: &Exchange) -> bool {
     let answered = exchange.answer.lens.marks().first_byte.arrival.is_some();
     exchange.sent.at.is_none() && !answered
@@ -289,8 +290,13 @@ fn refusal(limited: &Limited) -> Refusal {
         Per::All => String::new(),
         per => format!(" for this {}", per.name()),
     };
+    let reserved = if limited.reserved < limited.asked {
+        format!(" ({} reserved)", amount(limited.reserved))
+    } else {
+        String::new()
+    };
     let mut message = format!(
-        "Rate limit {:?} reached{whose}: {} {} {window}; {} left, {} requested.",
+        "Rate limit {:?} reached{whose}: {} {} {window}; {} left, {} requested{reserved}.",
         limited.limit,
         amount(limited.quota.amount),
         limited.unit.name(),

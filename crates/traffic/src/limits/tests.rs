@@ -44,6 +44,17 @@ fn reserve(
     output: u64,
     now: u64,
 ) -> Result<Charge, Limited> {
+    reserve_at_most(limits, caller, (input, output), u64::MAX, now)
+}
+
+/// The same, with a bound on the reserved output.
+fn reserve_at_most(
+    limits: &RateLimits,
+    caller: &Caller,
+    (input, output): (u64, u64),
+    reserved_output: u64,
+    now: u64,
+) -> Result<Charge, Limited> {
     let (route, other): (Arc<str>, Arc<str>) = ("chat".into(), "other".into());
     let asked = LimitRequest {
         caller,
@@ -52,6 +63,7 @@ fn reserve(
         declared_model: &other,
         address: Some(IpAddr::from([10, 0, 0, 1])),
         expected: TokenUsage { input, output, ..TokenUsage::default() },
+        reserved_output,
     };
     limits.reserve(&asked, None, at(now)).map_err(|denied| match denied {
         Denied::Limited(limited) => limited,
@@ -231,6 +243,7 @@ fn unauthenticated_addresses_use_bounded_memory() {
             declared_model: &other,
             address: Some(IpAddr::from(number.to_be_bytes())),
             expected: TokenUsage::default(),
+            reserved_output: u64::MAX,
         };
         let _ = limits.reserve(&asked, None, at(0));
     }
@@ -285,4 +298,34 @@ proptest! {
             amount as f64 * (1.0 + now as f64 / (60.0 * SECOND as f64)) + (looks * look) as f64;
         prop_assert!(sum as f64 <= allowed + 1.0, "{sum} taken, {allowed} allowed");
     }
+}
+
+/// 60,000 tokens a minute, and requests that declare 64,000 and use 60.
+#[test]
+fn large_max_tokens_does_not_reserve_the_whole_limit() {
+    let caller = Caller::anonymous();
+    let limits = RateLimits::new(&[limit("t", Unit::TotalTokens, 60_000, Per::All)], &[], None);
+    let mut running = Vec::new();
+    let refused = loop {
+        match reserve_at_most(&limits, &caller, (10, 64_000), 4096, 0) {
+            Ok(charge) => running.push(charge),
+            Err(limited) => break limited,
+        }
+    };
+    assert_eq!(running.len(), 14, "60,000 / 4,106");
+    assert_eq!((refused.asked, refused.reserved, refused.left), (64_010, 4106, 2516));
+    assert!(refused.retry_after.is_some());
+    // Tokens beyond the reservation are charged as they are generated.
+    let mut first = running.pop().unwrap();
+    let used = TokenUsage { input: 10, output: 5000, ..TokenUsage::default() };
+    assert_eq!(first.grow(&used, at(0)), None);
+    first.settle(&used, at(0));
+    for mut charge in running {
+        charge.settle(&TokenUsage { input: 10, output: 50, ..TokenUsage::default() }, at(0));
+    }
+    let next = reserve_at_most(&limits, &caller, (60_000, 0), 4096, 0).unwrap_err();
+    assert_eq!(next.left, 60_000 - 5010 - 13 * 60);
+    // A prompt that exceeds the limit can never be sent; its output is named, too.
+    let never = reserve_at_most(&limits, &caller, (60_001, 8000), 4096, 0).unwrap_err();
+    assert_eq!((never.asked, never.retry_after), (68_001, None));
 }
