@@ -111,7 +111,7 @@ pub static EJECTION: Section = Section {
             "max_ejected",
             Kind::Share,
             "0.5",
-            "Maximum share of the pool that is ejected at a time. At least one backend can be ejected, but never the last one. With a fallback pool, all failing backends can be.",
+            "Maximum share of the pool that is ejected at a time. At least one backend can be ejected, but never the last one. With a fallback pool, or `offload`, all failing backends can be.",
         )
         .was("most"),
     ],

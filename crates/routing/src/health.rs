@@ -178,13 +178,20 @@ impl Health {
         self.is_in_rotation() && !self.is_in_backoff(now)
     }
 
+    /// Half-open, and the next request may probe the backend.
+    pub fn is_probe_due(&self, now: Tick) -> bool {
+        self.state(now) == State::HalfOpen
+            && !self.is_in_backoff(now)
+            && now.0 >= self.next_try.load(Ordering::Relaxed)
+    }
+
     /// Half-open: whether this request may probe the backend. One request a second may, fewer while
     /// probes hang. `true` consumes the slot.
     pub(crate) fn may_probe(&self, now: Tick) -> bool {
-        if self.state(now) != State::HalfOpen || self.is_in_backoff(now) {
+        let next = self.next_try.load(Ordering::Relaxed);
+        if !self.is_probe_due(now) {
             return false;
         }
-        let next = self.next_try.load(Ordering::Relaxed);
         let after = now
             .0
             .saturating_add(PROBE_INTERVAL_NANOS << self.tries.load(Ordering::Relaxed).min(TRIES));

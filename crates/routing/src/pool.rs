@@ -266,7 +266,7 @@ impl Pool {
         self.members.get(at).map(|member| Attempt::begin(member, question))
     }
 
-    /// What the pool offers for a request: its best healthy backend.
+    /// What the pool offers for a request: its best backend that can serve it.
     pub fn tier_offer(
         &self,
         question: &RequestSize,
@@ -281,10 +281,12 @@ impl Pool {
         (well().next().is_some(), best)
     }
 
-    /// Whether a healthy backend can serve the request.
+    /// Whether a backend can serve the request: it is healthy, or due for a probe. Without the
+    /// probe, an ejected tier would stay ejected as long as the other tier serves all requests.
     pub fn can_serve(&self, at: usize, unfit: &[usize], now: Tick) -> bool {
-        self.members.get(at).is_some_and(|member| member.health.is_available(now))
-            && !unfit.contains(&at)
+        self.members.get(at).is_some_and(|member| {
+            member.health.is_available(now) || member.health.is_probe_due(now)
+        }) && !unfit.contains(&at)
     }
 
     /// Whether all backends that fit are out of rotation. A backend in backoff counts as in

@@ -270,6 +270,65 @@ async fn dead_edge_is_ejected() {
     }
 }
 
+/// With offload, each tier is the fallback of the other. A dead one is ejected, no request fails,
+/// and it gets requests again when it is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_tier_is_ejected_and_returns() {
+    let _alone = crate::support::alone().await;
+    let dead = [Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false))];
+    let mortal = |dead: &Arc<AtomicBool>, failure: Vec<Step>| {
+        let dead = dead.clone();
+        Engine::start(move |_| {
+            if dead.load(Ordering::Relaxed) { failure.clone() } else { sse::stream(3, 2) }
+        })
+    };
+    let engines = [
+        mortal(&dead[0], sse::json(500, "{}")).await,
+        mortal(&dead[1], vec![Step::Reset]).await,
+    ];
+    let gateway = Gateway::with_settings(&format!(
+        "backends: [{{name: e, url: '{}'}}, {{name: c, url: '{}'}}]\n\
+         pools: [{{name: edge, backends: [e], ejection: {{base: 1s}}}}, {{name: cloud, backends: [c], ejection: {{base: 1s}}}}]\n\
+         routes: [{{name: r, pool: edge, fallback: [cloud], offload: {{header: x-hard}}}}]\n",
+        engines[0].url(),
+        engines[1].url()
+    ))
+    .await;
+    let selected = |hard: bool| {
+        let gateway = &gateway;
+        async move {
+            let mut client = gateway.client().await;
+            client.post(CHAT, if hard { "x-hard: 1\r\n" } else { "" }, BODY).await;
+            let answer = client.answer().await;
+            assert!(answer.status == 200 && answer.complete, "{}", answer.head);
+            answer.field("x-llm-lens-backend").unwrap_or_default().to_owned()
+        }
+    };
+    for (tier, own, other) in [(1, "c; ", "e; "), (0, "e; ", "c; ")] {
+        let hard = tier == 1;
+        assert!(selected(hard).await.starts_with(own));
+        dead[tier].store(true, Ordering::Relaxed);
+        let before = engines[tier].seen().len();
+        for _ in 0..60 {
+            assert!(selected(hard).await.starts_with(other));
+        }
+        let asked = engines[tier].seen().len() - before;
+        assert!((5..25).contains(&asked), "five failures, then one probe a second: {asked}");
+        let rows: serde_json::Value =
+            serde_json::from_str(&gateway.get("/api/backends").1).expect("JSON");
+        let row = &rows["backends"][tier];
+        assert!(
+            row["ejections"].as_u64() > Some(0) && row["cause"] == "consecutive_failures",
+            "{rows:#}"
+        );
+        dead[tier].store(false, Ordering::Relaxed);
+        let until = Instant::now() + Duration::from_secs(60);
+        while !selected(hard).await.starts_with(own) {
+            assert!(Instant::now() < until, "{own} is never probed");
+        }
+    }
+}
+
 /// One of two edge backends is dead, and the other one has a queue: the edge is saturated, and the
 /// request goes to the cloud.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -66,12 +66,13 @@ pub(super) fn probes(settings: &Settings) -> HashMap<Arc<str>, Duration> {
 }
 
 /// Set for each pool whether it has a fallback in any route. The stable version is the fallback of
-/// the canary.
+/// the canary. With offload, the edge is the fallback of the cloud, so every pool has one.
 pub(super) fn set_fallbacks(routes: &[Arc<PlannedRoute>]) {
     let backed_in = |route: &Arc<PlannedRoute>| -> Vec<Arc<PlannedPool>> {
         let canary = route.route.canary.as_ref().and_then(|canary| route.pools.get(canary.pool));
         let others = route.pools.len() - usize::from(canary.is_some());
-        route.pools.iter().take(others.saturating_sub(1)).chain(canary).cloned().collect()
+        let last = usize::from(route.offload.is_none());
+        route.pools.iter().take(others.saturating_sub(last)).chain(canary).cloned().collect()
     };
     let has_fallback: Vec<Arc<PlannedPool>> = routes.iter().flat_map(backed_in).collect();
     for pool in routes.iter().flat_map(|route| &route.pools) {

@@ -423,8 +423,10 @@ fn a_pool_with_a_fallback_may_be_ejected_as_a_whole() {
         );
         assert_eq!(pool.tier_offer(&size(1), &[], Tick(2)), (false, None));
         let later = Tick(6 * SECOND);
+        assert!(pool.tier_offer(&size(1), &[], later).0, "a probe is due");
         let trial = pool.choose(&BalanceRequest::default(), later).unwrap();
         assert_eq!(trial.reason, Reason::HalfOpen);
+        assert!(members > 1 || !pool.tier_offer(&size(1), &[], later).0, "one probe at a time");
         let attempt = pool.begin(trial.at, size(0)).unwrap();
         assert_eq!(pool.end(attempt, AttemptResult::Success, later), Some(Change::Recovered));
         assert!(pool.members()[trial.at].health.is_in_rotation());
