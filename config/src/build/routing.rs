@@ -108,7 +108,7 @@ impl Builder {
         ratio
     }
 
-    /// The balancing key of `session` and `hash`.
+    /// The key of `session`, `hash` and a canary.
     fn key(&mut self, table: &Table) -> By {
         let text = table.text("key").unwrap_or("caller");
         let named = |prefix| {
@@ -263,7 +263,7 @@ impl Builder {
         Some(CanarySettings {
             pool: pools.len().checked_sub(1)?,
             share: f64::from(given.share("share")),
-            key: self.key(given),
+            key: given.text("key").is_some().then(|| self.key(given)),
             rollback: Rollback {
                 max_failure_increase: f64::from(given.share("max_failure_increase")),
                 max_ttft_ratio: self.ratio(given, "max_ttft_ratio"),

@@ -299,21 +299,21 @@ pub static CANARY: Section = Section {
     fields: &[
         field("pool", Kind::RequiredText, "", "Pool of the new version."),
         field("share", Kind::Share, "0.05", "Share of requests that the canary gets. A change in the file takes effect within a second."),
-        field("key", Kind::Text, "caller", "Key that keeps a client on one version: `header:NAME`, `cookie:NAME` or `caller`."),
+        field("key", Kind::Text, "", "Key that keeps a client on one version: `header:NAME`, `cookie:NAME` or `caller`. Default: none, and each request is drawn. A request without the key, or of an anonymous caller, is drawn as well."),
         field(
             "max_failure_increase",
             Kind::Share,
             "0.05",
-            "Rolls back when the canary's share of failed requests exceeds the stable version's by this much.",
+            "Rolls back when the canary's share of failed requests exceeds the stable version's by this much. Without requests of the stable version, the route's past is the reference.",
         )
         .was("failures"),
         field(
             "max_ttft_ratio",
             Kind::Number,
             "1.5",
-            "Rolls back when the 95th percentile of the canary's time to first token exceeds the stable version's by this factor. 0 disables this rule.",
+            "Rolls back when the 95th percentile of the canary's time to first token exceeds the stable version's by this factor, or that of the route's past. 0 disables this rule.",
         )
         .was("slower"),
-        field("min_requests", Kind::Count(1, 1_000_000), "50", "Minimum requests of each version before they are compared."),
+        field("min_requests", Kind::Count(1, 1_000_000), "50", "Minimum requests of the canary, and of the stable version or the route's past, before they are compared."),
     ],
 };

@@ -75,8 +75,8 @@ pub struct CanarySettings {
     pub pool: usize,
     /// Its share of requests.
     pub share: f64,
-    /// Key that keeps a client on one version.
-    pub key: By,
+    /// Key that keeps a client on one version; `None`: each request is drawn.
+    pub key: Option<By>,
     /// Conditions of a rollback.
     pub rollback: Rollback,
 }

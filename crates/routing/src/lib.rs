@@ -34,4 +34,4 @@ pub use predict::{AnswerTimes, Load, MedianErrors, Predicted, Predictor, Request
 pub mod offload;
 pub use offload::{Offload, Offloaded, RequestTraits, TierOffer};
 pub mod release;
-pub use release::{Release, Rollback, Version, VersionResult};
+pub use release::{Reference, Release, Rollback, RouteHistory, Version, VersionResult};

@@ -6,6 +6,7 @@
 //!   grows.
 
 use crate::sync::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lens::Tick;
@@ -14,7 +15,10 @@ use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::random::Random;
-use crate::tail::Tail;
+
+mod outcomes;
+pub use outcomes::{RouteHistory, VersionResult};
+use outcomes::{Recent, VersionCounts};
 
 /// A share of 1, in millionths.
 const WHOLE: u64 = 1_000_000;
@@ -22,6 +26,10 @@ const WHOLE: u64 = 1_000_000;
 const ROLLED_BACK: u64 = 1 << 31;
 /// Increment of the decision's number, which has the upper half of the word.
 const NEXT: u64 = 1 << 32;
+/// A version without any request is reported when it should have had this many.
+const MIN_EXPECTED: f64 = 10.0;
+/// Share of unsuccessful requests that rolls back a canary which cannot be compared.
+const ALL_UNSUCCESSFUL: f64 = 0.95;
 
 /// Conditions of a rollback.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -44,6 +52,16 @@ pub enum Version {
     Canary,
 }
 
+impl Version {
+    /// Name in metrics and log lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Version::Stable => "stable",
+            Version::Canary => "canary",
+        }
+    }
+}
+
 /// Why the canary was rolled back.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RollbackCause {
@@ -53,63 +71,16 @@ pub enum RollbackCause {
     Slower(Duration, Duration),
 }
 
-/// Number of recent requests that count. At twice this number, all counts are halved.
-const RECENT: u64 = 1000;
-
-/// Result of a request of a version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VersionResult {
-    /// Success.
-    Success,
-    /// A 4xx: the client's fault, or the version's if it happens there more often.
-    Refused,
-    /// Failure.
-    Failure,
-}
-
-/// Results of a version since its share was set.
-#[derive(Debug, Default)]
-struct VersionCounts {
-    well: AtomicU64,
-    badly: AtomicU64,
-    /// Recent requests: all, refused, failed.
-    recent: [AtomicU64; 3],
-    ttft: Tail,
-}
-
-impl VersionCounts {
-    fn count(&self, went: VersionResult) {
-        if went == VersionResult::Failure { &self.badly } else { &self.well }
-            .fetch_add(1, Ordering::Relaxed);
-        let [all, refused, failed] = &self.recent;
-        match went {
-            VersionResult::Success => {}
-            VersionResult::Refused => drop(refused.fetch_add(1, Ordering::Relaxed)),
-            VersionResult::Failure => drop(failed.fetch_add(1, Ordering::Relaxed)),
-        }
-        // Two threads may halve at once; the effect is that fewer requests count.
-        if all.fetch_add(1, Ordering::Relaxed) + 1 >= 2 * RECENT {
-            self.recent.iter().for_each(|count| {
-                count.store(count.load(Ordering::Relaxed) / 2, Ordering::Relaxed)
-            });
-        }
-    }
-
-    fn clear(&self) {
-        [&self.well, &self.badly]
-            .into_iter()
-            .chain(&self.recent)
-            .for_each(|count| count.store(0, Ordering::Relaxed));
-        self.ttft.clear();
-    }
-
-    /// Recent requests, and the shares of refused and failed ones.
-    fn recent(&self) -> (u64, f64, f64) {
-        let [all, refused, failed] =
-            self.recent.each_ref().map(|count| count.load(Ordering::Relaxed));
-        let share = |count: u64| count as f64 / all.max(1) as f64;
-        (all, share(refused), share(failed))
-    }
+/// What the canary is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reference {
+    /// The stable version, since the share was set.
+    Stable,
+    /// The route without the canary, before the share was set.
+    History,
+    /// Nothing: neither has enough requests.
+    None,
 }
 
 /// A release.
@@ -121,8 +92,9 @@ pub struct Release {
     rollback: Option<Rollback>,
     stable: VersionCounts,
     canary: VersionCounts,
-    /// The stable version's 95th percentile when the share was set, in nanoseconds; 0: unknown.
-    baseline: AtomicU64,
+    history: Arc<RouteHistory>,
+    /// The decision whose version without requests was reported.
+    reported: AtomicU64,
     random: Random,
 }
 
@@ -134,29 +106,35 @@ impl Release {
             rollback,
             stable: VersionCounts::default(),
             canary: VersionCounts::default(),
-            baseline: AtomicU64::new(0),
+            history: Arc::default(),
+            reported: AtomicU64::new(0),
             random: Random::new(seed),
         };
         release.set_share(share);
         release
     }
 
+    /// With the past of its route.
+    #[must_use]
+    pub fn with_history(mut self, history: Arc<RouteHistory>) -> Self {
+        self.history = history;
+        self
+    }
+
     /// The release after a reload, with new rules. `share`: the new share; `None` keeps the current
-    /// one, and a rollback. Counts restart from zero; only the stable version's reference is kept.
+    /// one, and a rollback. Counts restart from zero; the past of the route is kept.
     pub fn after(
         before: &Release,
         share: Option<f64>,
         rollback: Option<Rollback>,
         seed: u64,
     ) -> Self {
-        let release = Release::new(share.unwrap_or_default(), rollback, seed);
+        let release = Release::new(share.unwrap_or_default(), rollback, seed)
+            .with_history(before.history.clone());
         if share.is_none() {
             // One word, so that a concurrent rollback is taken over completely or not at all.
             release.decision.store(before.decision.load(Ordering::Acquire), Ordering::Relaxed);
         }
-        let baseline =
-            before.stable.ttft.p95().unwrap_or_else(|| before.baseline.load(Ordering::Relaxed));
-        release.baseline.store(baseline, Ordering::Relaxed);
         release
     }
 
@@ -172,10 +150,6 @@ impl Release {
 
     /// Set the canary's share: 1 switches over, 0 rolls back. Counts restart from zero.
     pub fn set_share(&self, share: f64) {
-        // When the stable version loses its last requests, its current values become the reference.
-        if let Some(known) = self.stable.ttft.p95() {
-            self.baseline.store(known, Ordering::Relaxed);
-        }
         // Clear the counts before the share is set: a tick that reads the new share must not use
         // older counts. Clear the canary first: with only the stable version cleared, the canary
         // would be compared with a failure ratio of zero.
@@ -185,7 +159,7 @@ impl Release {
         let _ = self.decision.fetch_update(Ordering::Release, Ordering::Relaxed, decide);
     }
 
-    /// The version of a request; the same for the same key.
+    /// The version of a request: the same for the same key, at random without one.
     pub fn side(&self, key: Option<&[u8]>) -> Version {
         let share = share_of(self.decision.load(Ordering::Relaxed));
         let draw = match key {
@@ -197,22 +171,56 @@ impl Release {
 
     /// Record the result of a request.
     pub fn record_result(&self, side: Version, went: VersionResult, ttft: Option<Duration>) {
-        let seen = self.counts_of(side);
-        seen.count(went);
-        if let Some(ttft) = ttft {
-            seen.ttft.add(u64::try_from(ttft.as_nanos()).unwrap_or(u64::MAX));
+        self.counts_of(side).record(went, ttft);
+        if side == Version::Stable {
+            self.history.record(went, ttft);
         }
     }
 
     /// Successes and failures of a version since its share was set.
     pub fn counts(&self, side: Version) -> (u64, u64) {
-        let seen = self.counts_of(side);
-        (seen.well.load(Ordering::Relaxed), seen.badly.load(Ordering::Relaxed))
+        self.counts_of(side).totals()
+    }
+
+    /// What the canary is compared with.
+    pub fn reference(&self) -> Reference {
+        self.compared_with().0
+    }
+
+    /// A version without any request although its share would have given it some, or whose requests
+    /// are missed for the comparison.
+    pub fn without_requests(&self) -> Option<Version> {
+        let [stable, canary] = [Version::Stable, Version::Canary].map(|side| {
+            let (successes, failures) = self.counts(side);
+            successes + failures
+        });
+        let (total, share) = ((stable + canary) as f64, self.share());
+        if canary == 0 && total * share >= MIN_EXPECTED {
+            return Some(Version::Canary);
+        }
+        let is_missed = stable == 0
+            && if share < 1.0 {
+                total * (1.0 - share) >= MIN_EXPECTED
+            } else {
+                total >= MIN_EXPECTED && self.reference() == Reference::None
+            };
+        is_missed.then_some(Version::Stable)
+    }
+
+    /// [`without_requests`](Self::without_requests), once for each share that is set.
+    pub fn report_without_requests(&self) -> Option<Version> {
+        let decision = self.decision.load(Ordering::Relaxed);
+        if self.reported.load(Ordering::Relaxed) == decision {
+            return None;
+        }
+        let version = self.without_requests()?;
+        (self.reported.swap(decision, Ordering::Relaxed) != decision).then_some(version)
     }
 
     /// One second has passed: roll back if the canary is worse.
     pub fn tick(&self) -> Option<RollbackCause> {
         [&self.stable, &self.canary].iter().for_each(|seen| seen.ttft.tick());
+        self.history.tick();
         let before = self.decision.load(Ordering::Acquire);
         let rollback = self.rollback.filter(|_| share_of(before) > 0)?;
         let worse = self.worse(&rollback)?;
@@ -224,29 +232,39 @@ impl Release {
     }
 
     fn worse(&self, rollback: &Rollback) -> Option<RollbackCause> {
-        let ((new, new_refused, new_failed), (old, old_refused, old_failed)) =
-            (self.canary.recent(), self.stable.recent());
-        let is_known = old >= rollback.min_requests;
-        // Without requests of the stable version, its failure ratio is taken as zero, and 4xx are
-        // not compared.
-        let (mine, theirs) = if is_known {
-            (new_failed + new_refused, old_failed + old_refused)
-        } else {
-            (new_failed, 0.0)
+        let new = self.canary.recent();
+        if new.requests < rollback.min_requests {
+            return None;
+        }
+        let (reference, old) = self.compared_with();
+        // Without a reference, its failure ratio is taken as zero, and a 4xx counts only if hardly
+        // any request succeeds: clients are not all wrong.
+        let (mine, theirs) = match reference {
+            Reference::Stable | Reference::History => (new.unsuccessful(), old.unsuccessful()),
+            Reference::None if new.unsuccessful() >= ALL_UNSUCCESSFUL => (new.unsuccessful(), 0.0),
+            Reference::None => (new.failed, 0.0),
         };
-        if new >= rollback.min_requests && mine > theirs + rollback.max_failure_increase {
+        if mine > theirs + rollback.max_failure_increase {
             return Some(RollbackCause::Failures(mine, theirs));
         }
-        let before =
-            Some(self.baseline.load(Ordering::Relaxed)).filter(|nanos| *nanos > 0 && !is_known);
-        let (mine, theirs) =
-            (self.canary.ttft.p95()?, self.stable.ttft.p95().filter(|_| is_known).or(before)?);
-        let slower = new >= rollback.min_requests
-            && rollback.max_ttft_ratio > 0.0
+        let stable = self.stable.ttft.p95().filter(|_| reference == Reference::Stable);
+        let (mine, theirs) = (self.canary.ttft.p95()?, stable.or(self.history.ttft_p95())?);
+        let slower = rollback.max_ttft_ratio > 0.0
             && mine as f64 > theirs as f64 * rollback.max_ttft_ratio;
         slower.then(|| {
             RollbackCause::Slower(Duration::from_nanos(mine), Duration::from_nanos(theirs))
         })
+    }
+
+    /// The reference and its recent requests.
+    fn compared_with(&self) -> (Reference, Recent) {
+        let wanted = self.rollback.map_or(1, |rollback| rollback.min_requests);
+        let (stable, history) = (self.stable.recent(), self.history.recent());
+        match () {
+            () if stable.requests >= wanted => (Reference::Stable, stable),
+            () if history.requests >= wanted => (Reference::History, history),
+            () => (Reference::None, stable),
+        }
     }
 
     fn counts_of(&self, side: Version) -> &VersionCounts {
@@ -261,8 +279,8 @@ impl Observe for Release {
     fn observe(&self, _: Tick, samples: &mut Samples) {
         samples.push("llm_lens_canary_share", self.share());
         samples.push("llm_lens_canary_rolled_back", f64::from(u8::from(self.was_rolled_back())));
-        for (side, version) in [(Version::Stable, "stable"), (Version::Canary, "canary")] {
-            let (successes, failures) = self.counts(side);
+        for side in [Version::Stable, Version::Canary] {
+            let (version, (successes, failures)) = (side.name(), self.counts(side));
             for (result, count) in [("success", successes), ("failure", failures)] {
                 samples.with_labels(&[("version", version), ("result", result)], |samples| {
                     samples.push("llm_lens_version_requests", count as f64)
@@ -368,10 +386,83 @@ mod tests {
         assert_eq!(release.tick(), None, "the same share of 4xx");
         tell(&release, Version::Canary, 100, 100);
         assert!(matches!(release.tick(), Some(RollbackCause::Failures(..))));
-        // Without a version to compare with, a share of 4xx means nothing.
+        // Without a version to compare with, a share of 4xx means nothing, unless all are.
         let alone = Release::new(1.0, Some(RULE), 1);
         tell(&alone, Version::Canary, 100, 60);
-        assert_eq!(alone.tick(), None);
+        assert_eq!((alone.tick(), alone.reference()), (None, Reference::None));
+        let refusing = Release::new(1.0, Some(RULE), 1);
+        tell(&refusing, Version::Canary, 100, 100);
+        assert_eq!(refusing.tick(), Some(RollbackCause::Failures(1.0, 0.0)));
+    }
+
+    #[test]
+    fn canary_with_all_requests_is_compared_with_the_past_of_the_route() {
+        // The route served requests before it had a canary; one in ten was refused.
+        let route = || {
+            let history = Arc::new(RouteHistory::default());
+            for n in 0..200 {
+                let went =
+                    if n % 10 == 0 { VersionResult::Refused } else { VersionResult::Success };
+                history.record(went, Some(Duration::from_millis(100)));
+            }
+            history.tick();
+            // Long ago: the recent times have decayed, the last known percentile stays.
+            (0..1000).for_each(|_| history.tick());
+            Release::new(1.0, Some(RULE), 1).with_history(history)
+        };
+        let tell = |release: &Release, refused: u32, ms: u64| {
+            (0..100).for_each(|n| {
+                release.record_result(
+                    Version::Canary,
+                    if n < refused { VersionResult::Refused } else { VersionResult::Success },
+                    Some(Duration::from_millis(ms)),
+                )
+            });
+            release.tick()
+        };
+        let good = route();
+        assert_eq!((tell(&good, 12, 130), good.reference()), (None, Reference::History));
+        assert_eq!(good.without_requests(), None, "by design, and there is a reference");
+        assert_eq!(tell(&route(), 100, 100), Some(RollbackCause::Failures(1.0, 0.1)));
+        assert_eq!(tell(&route(), 30, 100), Some(RollbackCause::Failures(0.3, 0.1)));
+        assert!(matches!(tell(&route(), 10, 300), Some(RollbackCause::Slower(..))));
+        // The same for a key that every client shares: the share is not 1, but the canary has all.
+        let all = route();
+        all.set_share(0.3);
+        assert!(matches!(tell(&all, 10, 300), Some(RollbackCause::Slower(..))));
+    }
+
+    #[test]
+    fn requests_without_a_key_are_drawn() {
+        let release = Release::new(0.3, None, 1);
+        let canary = (0..2000).filter(|_| release.side(None) == Version::Canary).count();
+        assert!((520..=680).contains(&canary), "{canary}");
+    }
+
+    #[test]
+    fn version_without_requests_is_reported_once_for_each_share() {
+        let release = Release::new(0.3, Some(RULE), 1);
+        let tell = |side, times: u32| {
+            (0..times).for_each(|_| release.record_result(side, VersionResult::Success, None))
+        };
+        tell(Version::Canary, 14);
+        assert_eq!(release.report_without_requests(), None, "ten are expected, not 9.8");
+        tell(Version::Canary, 1);
+        assert_eq!(release.report_without_requests(), Some(Version::Stable));
+        assert_eq!(release.report_without_requests(), None);
+        assert_eq!(release.without_requests(), Some(Version::Stable));
+        tell(Version::Stable, 1);
+        assert_eq!(release.without_requests(), None);
+        release.set_share(0.1);
+        tell(Version::Stable, 100);
+        assert_eq!(release.report_without_requests(), Some(Version::Canary));
+        release.set_share(0.0);
+        tell(Version::Stable, 1000);
+        assert_eq!(release.report_without_requests(), None, "a share of 0 has no requests");
+        // With all requests, the canary needs the past of the route.
+        let alone = Release::new(1.0, Some(RULE), 1);
+        (0..20).for_each(|_| alone.record_result(Version::Canary, VersionResult::Success, None));
+        assert_eq!(alone.report_without_requests(), Some(Version::Stable));
     }
 
     #[test]

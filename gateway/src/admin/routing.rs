@@ -135,7 +135,10 @@ pub(super) fn explain(shared: &Shared, params: &Params) -> Result<Value, ApiErro
     });
     let released = route.release.as_ref().zip(canary.and_then(|number| route.pools.get(number)));
     let released = released
-        .map(|(release, pool)| json!({"pool": pool.pool.settings.name, "share": release.share()}));
+        .map(|(release, pool)| {
+            json!({"pool": pool.pool.settings.name, "share": release.share(), "rolled_back": release.was_rolled_back(),
+                "compared_with": release.reference(), "without_requests": release.without_requests()})
+        });
     let goes =
         first.and_then(|(number, _)| Some(route.pools.get(number)?.pool.settings.name.to_string()));
     Ok(

@@ -83,15 +83,26 @@ fn tick(plan: &Plan, now: Tick) {
             upstream.member.health().clear_checks();
         }
     }
-    for (route, release) in
-        plan.routes.iter().filter_map(|route| Some((&route.route.name, route.release.as_ref()?)))
-    {
+    for planned in &plan.routes {
+        let route = &planned.route.name;
+        let Some(release) = &planned.release else {
+            planned.history.tick();
+            continue;
+        };
+        if let Some(version) = release.report_without_requests() {
+            tracing::warn!(
+                %route,
+                version = version.name(),
+                share = release.share(),
+                "canary: one version has no requests, so the two cannot be compared; check canary.key and canary.share"
+            );
+        }
         match release.tick() {
             Some(RollbackCause::Failures(new, old)) => {
                 tracing::error!(
                     %route,
                     failure_ratio = new,
-                    stable_failure_ratio = old,
+                    reference_failure_ratio = old,
                     "canary rolled back: failure ratio too high"
                 );
             }
@@ -99,7 +110,7 @@ fn tick(plan: &Plan, now: Tick) {
                 tracing::error!(
                     %route,
                     ttft_p95 = ?new,
-                    stable_ttft_p95 = ?old,
+                    reference_ttft_p95 = ?old,
                     "canary rolled back: time to first token too high"
                 );
             }

@@ -129,6 +129,103 @@ async fn worse_canary_is_rolled_back() {
     }
 }
 
+/// Without a key, and for anonymous callers, each request is drawn: clients behind one address get
+/// both versions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn canary_without_a_key_gets_its_share_of_requests() {
+    let engines = [good().await, good().await];
+    for key in ["", ", key: caller", ", key: 'header:x-user'"] {
+        let gateway = Gateway::with_settings(&format!(
+            "backends: [{{name: o, url: '{}'}}, {{name: n, url: '{}'}}]\npools: [{{name: old, backends: [o]}}, {{name: new, backends: [n]}}]\n\
+             routes: [{{name: r, pool: old, canary: {{pool: new, share: 0.5, max_ttft_ratio: 0{key}}}}}]\n",
+            engines[0].url(),
+            engines[1].url()
+        ))
+        .await;
+        let mut canaries = 0;
+        for n in 0..60 {
+            let answer = ask(&gateway, CHAT, &n.to_string(), BODY).await;
+            let field = answer.field("x-llm-lens-backend").unwrap_or_default();
+            canaries += usize::from(field.contains("version=canary"));
+        }
+        // Outside of this range once in 100,000 runs.
+        assert!((12..=48).contains(&canaries), "{key} {canaries}");
+    }
+}
+
+/// A canary that gets all requests is compared with the route before it had a canary.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn canary_with_all_requests_is_compared_with_the_past_of_the_route() {
+    let _alone = crate::support::alone().await;
+    for (canary, why) in [
+        (sse::json(400, "{\"error\":{\"message\":\"no\"}}"), "failure ratio too high"),
+        (after_ms(60), "time to first token too high"),
+    ] {
+        let (old, new) = (good().await, always(canary).await);
+        let text = |canary: &str| {
+            format!(
+                "backends: [{{name: o, url: '{}'}}, {{name: n, url: '{}'}}]\npools: [{{name: old, backends: [o]}}, {{name: new, backends: [n]}}]\n\
+                 routes: [{{name: r, pool: old{canary}}}]\n",
+                old.url(),
+                new.url()
+            )
+        };
+        let gateway = Gateway::with_settings(&text("")).await;
+        for n in 0..60 {
+            assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
+        }
+        settled(&gateway).await;
+        gateway.write_settings(&text(
+            ", canary: {pool: new, share: 1.0, min_requests: 30, max_ttft_ratio: 3}",
+        ));
+        gateway.wait_until(|g| g.metric("llm_lens_canary_share", "route=\"r\"") == 1.0).await;
+        for n in 0..60 {
+            ask(&gateway, CHAT, &format!("c{n}"), BODY).await;
+        }
+        gateway.wait_until(|g| g.metric("llm_lens_canary_rolled_back", "route=\"r\"") == 1.0).await;
+        assert!(
+            gateway.stderr().contains(&format!("canary rolled back: {why}")),
+            "{}",
+            gateway.stderr()
+        );
+        let explained: serde_json::Value =
+            serde_json::from_str(&gateway.get("/api/routes/explain?route=r").1).expect("JSON");
+        assert_eq!(
+            (&explained["canary"]["rolled_back"], &explained["canary"]["compared_with"]),
+            (&true.into(), &"history".into()),
+            "{explained:#}"
+        );
+        let answer = ask(&gateway, CHAT, "last", BODY).await;
+        assert!(answer.field("x-llm-lens-backend").is_some_and(|field| field.starts_with("o;")));
+    }
+}
+
+/// A version without requests is reported once in the log, and by the admin API.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn version_without_requests_is_reported() {
+    let engines = [good().await, good().await];
+    let gateway = Gateway::with_settings(&format!(
+        "backends: [{{name: o, url: '{}'}}, {{name: n, url: '{}'}}]\npools: [{{name: old, backends: [o]}}, {{name: new, backends: [n]}}]\n\
+         routes: [{{name: r, pool: old, canary: {{pool: new, share: 0.5, key: 'header:x-user'}}}}]\n",
+        engines[0].url(),
+        engines[1].url()
+    ))
+    .await;
+    let mut starved = "";
+    for _ in 0..40 {
+        let mut client = gateway.client().await;
+        client.post(CHAT, "x-user: all\r\n", BODY).await;
+        let answer = client.answer().await;
+        let field = answer.field("x-llm-lens-backend").unwrap_or_default();
+        starved = if field.contains("version=canary") { "stable" } else { "canary" };
+    }
+    let line = format!("one version has no requests, so the two cannot be compared; check canary.key and canary.share route=r version=\"{starved}\"");
+    gateway.wait_until(|g| g.stderr().contains("one version has no requests")).await;
+    assert_eq!(gateway.stderr().matches(&line).count(), 1, "{}", gateway.stderr());
+    let explained = gateway.get("/api/routes/explain?route=r").1;
+    assert!(explained.contains(&format!("\"without_requests\":\"{starved}\"")), "{explained}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mirror_gets_the_same_request_and_its_answer_is_dropped() {
     let (engine, shadow) = (good().await, Engine::start(|_| after_ms(300)).await);

@@ -335,10 +335,8 @@ pub(super) fn write_attempt(
 ) {
     let Some(routed) = &exchange.routed else { return };
     let Some(upstream) = routed.upstream() else { return };
-    if let (Some(release), Some(side), true) =
-        (&routed.route.release, exchange.attempts.version, ended == AttemptResult::Failure)
-    {
-        release.record_result(side, VersionResult::Failure, None);
+    if ended == AttemptResult::Failure {
+        record_version(exchange, VersionResult::Failure, None);
     }
     let (backend, us) = (upstream.backend.name.clone(), at.micros_since(exchange.attempts.began));
     tracing::debug!(%backend, code, "attempt failed");
@@ -355,14 +353,23 @@ pub fn close(exchange: &mut Exchange, ended: AttemptResult) {
     end(exchange, ended, clock::now());
 }
 
+/// Report a result to the release of the canary or, on a route without one, to its history. A
+/// request that goes to the cloud belongs to no version.
+fn record_version(exchange: &Exchange, went: VersionResult, ttft: Option<Duration>) {
+    let (Some(routed), attempts) = (&exchange.routed, &exchange.attempts) else { return };
+    match (&routed.route.release, attempts.version) {
+        (Some(release), Some(side)) => release.record_result(side, went, ttft),
+        (None, _) if !attempts.offloaded.is_some_and(Offloaded::leaves) => {
+            routed.route.history.record(went, ttft);
+        }
+        _ => {}
+    }
+}
+
 /// End the last attempt of an exchange, and report its result to the release of the canary.
 pub fn settle(exchange: &mut Exchange) {
     let ended = verdict(exchange);
-    if let (Some(release), Some(side)) = (
-        exchange.routed.as_ref().and_then(|routed| routed.route.release.as_ref()),
-        exchange.attempts.version,
-    ) && !matches!(ended, AttemptResult::Unknown | AttemptResult::Overloaded)
-    {
+    if !matches!(ended, AttemptResult::Unknown | AttemptResult::Overloaded) {
         let first = exchange
             .answer
             .lens
@@ -379,11 +386,8 @@ pub fn settle(exchange: &mut Exchange) {
                 VersionResult::Failure
             }
         };
-        release.record_result(
-            side,
-            went,
-            first.map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent))),
-        );
+        let ttft = first.map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent)));
+        record_version(exchange, went, ttft);
     }
     let of_one = exchange.answer.streamed && exchange.attempts.resumes.is_empty();
     if let (Some(attempt), Some(pace), true) = (&exchange.attempts.attempt, pace(exchange), of_one)

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use config::Settings;
 use config::settings::Route;
-use routing::{Offload, Offloaded, Release};
+use routing::{Offload, Offloaded, Release, RouteHistory};
 
 use super::{PlannedPool, PlannedRoute};
 
@@ -92,7 +92,11 @@ pub(super) fn offload(route: &Route, known: Option<&Arc<PlannedRoute>>) -> Optio
 /// The release of a route's canary. With unchanged settings it continues, at the share that the
 /// operator may have set meanwhile. With a changed rollback rule it continues under the new rule;
 /// only a changed share in the settings sets the share.
-pub(super) fn release(route: &Route, known: Option<&Arc<PlannedRoute>>) -> Option<Arc<Release>> {
+pub(super) fn release(
+    route: &Route,
+    known: Option<&Arc<PlannedRoute>>,
+    history: &Arc<RouteHistory>,
+) -> Option<Arc<Release>> {
     let wanted = route.canary.as_ref()?;
     let pool_of =
         |route: &Route| Some(route.pools.get(route.canary.as_ref()?.pool)?.settings.name.clone());
@@ -110,6 +114,8 @@ pub(super) fn release(route: &Route, known: Option<&Arc<PlannedRoute>>) -> Optio
             let share = (canary.share != wanted.share).then_some(wanted.share);
             Arc::new(Release::after(release, share, rollback, seed))
         }
-        None => Arc::new(Release::new(wanted.share, rollback, seed)),
+        None => Arc::new(
+            Release::new(wanted.share, rollback, seed).with_history(history.clone()),
+        ),
     })
 }

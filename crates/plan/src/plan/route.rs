@@ -31,6 +31,8 @@ pub struct PlannedRoute {
     pub mirror: Option<Arc<Mirror>>,
     /// Release of the canary.
     pub release: Option<Arc<routing::Release>>,
+    /// Results of requests without the canary, for the comparison with a canary.
+    pub history: Arc<routing::RouteHistory>,
     /// Offload policy between the first pool and the second.
     pub offload: Option<Arc<routing::Offload>>,
     /// Counters of retries, fallbacks, resumes and offload decisions.
@@ -95,7 +97,8 @@ impl RouteParts<'_> {
         let known = self
             .before
             .and_then(|plan| plan.routes.iter().find(|known| known.route.name == route.name));
-        planned.release = policy::release(route, known);
+        planned.history = known.map(|known| known.history.clone()).unwrap_or_default();
+        planned.release = policy::release(route, known, &planned.history);
         planned.offload = policy::offload(route, known);
         planned.counters = known.map(|known| known.counters.clone()).unwrap_or_default();
         planned.mirror = self.pools.mirror(route, self.before);
@@ -155,6 +158,7 @@ impl PlannedRoute {
             guardrail,
             mirror: None,
             release: None,
+            history: Arc::default(),
             offload: None,
             counters: Arc::default(),
             tokenizer: None,

@@ -27,7 +27,11 @@ pub fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body: 
             .is_some_and(|said| value.as_ref().is_none_or(|value| value.as_bytes() == said));
     }
     if let (Some(release), Some(canary)) = (&route.release, &route.route.canary) {
-        let key = key(exchange, &canary.key, head);
+        // An address stands for many clients behind a proxy: without a caller, a request is drawn.
+        let key = canary.key.as_ref().and_then(|by| match by {
+            By::Caller => caller(exchange).map(String::into_bytes),
+            By::Header(_) | By::Cookie(_) => key(exchange, by, head),
+        });
         exchange.attempts.assigned = Some(release.side(key.as_deref()));
     }
     if !route.has_choice() {
@@ -81,12 +85,16 @@ fn key(exchange: &Exchange, by: &By, head: &Head<'_, RequestLine<'_>>) -> Option
             pairs.find(|(known, _)| known == name).map(|(_, value)| value.as_bytes().to_vec())
         }
         By::Caller => {
-            let known =
-                exchange.caller.as_ref().filter(|caller| caller.id != exchange.plan.anonymous.id);
             let address = || exchange.accepted.client.map(|address| network(address).to_string());
-            known.map(|caller| caller.id.to_string()).or_else(address).map(String::into_bytes)
+            caller(exchange).or_else(address).map(String::into_bytes)
         }
     }
+}
+
+/// The caller, unless it is anonymous.
+fn caller(exchange: &Exchange) -> Option<String> {
+    let known = exchange.caller.as_ref();
+    known.filter(|caller| caller.id != exchange.plan.anonymous.id).map(|caller| caller.id.to_string())
 }
 
 /// Whether a backend can serve the request, by its declared abilities.

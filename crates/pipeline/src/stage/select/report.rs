@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use lens::record::RecordRouting;
-use routing::{Reason, Version};
+use routing::Reason;
 
 use crate::exchange::{Attempts, Exchange, Routed};
 
@@ -19,11 +19,7 @@ pub fn backend_field(exchange: &Exchange) -> String {
     let reason = exchange.attempts.reason.map_or("", Reason::name);
     let mut field = format!("x-llm-lens-backend: {backend}; pool={pool}; reason={reason}");
     if let Some(version) = exchange.attempts.version {
-        field.push_str(if version == Version::Canary {
-            "; version=canary"
-        } else {
-            "; version=stable"
-        });
+        field.push_str(&format!("; version={}", version.name()));
     }
     if let Some(offloaded) = exchange.attempts.offloaded {
         field.push_str(&format!("; offload={}", offloaded.name()));
