@@ -1,6 +1,10 @@
 //! A client connection: hyper's HTTP/1.1 over tokio's sockets.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +15,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use wire::url::{self, BaseUrl, UrlError};
@@ -42,6 +47,10 @@ pub(crate) struct Target {
 /// One open connection.
 pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
+    /// Whether it served a request before.
+    reused: bool,
+    /// Set when bytes arrive.
+    received: Arc<AtomicBool>,
 }
 
 impl Target {
@@ -85,29 +94,103 @@ impl Target {
 
 async fn handshake<I>(io: I) -> Result<Connection, ClientError>
 where
-    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let received = Arc::new(AtomicBool::new(false));
+    let io = Watched { io, received: received.clone() };
     let (sender, connection) = http1::handshake(TokioIo::new(io)).await?;
     // Drives the connection; it ends when the sender is dropped.
     tokio::spawn(async move {
         let _ = connection.await;
     });
-    Ok(Connection { sender })
+    Ok(Connection { sender, reused: false, received })
 }
 
 impl Connection {
     /// Sends a request; returns the head of the answer.
+    ///
+    /// # Errors
+    /// [`SendError`]: the error, and whether the request may be sent again.
     pub(crate) async fn send(
         &mut self,
         request: Request<Full<Bytes>>,
-    ) -> Result<http::Response<Incoming>, ClientError> {
-        self.sender.ready().await?;
-        Ok(self.sender.send_request(request).await?)
+    ) -> Result<http::Response<Incoming>, SendError> {
+        let reused = std::mem::replace(&mut self.reused, true);
+        self.received.store(false, Ordering::Relaxed);
+        let answer = async {
+            self.sender.ready().await?;
+            self.sender.send_request(request).await
+        };
+        answer.await.map_err(|error| SendError {
+            error: error.into(),
+            closed_before: reused && !self.received.load(Ordering::Relaxed),
+        })
     }
 
     /// Whether another request may be sent.
     pub(crate) fn is_usable(&self) -> bool {
         !self.sender.is_closed()
+    }
+}
+
+/// A request without the head of an answer.
+#[derive(Debug)]
+pub(crate) struct SendError {
+    /// The error.
+    pub(crate) error: ClientError,
+    /// The connection had served a request before, and closed before any byte of this answer: a
+    /// server that closes its idle connections. Clients send such a request again.
+    pub(crate) closed_before: bool,
+}
+
+/// A socket that notes when bytes arrive.
+struct Watched<I> {
+    io: I,
+    received: Arc<AtomicBool>,
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
+        if buffer.filled().len() > before {
+            self.received.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
     }
 }
 

@@ -73,7 +73,7 @@ pub async fn page(admin: &str, path: &str) -> Result<serde_json::Value, String> 
         let mut connection = target.connect().await.map_err(|e| e.to_string())?;
         let request =
             target.request("GET", path).body(Full::default()).map_err(|e| e.to_string())?;
-        let answer = connection.send(request).await.map_err(|e| e.to_string())?;
+        let answer = connection.send(request).await.map_err(|e| e.error.to_string())?;
         let body = Limited::new(answer.into_body(), MAX_ANSWER)
             .collect()
             .await

@@ -3,13 +3,18 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::Response;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use lens::gaps::GapSummary;
 use lens::{StreamLens, Tick};
 use serde::{Deserialize, Serialize};
 use wire::{Dialect, Framing, Reader, ReaderLimits};
 
 use crate::http1::{ClientError, Connection, Target};
+
+/// Path of the requests.
+pub(crate) const CHAT_PATH: &str = "/v1/chat/completions";
 
 /// Measurements of one request at the client. Times are microseconds; absent means unknown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,7 +23,7 @@ pub struct Sample {
     pub id: String,
     /// From the start of the run to the moment the request was due.
     pub due_us: u64,
-    /// Delay between due and sent.
+    /// Delay between due and sent, including the time to connect.
     pub late_us: u64,
     /// The status, if there was an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,7 +96,7 @@ pub(crate) async fn send_and_measure(
     let since = |a: Instant, b: Instant| {
         u64::try_from(b.saturating_duration_since(a).as_micros()).unwrap_or(u64::MAX)
     };
-    let late_us = since(ask.due, sent);
+    let late_us = since(ask.due, seen.start);
     seen.take_gaps();
     let first = seen.lens.marks().first_token.arrival.map(|t| t.0 / 1000);
     let (tokens, estimated) = seen.lens.completion_tokens();
@@ -150,22 +155,7 @@ async fn talk(
     ask: &LoadRequest,
     seen: &mut Seen,
 ) -> Result<(), ClientError> {
-    if connection.is_none() {
-        *connection = Some(target.connect().await?);
-    }
-    let Some(open) = connection.as_mut() else { return Ok(()) };
-    let mut request = target
-        .request("POST", "/v1/chat/completions")
-        .header("content-type", "application/json")
-        .header("x-request-id", &ask.id);
-    if let Some(key) = &ask.key {
-        request = request.header("authorization", format!("Bearer {key}"));
-    }
-    let request = request
-        .body(Full::new(ask.body.clone()))
-        .expect("invariant: all parts were checked when the run was set up");
-    seen.start = Instant::now();
-    let answer = open.send(request).await?;
+    let answer = send(target, connection, ask, seen).await?;
     seen.status = Some(answer.status().as_u16());
     let content_type =
         answer.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
@@ -187,4 +177,40 @@ async fn talk(
     }
     reader.finish(&mut seen.lens);
     Ok(())
+}
+
+/// Sends the request; connects if there is no connection. If a reused connection closes before any
+/// byte of the answer, the request is sent once more on a new connection.
+async fn send(
+    target: &Target,
+    connection: &mut Option<Connection>,
+    ask: &LoadRequest,
+    seen: &mut Seen,
+) -> Result<Response<Incoming>, ClientError> {
+    loop {
+        let open = match connection {
+            Some(open) => open,
+            None => connection.insert(target.connect().await?),
+        };
+        seen.start = Instant::now();
+        match open.send(ask.request(target)).await {
+            Err(failed) if failed.closed_before => *connection = None,
+            answer => return answer.map_err(|failed| failed.error),
+        }
+    }
+}
+
+impl LoadRequest {
+    fn request(&self, target: &Target) -> http::Request<Full<Bytes>> {
+        let mut request = target
+            .request("POST", CHAT_PATH)
+            .header("content-type", "application/json")
+            .header("x-request-id", &self.id);
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        request
+            .body(Full::new(self.body.clone()))
+            .expect("invariant: all parts were checked when the run was set up")
+    }
 }

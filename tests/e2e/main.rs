@@ -16,6 +16,8 @@ mod h2_backend;
 mod leaks;
 /// Signals, upgrades, reloads, exhausted descriptors, hanging logs.
 mod lifecycle;
+/// The load generator, `llm-lens run`.
+mod load_test;
 /// Measurements of a known schedule, for each definition.
 mod measure;
 /// Raw connections and frames, a strict engine, processes: for tests that need exact bytes.
