@@ -64,6 +64,12 @@ impl Target {
         Ok(Target { host, port, authority, prefix, tls: tls.then(connector) })
     }
 
+    /// The URL of a path.
+    pub(crate) fn url(&self, path: &str) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{}{path}", self.authority, self.prefix)
+    }
+
     /// A request for a path.
     pub(crate) fn request(&self, method: &str, path: &str) -> http::request::Builder {
         Request::builder()

@@ -7,19 +7,12 @@
 //!   measurement error.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
 use lens::Record;
 use serde::Serialize;
 
 use crate::http1::Target;
 use crate::measure::Sample;
-
-/// Maximum bytes of an admin page.
-const MAX_ANSWER: usize = 256 << 20;
-/// Timeout for an admin page.
-const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A difference in microseconds, over all requests that have both figures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -53,14 +46,32 @@ pub struct Joined {
     pub differences: Vec<Difference>,
 }
 
+/// Checks that an admin listener of a gateway is at this URL.
+///
+/// # Errors
+/// What is there instead.
+pub async fn check_admin(admin: &str) -> Result<(), String> {
+    read_records(admin, 1).await.map(drop)
+}
+
 /// Fetches the gateway's records.
 ///
 /// # Errors
 /// Why the records cannot be read.
 pub async fn records(admin: &str) -> Result<Vec<Record>, String> {
-    let mut all = page(admin, "/api/requests?limit=1000000").await?;
+    read_records(admin, 1_000_000).await
+}
+
+async fn read_records(admin: &str, limit: u32) -> Result<Vec<Record>, String> {
+    let no_admin = |why: String| {
+        format!("{why}; the gateway prints the URL of its admin listener when it starts")
+    };
+    let mut all = page(admin, &format!("/api/requests?limit={limit}")).await.map_err(no_admin)?;
+    if !all["requests"].is_array() {
+        return Err(no_admin(format!("{admin} is not the admin listener of a gateway")));
+    }
     serde_json::from_value(all["requests"].take())
-        .map_err(|e| format!("the records at {admin} have an unknown format: {e}"))
+        .map_err(|e| format!("the gateway at {admin} has another version, with other records: {e}"))
 }
 
 /// A JSON page of the gateway's admin listener.
@@ -68,23 +79,7 @@ pub async fn records(admin: &str) -> Result<Vec<Record>, String> {
 /// # Errors
 /// Why the page cannot be read.
 pub async fn page(admin: &str, path: &str) -> Result<serde_json::Value, String> {
-    let target = Target::new(admin)?;
-    let get = async {
-        let mut connection = target.connect().await.map_err(|e| e.to_string())?;
-        let request =
-            target.request("GET", path).body(Full::default()).map_err(|e| e.to_string())?;
-        let answer = connection.send(request).await.map_err(|e| e.error.to_string())?;
-        let body = Limited::new(answer.into_body(), MAX_ANSWER)
-            .collect()
-            .await
-            .map_err(|e| e.to_string())?
-            .to_bytes();
-        serde_json::from_slice(&body).map_err(|e| format!("the answer is not JSON: {e}"))
-    };
-    let got = tokio::time::timeout(ADMIN_TIMEOUT, get)
-        .await
-        .unwrap_or_else(|_| Err(format!("no answer in {ADMIN_TIMEOUT:?}")));
-    got.map_err(|e: String| format!("cannot read {path} from {admin}: {e}"))
+    crate::page::fetch(&Target::new(admin)?, path, None).await
 }
 
 /// Join a run with the gateway's records.

@@ -7,7 +7,10 @@
 
 pub mod simulate;
 
+mod failure;
 mod http1;
+mod page;
+pub use page::models;
 
 pub mod prompts;
 pub mod schedule;
@@ -15,7 +18,7 @@ pub mod schedule;
 mod measure;
 pub use measure::Sample;
 pub mod run;
-pub use run::{Config, Outcome, RunError};
+pub use run::{Config, Ended, Outcome, RunError};
 
 pub mod join;
 pub mod report;

@@ -9,10 +9,13 @@ use hyper::body::Incoming;
 use lens::gaps::GapSummary;
 use lens::{StreamLens, Tick};
 use serde::{Deserialize, Serialize};
-use wire::{Dialect, Framing, Reader, ReaderLimits};
+use wire::{Dialect, Event, EventVisitor, Framing, Part, Reader, ReaderLimits};
 
+use crate::failure::Failure;
 use crate::http1::{ClientError, Connection, Target};
 
+/// Maximum bytes of an error answer that are searched for its message.
+const MAX_ERROR_BODY: usize = 64 << 10;
 /// Path of the requests.
 pub(crate) const CHAT_PATH: &str = "/v1/chat/completions";
 
@@ -73,6 +76,8 @@ pub(crate) struct LoadRequest {
 /// The sample of a request, and its gaps for the histogram of all requests.
 pub(crate) struct Measured {
     pub(crate) sample: Sample,
+    /// The server's message about the error.
+    pub(crate) message: Option<String>,
     pub(crate) gaps: Vec<u64>,
 }
 
@@ -84,13 +89,18 @@ pub(crate) async fn send_and_measure(
     start: Instant,
 ) -> Measured {
     let sent = Instant::now();
-    let mut seen =
-        Seen { lens: StreamLens::new(true, u64::MAX), start: sent, gaps: Vec::new(), status: None };
-    let error = match talk(target, connection, &ask, &mut seen).await {
-        Ok(()) => seen.fault(),
-        Err(e) => Some(e.to_string()),
+    let mut seen = Seen {
+        lens: StreamLens::new(true, u64::MAX),
+        start: sent,
+        gaps: Vec::new(),
+        status: None,
+        message: None,
     };
-    if error.is_some() || !connection.as_ref().is_some_and(Connection::is_usable) {
+    let failure = match talk(target, connection, &ask, &mut seen).await {
+        Ok(failure) => failure,
+        Err(e) => Some(Failure::of_connection(&e)),
+    };
+    if failure.is_some() || !connection.as_ref().is_some_and(Connection::is_usable) {
         *connection = None;
     }
     let since = |a: Instant, b: Instant| {
@@ -100,6 +110,7 @@ pub(crate) async fn send_and_measure(
     seen.take_gaps();
     let first = seen.lens.marks().first_token.arrival.map(|t| t.0 / 1000);
     let (tokens, estimated) = seen.lens.completion_tokens();
+    let (error, message) = failure.map(|f| (f.name, f.message)).unzip();
     let sample = Sample {
         id: ask.id,
         due_us: since(start, ask.due),
@@ -115,7 +126,7 @@ pub(crate) async fn send_and_measure(
         estimated,
         content_events: seen.lens.counts().content_events,
     };
-    Measured { sample, gaps: seen.gaps }
+    Measured { sample, message: message.flatten(), gaps: seen.gaps }
 }
 
 struct Seen {
@@ -123,6 +134,30 @@ struct Seen {
     start: Instant,
     gaps: Vec<u64>,
     status: Option<u16>,
+    /// The message of the engine's error event.
+    message: Option<String>,
+}
+
+/// Passes an answer to the lens, and keeps the message of an error.
+impl EventVisitor for Seen {
+    fn data(&mut self, data: &[u8]) {
+        self.lens.data(data);
+    }
+
+    fn part(&mut self, part: Part<'_>) {
+        if let Part::Error { message: Some(text), .. } = part {
+            self.message = Some(text.decode().into_owned());
+        }
+        self.lens.part(part);
+    }
+
+    fn event(&mut self, event: &Event) {
+        self.lens.event(event);
+    }
+
+    fn comment(&mut self, end: usize) {
+        self.lens.comment(end);
+    }
 }
 
 impl Seen {
@@ -136,16 +171,11 @@ impl Seen {
         drop(client);
     }
 
-    /// The error of an answer that was read to its end, if any.
-    fn fault(&self) -> Option<String> {
-        match (self.status, self.lens.error()) {
-            (Some(200..=299), None) => None,
-            (_, Some(error)) => Some(format!(
-                "engine error {}",
-                error.code.as_deref().or(error.kind.as_deref()).unwrap_or("without a code")
-            )),
-            (status, None) => Some(format!("status {}", status.unwrap_or(0))),
-        }
+    /// The error event of an answer that was read to its end, if any.
+    fn error_event(&self, status: u16) -> Option<Failure> {
+        let error = self.lens.error()?;
+        let kind = error.code.as_deref().or(error.kind.as_deref());
+        Some(Failure::of_event(status, kind, self.message.as_deref()))
     }
 }
 
@@ -154,9 +184,13 @@ async fn talk(
     connection: &mut Option<Connection>,
     ask: &LoadRequest,
     seen: &mut Seen,
-) -> Result<(), ClientError> {
+) -> Result<Option<Failure>, ClientError> {
     let answer = send(target, connection, ask, seen).await?;
-    seen.status = Some(answer.status().as_u16());
+    let status = answer.status();
+    seen.status = Some(status.as_u16());
+    if !status.is_success() {
+        return error_answer(answer).await.map(Some);
+    }
     let content_type =
         answer.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
     let framing = Framing::from_content_type(content_type);
@@ -169,14 +203,27 @@ async fn talk(
         let Ok(piece) = frame?.into_data() else { continue };
         seen.lens.begin_read(now);
         seen.lens.at(base);
-        reader.feed(&piece, &mut seen.lens);
+        reader.feed(&piece, seen);
         base += piece.len() as u64;
         if seen.lens.needs_flush() {
             seen.take_gaps();
         }
     }
-    reader.finish(&mut seen.lens);
-    Ok(())
+    reader.finish(seen);
+    Ok(seen.error_event(status.as_u16()))
+}
+
+/// Reads an answer with an error status to its end.
+async fn error_answer(answer: Response<Incoming>) -> Result<Failure, ClientError> {
+    let (head, mut rest) = answer.into_parts();
+    let mut body = Vec::new();
+    while let Some(frame) = rest.frame().await {
+        let Ok(piece) = frame?.into_data() else { continue };
+        let room = MAX_ERROR_BODY.saturating_sub(body.len());
+        body.extend(piece.iter().take(room));
+    }
+    let location = head.headers.get("location").and_then(|value| value.to_str().ok());
+    Ok(Failure::of_answer(head.status, location, &body))
 }
 
 /// Sends the request; connects if there is no connection. If a reused connection closes before any

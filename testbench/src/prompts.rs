@@ -1,6 +1,6 @@
 //! Prompts of a length distribution, or from a file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use rand::Rng;
@@ -59,7 +59,12 @@ pub enum Prompts {
     /// Generated from random words.
     Made(Length),
     /// Taken from a file in turn.
-    FilePrompt(Vec<FilePrompt>),
+    FromFile {
+        /// The file.
+        file: PathBuf,
+        /// Its prompts.
+        prompts: Vec<FilePrompt>,
+    },
 }
 
 /// A line of a prompt file.
@@ -95,7 +100,7 @@ impl Prompts {
         if given.is_empty() {
             Err(format!("{name}: the file has no prompts"))
         } else {
-            Ok(Prompts::FilePrompt(given))
+            Ok(Prompts::FromFile { file: path.to_owned(), prompts: given })
         }
     }
 
@@ -103,7 +108,9 @@ impl Prompts {
     pub(crate) fn prompt_for(&self, number: u64, random: &mut SmallRng) -> FilePrompt {
         match self {
             Prompts::Made(length) => FilePrompt::Text(words(length.sample(random), random)),
-            Prompts::FilePrompt(all) => all[(number % all.len() as u64) as usize].clone(),
+            Prompts::FromFile { prompts, .. } => {
+                prompts[(number % prompts.len() as u64) as usize].clone()
+            }
         }
     }
 }

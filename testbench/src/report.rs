@@ -8,7 +8,9 @@ use lens::Micros;
 use serde_json::{Value, json};
 
 use crate::join::Joined;
-use crate::run::{Config, Outcome};
+use crate::prompts::{Length, Prompts};
+use crate::run::{Config, Ended, Outcome};
+use crate::schedule::Stop;
 
 /// Service level objectives, for goodput.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -102,7 +104,7 @@ impl Report<'_> {
 
     /// The report as a text table.
     pub fn table(&self) -> String {
-        let mut out = String::new();
+        let mut out = self.ending();
         let total = self.outcome.samples.len();
         let _ = writeln!(
             out,
@@ -110,8 +112,19 @@ impl Report<'_> {
             self.outcome.took.as_secs_f64(),
             total - self.ok()
         );
-        for (error, n) in self.errors() {
-            let _ = writeln!(out, "  {n} x {error}");
+        let errors = self.errors();
+        for (error, n) in &errors {
+            match self.outcome.messages.get(error) {
+                Some(message) => {
+                    let _ = writeln!(out, "  {n} x {error}: {message}");
+                }
+                None => {
+                    let _ = writeln!(out, "  {n} x {error}");
+                }
+            }
+        }
+        if !errors.is_empty() {
+            let _ = writeln!(out, "  requests were sent to {}", self.outcome.url);
         }
         let _ = writeln!(
             out,
@@ -119,6 +132,7 @@ impl Report<'_> {
             self.per_second(self.ok() as f64),
             self.per_second(self.tokens() as f64)
         );
+        out.push_str(&self.offered());
         if let Some(good) = self.good() {
             let _ = writeln!(
                 out,
@@ -141,6 +155,45 @@ impl Report<'_> {
         if let Some(joined) = self.joined {
             out.push('\n');
             out.push_str(&join_table(joined));
+        }
+        out
+    }
+
+    /// Why a run ended early.
+    fn ending(&self) -> String {
+        let why = match self.outcome.ended {
+            Ended::Completed => return String::new(),
+            Ended::Interrupted => "interrupted",
+            Ended::FailedAlike => "stopped, since all requests fail alike",
+        };
+        format!("{why}; cancelled {} requests in flight\n", self.outcome.cancelled)
+    }
+
+    /// The rate that an open loop offered, and whether the server kept up: of one that does not,
+    /// latencies grow during the run.
+    fn offered(&self) -> String {
+        let Some(rate) = self.config.arrival.rate() else { return String::new() };
+        let mut sent: Vec<(u64, u64)> =
+            self.outcome.samples.iter().map(|s| (s.due_us, s.total_us)).collect();
+        sent.sort_unstable();
+        let last_due = sent.last().map_or(0.0, |(due, _)| *due as f64 / 1e6);
+        let took = self.outcome.took.as_secs_f64();
+        let mut out = format!(
+            "offered {rate:.2} requests/s for {last_due:.2} s; the last answer ended {:.2} s later\n",
+            (took - last_due).max(0.0)
+        );
+        let quarter = sent.len() / 4;
+        let median = |part: &[(u64, u64)]| {
+            let mut times: Vec<u64> = part.iter().map(|(_, total)| *total).collect();
+            times.sort_unstable();
+            times.get(times.len() / 2).map_or(0.0, |us| *us as f64 / 1e6)
+        };
+        let (first, end) = (median(&sent[..quarter]), median(&sent[sent.len() - quarter..]));
+        if quarter > 0 && end > 2.0 * first && self.per_second(self.ok() as f64) < 0.9 * rate {
+            let _ = writeln!(
+                out,
+                "the server did not keep up: median latency grew from {first:.2} s in the first quarter of requests to {end:.2} s in the last"
+            );
         }
         out
     }
@@ -217,16 +270,21 @@ impl Report<'_> {
             })
             .collect();
         json!({
-            "schema": 1,
+            "schema": 2,
             "configuration": {
-                "base_url": c.base_url, "model": c.model, "arrival": format!("{:?}", c.arrival), "stop": format!("{:?}", c.stop),
+                "base_url": c.base_url, "model": c.model, "arrival": c.arrival, "stop": stop(c.stop),
+                "prompts": prompts(&c.prompts), "objectives": self.slo.map(objectives),
                 "warm_up": c.warm_up, "stream": c.stream, "max_tokens": c.max_tokens, "seed": c.seed,
             },
             "environment": environment(),
+            "started_at": self.outcome.started.and_then(timestamp),
             "took_s": self.outcome.took.as_secs_f64(),
+            "ended": self.outcome.ended,
+            "cancelled": self.outcome.cancelled,
             "requests": self.outcome.samples.len(),
             "failed": self.outcome.samples.len() - self.ok(),
             "errors": self.errors().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+            "messages": self.outcome.messages,
             "requests_per_second": self.per_second(self.ok() as f64),
             "output_tokens_per_second": self.per_second(self.tokens() as f64),
             "goodput_per_second": self.good().map(|n| self.per_second(n as f64)),
@@ -235,6 +293,39 @@ impl Report<'_> {
             "samples": self.outcome.samples,
         })
     }
+}
+
+fn stop(stop: Stop) -> Value {
+    match stop {
+        Stop::Requests(n) => json!({"kind": "requests", "requests": n}),
+        Stop::After(time) => json!({"kind": "duration", "seconds": time.as_secs_f64()}),
+    }
+}
+
+/// Lengths are in words.
+fn prompts(prompts: &Prompts) -> Value {
+    match prompts {
+        Prompts::Made(Length::Fixed(n)) => json!({"kind": "fixed", "length": n}),
+        Prompts::Made(Length::Uniform(min, max)) => {
+            json!({"kind": "uniform", "min": min, "max": max})
+        }
+        Prompts::Made(Length::Normal(mean, deviation)) => {
+            json!({"kind": "normal", "mean": mean, "deviation": deviation})
+        }
+        Prompts::FromFile { file, prompts } => {
+            json!({"kind": "file", "file": file.display().to_string(), "prompts": prompts.len()})
+        }
+    }
+}
+
+fn objectives(slo: Slo) -> Value {
+    let us = |time: Option<Duration>| time.map(|time| time.as_micros() as u64);
+    json!({"ttft_us": us(slo.ttft), "tpot_us": us(slo.tpot), "total_us": us(slo.total)})
+}
+
+/// A time in UTC, RFC 3339.
+fn timestamp(time: std::time::SystemTime) -> Option<String> {
+    jiff::Timestamp::try_from(time).ok().map(|time| format!("{time:.3}"))
 }
 
 /// The machine of the run.
@@ -353,7 +444,14 @@ mod tests {
             seed: 1,
             progress: false,
         };
-        let json = Report { config: &config, outcome: &outcome, slo: None, joined: None }.json();
+        let slo = Some("ttft=500ms".parse().unwrap());
+        outcome.started = Some(std::time::SystemTime::UNIX_EPOCH);
+        let json = Report { config: &config, outcome: &outcome, slo, joined: None }.json();
+        assert_eq!(json["configuration"]["arrival"], json!({"kind": "closed", "concurrency": 1}));
+        assert_eq!(json["configuration"]["stop"], json!({"kind": "requests", "requests": 4}));
+        assert_eq!(json["configuration"]["prompts"], json!({"kind": "fixed", "length": 1}));
+        assert_eq!(json["configuration"]["objectives"]["ttft_us"], 500_000);
+        assert_eq!(json["started_at"], "1970-01-01T00:00:00.000Z");
         let back = histograms(&json).unwrap();
         let ttft = &back.iter().find(|(n, _)| n == "ttft").unwrap().1;
         assert_eq!((ttft.count(), ttft.percentile(50.0)), (4, outcome.ttft.percentile(50.0)));

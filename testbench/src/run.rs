@@ -7,25 +7,35 @@
 
 mod progress;
 
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use lens::Micros;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use serde::Serialize;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::http1::{Connection, Target};
-use crate::measure::{LoadRequest, Measured, Sample, send_and_measure};
+use crate::measure::{CHAT_PATH, LoadRequest, Measured, Sample, send_and_measure};
 use crate::prompts::{FilePrompt, Prompts};
 use crate::schedule::{Arrival, Stop};
+use progress::Progress;
 
 /// Maximum requests in flight in an open loop. Beyond it the run would measure the generator
 /// instead of the server. Further requests wait, and the wait counts.
 const MAX_IN_FLIGHT: usize = 4096;
+
+/// The run stops if the first requests all fail alike: further ones would show nothing new.
+const MAX_ALIKE: usize = 10;
+/// Maximum different errors whose messages are kept.
+const MAX_MESSAGES: usize = 64;
 
 /// Configuration of a run.
 #[derive(Clone, Debug)]
@@ -50,7 +60,7 @@ pub struct Config {
     pub key: Option<String>,
     /// Seed of everything that is random.
     pub seed: u64,
-    /// Draw a progress line on standard error, if that is a terminal.
+    /// Report progress on standard error.
     pub progress: bool,
 }
 
@@ -62,9 +72,32 @@ pub enum RunError {
     Config(String),
 }
 
+/// How a run ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// All requests were answered.
+    #[default]
+    Completed,
+    /// A signal stopped it.
+    Interrupted,
+    /// Its first requests all failed alike.
+    FailedAlike,
+}
+
 /// Results of a run.
 #[derive(Debug, Default)]
 pub struct Outcome {
+    /// How the run ended.
+    pub ended: Ended,
+    /// Requests in flight when the run was stopped. They are in no other figure.
+    pub cancelled: u64,
+    /// URL of the requests.
+    pub url: String,
+    /// When the measured requests started.
+    pub started: Option<SystemTime>,
+    /// The server's message for each error, as first received.
+    pub messages: BTreeMap<String, String>,
     /// Every request, in the order they ended.
     pub samples: Vec<Sample>,
     /// Time to first token, from when a request was due.
@@ -88,26 +121,53 @@ impl Outcome {
             measured.gaps.into_iter().for_each(|us| self.itl.record(us));
             self.total.record(sample.total_us);
         }
+        if let (Some(error), Some(message)) = (&sample.error, measured.message)
+            && self.messages.len() < MAX_MESSAGES
+        {
+            self.messages.entry(error.clone()).or_insert(message);
+        }
         self.samples.push(sample);
+    }
+
+    /// Whether the first [`MAX_ALIKE`] requests all failed alike.
+    fn failed_alike(&self) -> bool {
+        let first = self.samples.first().and_then(|sample| sample.error.as_ref());
+        self.samples.len() == MAX_ALIKE
+            && first.is_some()
+            && self.samples.iter().all(|sample| sample.error.as_ref() == first)
     }
 }
 
-/// Runs a load test.
+/// Runs a load test, until it is complete or `stop` is ready. Requests in flight are then
+/// cancelled, and what was measured until then is the outcome.
 ///
 /// # Errors
 /// [`RunError`] if the configuration is invalid. A failing server is not an error: it is in the
 /// samples.
-pub async fn run_load(config: Config) -> Result<Outcome, RunError> {
+pub async fn run_load(config: Config, stop: impl Future<Output = ()>) -> Result<Outcome, RunError> {
     let target = Target::new(&config.base_url).map_err(RunError::Config)?;
     check(&config)?;
     let runner =
         Arc::new(Runner { config, target, run: rand::random(), number: AtomicU64::new(0) });
-    let warm = Stop::Requests(runner.config.warm_up);
+    let mut stop = pin!(stop);
     if runner.config.warm_up > 0 {
-        runner.clone().round(warm, None).await;
+        let warm = Stop::Requests(runner.config.warm_up);
+        let outcome = runner.clone().round(warm, None, stop.as_mut()).await;
+        match outcome.ended {
+            Ended::Completed => {}
+            // Nothing was measured.
+            Ended::Interrupted => {
+                return Ok(Outcome {
+                    ended: Ended::Interrupted,
+                    url: outcome.url,
+                    ..Outcome::default()
+                });
+            }
+            Ended::FailedAlike => return Ok(outcome),
+        }
     }
-    let progress = progress::Progress::new(runner.config.progress, runner.config.stop);
-    Ok(runner.clone().round(runner.config.stop, Some(progress)).await)
+    let progress = runner.config.progress.then(|| Progress::new(runner.config.stop));
+    Ok(runner.clone().round(runner.config.stop, progress, stop).await)
 }
 
 fn check(config: &Config) -> Result<(), RunError> {
@@ -134,21 +194,38 @@ struct Runner {
 }
 
 impl Runner {
-    async fn round(self: Arc<Self>, stop: Stop, progress: Option<progress::Progress>) -> Outcome {
-        let start = Instant::now();
+    async fn round(
+        self: Arc<Self>,
+        stop: Stop,
+        mut progress: Option<Progress>,
+        interrupted: impl Future<Output = ()>,
+    ) -> Outcome {
+        let (start, started) = (Instant::now(), SystemTime::now());
+        let before = self.number.load(Ordering::Relaxed);
+        let failed_alike = Notify::new();
         // Bounded: a worker waits while it is full, but never for long, since the collector only
         // adds numbers.
         let (send, mut receive) = mpsc::channel(1024);
         let collect = async {
             let mut outcome = Outcome::default();
-            let mut progress = progress;
-            while let Some(measured) = receive.recv().await {
-                outcome.take(measured);
-                if let Some(progress) = &mut progress {
-                    progress.show(&outcome, start);
+            let every = progress.as_ref().map_or(Duration::from_secs(3600), Progress::interval);
+            let mut ticks = tokio::time::interval_at((start + every).into(), every);
+            loop {
+                tokio::select! {
+                    measured = receive.recv() => {
+                        let Some(measured) = measured else { return outcome };
+                        outcome.take(measured);
+                        if outcome.failed_alike() && !stop.is_reached_by(MAX_ALIKE as u64) {
+                            failed_alike.notify_one();
+                        }
+                    }
+                    _ = ticks.tick() => {
+                        if let Some(progress) = &mut progress {
+                            progress.show(&outcome, start);
+                        }
+                    }
                 }
             }
-            outcome
         };
         let drive = async {
             match self.config.arrival {
@@ -160,8 +237,21 @@ impl Runner {
                 }
             }
         };
-        let (mut outcome, ()) = tokio::join!(collect, drive);
+        // Dropping `drive` cancels the requests in flight, and so ends the collector.
+        let drive = async {
+            tokio::select! {
+                () = drive => Ended::Completed,
+                () = interrupted => Ended::Interrupted,
+                () = failed_alike.notified() => Ended::FailedAlike,
+            }
+        };
+        let (mut outcome, ended) = tokio::join!(collect, drive);
         outcome.took = start.elapsed();
+        outcome.started = Some(started);
+        outcome.ended = ended;
+        outcome.url = self.target.url(CHAT_PATH);
+        let sent = self.number.load(Ordering::Relaxed) - before;
+        outcome.cancelled = sent.saturating_sub(outcome.samples.len() as u64);
         outcome
     }
 

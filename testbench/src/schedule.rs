@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use rand::Rng;
 use rand::rngs::SmallRng;
+use serde::Serialize;
 
 /// How requests arrive.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Arrival {
     /// Closed loop: each worker starts its next request when the last one ended, so a slow server
     /// receives fewer requests.
@@ -37,7 +39,22 @@ pub enum Stop {
     After(Duration),
 }
 
+impl Stop {
+    /// Whether a run ends with that many requests.
+    pub(crate) fn is_reached_by(self, requests: u64) -> bool {
+        matches!(self, Stop::Requests(n) if n <= requests)
+    }
+}
+
 impl Arrival {
+    /// The mean rate of an open loop, in requests per second.
+    pub(crate) fn rate(self) -> Option<f64> {
+        match self {
+            Arrival::Closed { .. } => None,
+            Arrival::Poisson { rate } | Arrival::Constant { rate } => Some(rate),
+        }
+    }
+
     /// The gap before the next request of an open loop.
     pub(crate) fn gap(self, random: &mut SmallRng) -> Duration {
         match self {

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::raw::{Folder, free_address, settings_at};
@@ -333,8 +334,15 @@ async fn run_writes_its_reports_and_fails_without_success() {
     };
     let ok = tokio::task::block_in_place(|| run_of(&url, &good, &[]));
     assert!(ok.status.success(), "{}", text(&ok.stderr));
-    let joined =
-        tokio::task::block_in_place(|| run_of(&url, &lost, &["--gateway-admin", &unreachable]));
+    // Answers before the load, and not after it.
+    let number = AtomicUsize::new(0);
+    let admin = kit::Engine::start(move |_| match number.fetch_add(1, Ordering::SeqCst) {
+        0 => kit::sse::json(200, "{\"requests\":[]}"),
+        _ => kit::sse::json(503, "{}"),
+    })
+    .await;
+    let admin = admin.url();
+    let joined = tokio::task::block_in_place(|| run_of(&url, &lost, &["--gateway-admin", &admin]));
     assert!(
         !joined.status.success() && text(&joined.stderr).contains("/api/requests"),
         "{}",

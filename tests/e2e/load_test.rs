@@ -2,10 +2,17 @@
 
 use std::collections::HashSet;
 use std::process::{Command, Output, Stdio};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use kit::engine::Seen;
-use kit::{Engine, Step, sse};
+use kit::{Engine, Gateway, Step, sse};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use crate::raw::Folder;
 
 /// Runs the load generator to its end.
 async fn load(args: &[&str]) -> Output {
@@ -63,4 +70,220 @@ async fn requests_that_a_server_began_to_answer_are_not_sent_again() {
     let output = load(&["--base-url", &url, "--model", "m", "--requests", "4"]).await;
     assert!(text(&output.stdout).contains(" s, 4 failed"), "{}", text(&output.stdout));
     assert_eq!(engine.seen().len(), 4, "{}", text(&output.stdout));
+}
+
+/// A run whose engine answers `answered` requests and then says nothing more; once all are in the
+/// engine's hands, `signals` are sent.
+async fn interrupted(signals: &[Signal], more: &[&str]) -> (Output, Folder) {
+    let gate = Arc::new(AtomicBool::new(false));
+    let held = gate.clone();
+    let number = AtomicUsize::new(0);
+    let engine = Engine::start(move |_| match number.fetch_add(1, Ordering::SeqCst) {
+        0..4 => sse::stream(3, 1),
+        _ => vec![Step::Until(held.clone())],
+    })
+    .await;
+    let folder = Folder::new();
+    let path = |name: &str| folder.0.join(name).display().to_string();
+    let child = Command::new(kit::gateway::binary())
+        .args(["run", "--base-url", &engine.url(), "--model", "m", "--duration", "10m"])
+        .args(["--json", &path("a.json"), "--csv", &path("a.csv")])
+        .args(more)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let until = Instant::now() + Duration::from_secs(30);
+    while engine.seen().len() < 6 {
+        assert!(Instant::now() < until, "the run sent {} requests", engine.seen().len());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for signal in signals {
+        kill(Pid::from_raw(child.id() as i32), *signal).expect("it runs");
+    }
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output().expect("it ends"));
+    (output.await.expect("it does not panic"), folder)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_stops_the_run_and_keeps_its_results() {
+    for (signal, code, arrival) in
+        [(Signal::SIGINT, 130, ["--concurrency", "2"]), (Signal::SIGTERM, 143, ["--rate", "50"])]
+    {
+        let (output, folder) = interrupted(&[signal], &arrival).await;
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{out}{err}");
+        assert!(out.starts_with("interrupted; cancelled "), "{out}");
+        assert!(out.contains("\n4 requests in") && out.contains(" s, 0 failed"), "{out}");
+        let report = report(&folder, "a.json");
+        assert_eq!((&report["requests"], &report["failed"]), (&json!(4), &json!(0)), "{report}");
+        assert_eq!(report["ended"], "interrupted");
+        assert!(report["cancelled"].as_u64() >= Some(2), "{report}");
+        assert_eq!(report["timings"]["ttft"]["count"], 4);
+        let csv = std::fs::read_to_string(folder.0.join("a.csv")).expect("a file");
+        assert_eq!(csv.lines().count(), 5, "{csv}");
+    }
+}
+
+/// The report waits for the gateway's records; a second signal does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_the_run_at_once() {
+    let asked = AtomicUsize::new(0);
+    let admin = Engine::start(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+        0 => sse::json(200, "{\"requests\":[]}"),
+        _ => vec![Step::Hang],
+    })
+    .await;
+    let url = admin.url();
+    let (output, folder) = interrupted(
+        &[Signal::SIGINT, Signal::SIGTERM],
+        &["--concurrency", "2", "--gateway-admin", &url],
+    )
+    .await;
+    // Signals of different kinds may arrive in any order.
+    assert!([130, 143].map(Some).contains(&output.status.code()), "{output:?}");
+    assert!(output.stdout.is_empty() && !folder.0.join("a.json").exists(), "{output:?}");
+}
+
+/// Each error is named by its status, with the server's message and the URL, and a run whose first
+/// requests all fail alike ends early.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_are_named_and_a_run_that_only_fails_ends_early() {
+    let missing = r#"{"error":{"message":"The model `m` does not exist.","type":"NotFoundError","code":404}}"#;
+    let engine = Engine::start(|_| sse::json(404, missing)).await;
+    let url = format!("{}/v1/chat", engine.url());
+    for arrival in [["--concurrency", "2"], ["--rate", "500"]] {
+        let args = ["--base-url", &url, "--model", "m", "--requests", "2000"];
+        let output = load(&[&args[..], &arrival].concat()).await;
+        let out = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{out}");
+        assert!(out.starts_with("stopped, since all requests fail alike; cancelled "), "{out}");
+        let name = " x status 404 NotFoundError: The model `m` does not exist.\n";
+        assert!(out.contains(name), "{out}");
+        assert!(out.contains(&format!("sent to {url}/v1/chat/completions\n")), "{out}");
+    }
+    assert!(engine.seen().len() < 400, "{}", engine.seen().len());
+    // Ten requests were wanted, and different errors show something new.
+    let number = AtomicUsize::new(0);
+    let event = "data: {\"error\":{\"message\":\"The engine died.\",\"code\":500}}\n\n";
+    let engine = Engine::start(move |_| match number.fetch_add(1, Ordering::SeqCst) % 3 {
+        0 => sse::json(429, r#"{"error":{"message":"Zu viel.","type":"rate_limit"}}"#),
+        1 => sse::json(503, r#"{"error":{"message":"Pause."}}"#),
+        _ => vec![Step::text(sse::STREAM_HEAD), Step::chunk(event), Step::end()],
+    })
+    .await;
+    let folder = Folder::new();
+    let (url, file) = (engine.url(), folder.0.join("a.json").display().to_string());
+    let output =
+        load(&["--base-url", &url, "--model", "m", "--requests", "30", "--json", &file]).await;
+    let out = text(&output.stdout);
+    assert!(out.starts_with("30 requests in"), "{out}");
+    for line in [
+        "  10 x status 429 rate_limit: Zu viel.\n",
+        "  10 x status 503: Pause.\n",
+        "  10 x error event 500 after status 200: The engine died.\n",
+    ] {
+        assert!(out.contains(line), "{line:?} is not in {out}");
+    }
+    let report = report(&folder, "a.json");
+    assert_eq!(report["errors"]["status 429 rate_limit"], 10, "{report}");
+    assert_eq!(report["messages"]["status 503"], "Pause.");
+    assert_eq!(report["ended"], "completed");
+}
+
+/// Without `--model`, the server names it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_model_is_the_first_one_that_the_server_lists() {
+    let engine = Engine::start(|seen| {
+        if seen.head.starts_with("GET /v1/models ") {
+            assert!(seen.head.contains("authorization: Bearer k-1"), "{}", seen.head);
+            return sse::json(200, r#"{"data":[{"id":"tiny"},{"id":"large"}]}"#);
+        }
+        assert!(text(&seen.body).contains("\"model\":\"tiny\""), "{}", text(&seen.body));
+        sse::stream(3, 1)
+    })
+    .await;
+    let url = format!("{}/v1", engine.url());
+    let mut command = Command::new(kit::gateway::binary());
+    command.args(["run", "--base-url", &url, "--requests", "3", "--api-key-env", "BENCH_KEY"]);
+    command.env("BENCH_KEY", "k-1").stdin(Stdio::null());
+    let output = tokio::task::spawn_blocking(move || command.output().expect("it runs")).await;
+    let output = output.expect("it does not panic");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("model tiny (2 at the server"), "{output:?}");
+    // Servers without a list.
+    for answer in [sse::json(404, r#"{"detail":"Not Found"}"#), sse::json(200, r#"{"data":[]}"#)] {
+        let engine = Engine::start(move |_| answer.clone()).await;
+        let output = load(&["--base-url", &engine.url(), "--requests", "3"]).await;
+        let err = text(&output.stderr);
+        assert_eq!((output.status.code(), engine.seen().len()), (Some(1), 1), "{err}");
+        assert!(err.contains("--model") && err.contains("/v1/models"), "{err}");
+    }
+}
+
+/// The admin listener is read before the load; one that has no record of the run is an error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_admin_listener_is_an_error() {
+    let engine = Engine::start(|seen| match seen.head.starts_with("POST") {
+        true => sse::stream(3, 1),
+        false => sse::json(404, r#"{"detail":"Not Found"}"#),
+    })
+    .await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    let (data, admin) =
+        (format!("http://{}", gateway.addresses[0]), format!("http://{}", gateway.admin));
+    let of = |base: &str, admin: &str| {
+        ["--base-url", base, "--model", "m", "--requests", "3", "--gateway-admin", admin]
+            .map(str::to_owned)
+    };
+    let run = async |args: [String; 8]| load(&args.each_ref().map(String::as_str)).await;
+    let dead = format!("http://{}", crate::raw::free_address());
+    for wrong in [&data, &dead] {
+        let output = run(of(&data, wrong)).await;
+        let err = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{err}");
+        assert!(err.contains("--gateway-admin") && err.contains(wrong), "{err}");
+        assert!(err.contains("admin listener"), "{err}");
+    }
+    assert!(!engine.seen().iter().any(|seen| seen.head.starts_with("POST")), "load was sent");
+    // A gateway that the requests do not pass.
+    let output = run(of(&engine.url(), &admin)).await;
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("none of the 3 answered requests"), "{err}");
+    assert!(out.contains("3 requests in"), "the run is lost: {out}");
+    let output = run(of(&data, &admin)).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("3 requests joined, 0 without"), "{output:?}");
+}
+
+/// An open loop reports what it offered, and that the server did not keep up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_loop_reports_the_offered_rate() {
+    // One request at a time, 20 ms each.
+    let free_at = Mutex::new(Instant::now());
+    let engine = Engine::start(move |seen| {
+        let mut free = free_at.lock().expect("no test panicked in here");
+        *free = (*free).max(seen.at) + Duration::from_millis(20);
+        let mut steps = vec![Step::At(free.duration_since(seen.at))];
+        steps.extend(sse::stream(1, 0));
+        steps
+    })
+    .await;
+    let folder = Folder::new();
+    let (url, file) = (engine.url(), folder.0.join("a.json").display().to_string());
+    let args = ["--base-url", &url, "--model", "m", "--requests", "60", "--json", &file];
+    let output = load(&[&args[..], &["--rate", "200", "--spacing", "constant"]].concat()).await;
+    let out = text(&output.stdout);
+    assert!(out.contains("\noffered 200.00 requests/s for 0.3"), "{out}");
+    assert!(out.contains("\nthe server did not keep up: median latency grew from "), "{out}");
+    let report = report(&folder, "a.json");
+    assert_eq!(report["configuration"]["arrival"], json!({"kind": "constant", "rate": 200.0}));
+    let closed = load(&args).await;
+    assert!(!text(&closed.stdout).contains("offered"), "{}", text(&closed.stdout));
+}
+
+fn report(folder: &Folder, name: &str) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(folder.0.join(name)).expect("a report")).expect("JSON")
 }

@@ -195,9 +195,9 @@ pub(crate) struct RunArgs {
     /// URL to send requests to, with or without /v1.
     #[arg(long, value_name = "URL")]
     pub(crate) base_url: String,
-    /// Model to request.
-    #[arg(long, default_value = "default")]
-    pub(crate) model: String,
+    /// Model to request. Default: the first of the server's /v1/models.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
     /// Closed loop: number of workers, each of which sends its next request after an answer.
     #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "rate")]
     pub(crate) concurrency: usize,

@@ -63,7 +63,7 @@ async fn show(listen: SocketAddr, admin: SocketAddr) -> Result<()> {
         "sending {REQUESTS} requests each to sim-8b (fast) and sim-70b (slow), {CONCURRENCY} at a time\n"
     ))?;
     for model in ["sim-8b", "sim-70b"] {
-        testbench::run::run_load(load(listen, model)).await?;
+        testbench::run::run_load(load(listen, model), std::future::pending()).await?;
     }
     let admin_url = format!("http://{admin}");
     let routes = join::page(&admin_url, "/api/routes").await.map_err(anyhow::Error::msg)?;

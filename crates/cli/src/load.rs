@@ -1,31 +1,123 @@
 //! `run` and `compare`: load tests and their reports.
 
+use std::future::Future;
+use std::io::Write;
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use lens::compare::{Comparison, compare as compare_histograms};
+use testbench::join::Joined;
 use testbench::prompts::Prompts;
 use testbench::report::{Report, failure_share, histograms};
 use testbench::schedule::{Arrival, Stop};
-use testbench::{Config, join};
+use testbench::{Config, Outcome, join};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{RunArgs, Spacing};
 use crate::{runtime, write_stdout};
 
-/// Runs a load test and writes its reports. Fails if no request succeeded.
+/// Exit codes after a signal: 128 and its number, as shells report them.
+const EXIT_INT: u8 = 130;
+const EXIT_TERM: u8 = 143;
+
+/// Runs a load test and writes its reports. Fails if no request succeeded. INT and TERM stop it;
+/// what was measured until then is reported. A second signal ends it at once.
 pub(crate) fn run_load_test(args: RunArgs) -> Result<ExitCode> {
-    let config = config(&args)?;
     let runtime = runtime()?;
-    let outcome = runtime.block_on(testbench::run::run_load(config.clone()))?;
-    let joined = args.gateway_admin.as_ref().map(|admin| {
-        let records = runtime.block_on(join::records(admin)).map_err(anyhow::Error::msg)?;
-        anyhow::Ok(join::join(&outcome.samples, &records))
-    });
-    // If the gateway's records cannot be read, the reports are written before the error is
-    // returned.
+    let ended = runtime.block_on(run_until_signal(args));
+    // Does not wait for a report that is being written.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run_until_signal(args: RunArgs) -> Result<ExitCode> {
+    let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut next_signal = async || {
+        tokio::select! {
+            _ = int.recv() => ExitCode::from(EXIT_INT),
+            _ = term.recv() => ExitCode::from(EXIT_TERM),
+        }
+    };
+    let (interrupt, interrupted) = tokio::sync::oneshot::channel::<()>();
+    let stop = async {
+        // The sender is not dropped before the run ends.
+        let _ = interrupted.await;
+    };
+    let mut run = pin!(measure_and_report(args, stop));
+    let code = tokio::select! {
+        done = &mut run => return done,
+        code = next_signal() => code,
+    };
+    let _ = interrupt.send(());
+    tokio::select! {
+        done = &mut run => done.map(|_| code),
+        code = next_signal() => Ok(code),
+    }
+}
+
+async fn measure_and_report(args: RunArgs, stop: impl Future<Output = ()>) -> Result<ExitCode> {
+    let config = config(&args)?;
+    let mut stop = pin!(stop);
+    let prepared = tokio::select! {
+        prepared = prepare(config, args.gateway_admin.as_deref()) => prepared?,
+        () = stop.as_mut() => return Ok(ExitCode::FAILURE),
+    };
+    let outcome = testbench::run::run_load(prepared.clone(), stop).await?;
+    let joined = match &args.gateway_admin {
+        Some(admin) => Some(joined(admin, &outcome).await),
+        None => None,
+    };
+    tokio::task::spawn_blocking(move || report(&args, &prepared, &outcome, joined)).await?
+}
+
+/// What can fail before the load: the admin listener, and the name of the model.
+async fn prepare(mut config: Config, admin: Option<&str>) -> Result<Config> {
+    if let Some(admin) = admin {
+        join::check_admin(admin).await.map_err(anyhow::Error::msg).context("--gateway-admin")?;
+    }
+    if config.model.is_empty() {
+        let models = testbench::models(&config.base_url, config.key.as_deref())
+            .await
+            .map_err(anyhow::Error::msg)
+            .context("no --model is given, and the server does not name one")?;
+        config.model = models.first().cloned().unwrap_or_default();
+        // Progress of the run is on standard error, too.
+        let _ = writeln!(
+            std::io::stderr(),
+            "model {} ({} at the server; --model selects another)",
+            config.model,
+            models.len()
+        );
+    }
+    Ok(config)
+}
+
+/// Joins the run with the gateway's records.
+async fn joined(admin: &str, outcome: &Outcome) -> Result<Joined, String> {
+    let joined = join::join(&outcome.samples, &join::records(admin).await?);
+    let answered = outcome.samples.iter().filter(|sample| sample.status.is_some()).count();
+    if joined.matched == 0 && answered > 0 {
+        return Err(format!(
+            "the gateway at {admin} has a record of none of the {answered} answered requests; \
+             is it the gateway that serves {}, with limits.records above 0?",
+            outcome.url
+        ));
+    }
+    Ok(joined)
+}
+
+/// Writes the reports. If the gateway's records could not be read, they are written before the
+/// error is returned.
+fn report(
+    args: &RunArgs,
+    config: &Config,
+    outcome: &Outcome,
+    joined: Option<Result<Joined, String>>,
+) -> Result<ExitCode> {
     let found = joined.as_ref().and_then(|joined| joined.as_ref().ok());
-    let report = Report { config: &config, outcome: &outcome, slo: args.slo, joined: found };
+    let report = Report { config, outcome, slo: args.slo, joined: found };
     let write = |path: &Option<std::path::PathBuf>, text: &dyn Fn() -> String| match path {
         Some(path) => {
             std::fs::write(path, text()).with_context(|| format!("cannot write {}", path.display()))
@@ -36,7 +128,7 @@ pub(crate) fn run_load_test(args: RunArgs) -> Result<ExitCode> {
     write(&args.csv, &|| report.csv())?;
     write(&args.markdown, &|| report.markdown())?;
     write_stdout(&report.table())?;
-    joined.transpose()?;
+    joined.transpose().map_err(anyhow::Error::msg)?;
     let any = outcome.samples.iter().any(testbench::Sample::is_ok);
     Ok(if any { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -64,7 +156,7 @@ fn config(args: &RunArgs) -> Result<Config> {
     };
     Ok(Config {
         base_url: args.base_url.clone(),
-        model: args.model.clone(),
+        model: args.model.clone().unwrap_or_default(),
         arrival,
         stop,
         warm_up: args.warm_up,
