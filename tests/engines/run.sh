@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # The end-to-end checks against real engines: vLLM and llama.cpp, each alone with the gateway before it.
 #
-#   run.sh [--direct] [--engine vllm|llama-cpp|pool] [--only TEXT]
+#   run.sh [--direct] [--engine vllm|llama-bin|llama-cpp|pool] [--only TEXT]
 #
 # --direct   ask the engines without a gateway, which checks the checks; what needs a gateway is skipped
-# --engine   only this engine; pool: two vLLM and one llama.cpp together, of which one is killed
+# --engine   only this engine. llama-bin: llama.cpp from a prebuilt package, or built from source where that cannot be
+#            had; llama-cpp: built from source; pool: two vLLM and one llama.cpp together, of which one is killed
 # --only     only checks whose function name contains TEXT
 #
 # The first run installs the engines (see engines.sh for what that takes). Environment: LLM_LENS_BIN, the gateway
@@ -15,7 +16,7 @@ set -euo pipefail
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 BIN="${LLM_LENS_BIN:-$HERE/../../target/release/llm-lens}"
 READY_SECONDS=30
-DIRECT=0 ENGINES="vllm llama-cpp pool" ONLY=""
+DIRECT=0 ENGINES="vllm llama-bin pool" ONLY="" LLAMA=""
 
 usage() { sed -n '3,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 while [ $# -gt 0 ]; do
@@ -47,8 +48,9 @@ main() {
       [ "$DIRECT" = 1 ] || [ -n "$ONLY" ] || check_pool
       continue
     fi
-    if ! "$HERE/engines.sh" setup "$engine"; then failed "$engine: cannot be set up"; continue; fi
+    if ! set_up "$engine"; then failed "$engine: cannot be set up"; continue; fi
     case "$engine" in
+      llama-bin) check "$LLAMA" "$ONLY" --parses-reasoning ;;
       llama-cpp) check llama-cpp "$ONLY" --parses-reasoning ;;
       # vLLM's reasoning parser takes everything for reasoning that is not followed by </think>, so it is on for one script only.
       vllm)
@@ -57,6 +59,16 @@ main() {
     esac
   done
   summary
+}
+
+set_up() { # ENGINE; for llama-bin, LLAMA is the llama.cpp that can be had
+  local status=0
+  "$HERE/engines.sh" setup "$1" || status=$?
+  [ "$1" != llama-bin ] || LLAMA=llama-bin
+  [ "$1:$status" = llama-bin:3 ] || return "$status"
+  echo "llama-bin: left out, llama.cpp is built from source"
+  LLAMA=llama-cpp
+  "$HERE/engines.sh" setup llama-cpp
 }
 
 check() { # ENGINE ONLY [checks.py OPTION...]: one start of the engine, one gateway, one run of the checks
@@ -68,7 +80,7 @@ check() { # ENGINE ONLY [checks.py OPTION...]: one start of the engine, one gate
     if ! start_gateway "$url"; then failed "$engine: the gateway does not become ready"; stop_engine; return; fi
     gateway=(--gateway "http://127.0.0.1:$LISTEN" --admin "http://127.0.0.1:$ADMIN")
   fi
-  "$CLIENTS" -B "$HERE/checks.py" --engine "$engine" --engine-url "$url" --scripts "$MODEL/scripts.json" \
+  "$CLIENTS" -B "$HERE/checks.py" --engine "${engine/llama-bin/llama-cpp}" --engine-url "$url" --scripts "$MODEL/scripts.json" \
     --tally "$SCRATCH/tally" --only "$2" "${gateway[@]}" "${@:3}" || true
   after=$(wc -l <"$SCRATCH/tally")
   [ "$after" -gt "$before" ] || failed "$engine: the checks did not come to their end"
@@ -77,10 +89,11 @@ check() { # ENGINE ONLY [checks.py OPTION...]: one start of the engine, one gate
 }
 
 check_pool() { # three engines at a time, and gateways of its own
-  local ports=() urls=() n names=(vllm vllm llama-cpp) victim before
-  for engine in vllm llama-cpp; do
-    "$HERE/engines.sh" setup "$engine" || { failed "pool: $engine cannot be set up"; return; }
+  local ports=() urls=() n names victim before
+  for engine in vllm llama-bin; do
+    set_up "$engine" || { failed "pool: $engine cannot be set up"; return; }
   done
+  names=(vllm vllm "$LLAMA")
   for n in 0 1 2; do
     ports[n]="$(free_port)"
     if ! urls[n]="$(PORT="${ports[n]}" "$HERE/engines.sh" start "${names[n]}")"; then failed "pool: ${names[n]} does not start"; break; fi
