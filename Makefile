@@ -7,12 +7,13 @@ export CARGO_TERM_COLOR ?= never
 # What a Debian-like system with only Rust lacks: a C compiler and cmake for zlib-ng, make for the allocator.
 PACKAGES := cmake make gcc g++ libc6-dev
 
-.PHONY: help setup test-setup demo test test-interleavings fuzz fuzz-parsers test-onnx test-kubernetes lint bench test-engines build
+.PHONY: help setup test-setup demo test test-interleavings test-real-engine fuzz fuzz-parsers test-onnx test-kubernetes lint bench test-engines build
 
 help:
 	@echo "make demo          two simulated engines, the gateway, a short load, and its measurements"
 	@echo "make test          all tests"
 	@echo "make test-interleavings  schedules of threads, explored by shuttle: health, leases, releases (part of make test)"
+	@echo "make test-real-engine  OpenAI's client through the gateway to llama.cpp with a small model (part of make test; 130 MB once)"
 	@echo "make fuzz          properties of the scanners on a million hostile texts each (FUZZ_CASES=n for fewer)"
 	@echo "make fuzz-parsers  libFuzzer on the parsers of bytes from peers, a minute each (FUZZ_SECONDS=n); needs a nightly compiler and cargo-fuzz"
 	@echo "make test-onnx     local judges: ONNX models in the process (ten minutes of compiling)"
@@ -47,18 +48,24 @@ test-setup: setup
 	  else echo "please install these packages first:$$missing" >&2; exit 1; fi; \
 	fi
 
-# The binary that the end-to-end tests run is built first; the last line says how many tests passed.
+# The binary that the end-to-end tests run is built first; the last line says how many tests and checks passed.
 test: test-setup
 	cargo build --locked -p llm-lens-cli
 	@out=$$(mktemp); trap 'rm -f "$$out"' EXIT; \
-	if { cargo test --locked --workspace --exclude llm-lens-onnx --no-fail-fast && $(INTERLEAVINGS); } 2>&1 | tee "$$out"; then failed=0; else failed=1; fi; \
-	awk '/^test result:/ { for (i = 1; i <= NF; i++) { if ($$i ~ /^passed/) p += $$(i-1); if ($$i ~ /^failed/) f += $$(i-1) } } END { print p + 0 " passed, " f + 0 " failed" }' "$$out"; \
+	if { cargo test --locked --workspace --exclude llm-lens-onnx --no-fail-fast && $(INTERLEAVINGS) && $(REAL_ENGINE); } 2>&1 | tee "$$out"; then failed=0; else failed=1; fi; \
+	awk '/^(test result: |real engine: [0-9])/ { for (i = 1; i <= NF; i++) { if ($$i ~ /^passed/) p += $$(i-1); if ($$i ~ /^failed/) f += $$(i-1) } } END { print p + 0 " passed, " f + 0 " failed" }' "$$out"; \
 	exit $$failed
 
 # Shuttle replaces atomics and locks, so these crates are built once more, in a folder of their own.
 INTERLEAVINGS := RUSTFLAGS="--cfg shuttle" cargo test --locked --target-dir target/shuttle -p llm-lens-routing -p llm-lens-traffic --lib interleavings
 test-interleavings: setup
 	$(INTERLEAVINGS)
+
+# Where python, pip or its package index is missing, this prints one line that says so, and succeeds.
+REAL_ENGINE := tests/engines/real_engine.sh
+test-real-engine: setup
+	cargo build --locked -p llm-lens-cli
+	$(REAL_ENGINE)
 
 # Some minutes for each crate. The development profile optimizes these crates and checks arithmetic, so overflows are found, too.
 FUZZ_CASES ?= 1000000

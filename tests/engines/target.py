@@ -34,6 +34,7 @@ class Target:
     scripts: dict
     parses_reasoning: bool
     wrong_ids: list = field(default_factory=list)
+    responses: int = 0  # with a status, from `base`
 
     @property
     def merges_events(self):
@@ -65,6 +66,7 @@ class Target:
 
     def note_id(self, sent, returned):
         """A response carries the id of its request, or a new one where the request had none."""
+        self.responses += 1
         if self.admin and (not returned or sent and sent != returned):
             self.wrong_ids.append((sent, returned))
 
