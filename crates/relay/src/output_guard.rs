@@ -123,6 +123,8 @@ pub(crate) struct OutputGuard {
     /// Kind of the last piece. The LF of its CRLF is treated the same way.
     last: LastPiece,
     queue: VecDeque<HeldEvent>,
+    /// Arrival time of the last event with text.
+    last_text: Tick,
     /// Body bytes received before the current run.
     seen: u64,
     /// (payload queued, body received) at the end of each released event.
@@ -184,6 +186,7 @@ impl OutputGuard {
             whole: WholeEvents::default(),
             last: LastPiece::Passed,
             queue: VecDeque::new(),
+            last_text: Tick::default(),
             seen: 0,
             ends: VecDeque::new(),
             written: 0,
@@ -312,10 +315,13 @@ impl OutputGuard {
         self.failure = None;
     }
 
-    /// The maximum hold time has passed: decide held text now.
+    /// The maximum hold time has passed: decide the text that holds the oldest event, and give the
+    /// judges less than a window. Text that holds no event is left to grow.
     pub(crate) fn flush(&mut self, now: Tick, out: &mut StreamBuffer) {
         let began = clock::now();
-        self.texts.flush(&self.context);
+        if self.waits_for_text() {
+            self.texts.flush(&self.context);
+        }
         if let Some(judges) = &mut self.judges {
             judges.start_calls(true);
         }
@@ -372,16 +378,26 @@ impl OutputGuard {
         self.queue.front().map(|held| held.arrived)
     }
 
-    /// Whether [`flush`](Self::flush) could release the oldest held event.
-    pub(crate) fn waits_for_text(&self) -> bool {
-        let undecided =
-            |held: &HeldEvent| !self.texts.is_decided(&self.context, &held.content.slots);
-        let unasked = |held: &HeldEvent| {
-            self.judges
-                .as_ref()
-                .is_some_and(|judges| !judges.admits(&held.content.slots) && judges.has_unasked())
-        };
-        self.queue.front().is_some_and(|held| undecided(held) || unasked(held))
+    /// The time from which the hold time counts, if [`flush`](Self::flush) could release the oldest
+    /// held event. Undecided text waits for the engine, so its time begins again with each event
+    /// that has text: a match that arrives slowly is still masked. A judge's window waits since the
+    /// event arrived.
+    pub(crate) fn waits_since(&self) -> Option<Tick> {
+        if self.waits_for_text() {
+            return Some(self.last_text);
+        }
+        let held = self.queue.front()?;
+        let unasked = self
+            .judges
+            .as_ref()
+            .is_some_and(|judges| !judges.admits(&held.content.slots) && judges.has_unasked());
+        unasked.then_some(held.arrived)
+    }
+
+    /// Whether the text of the oldest held event is undecided.
+    fn waits_for_text(&self) -> bool {
+        let decided = |held: &HeldEvent| self.texts.is_decided(&self.context, &held.content.slots);
+        !self.queue.front().is_none_or(decided)
     }
 
     /// Whether findings are acted on.

@@ -33,6 +33,9 @@ impl OutputGuard {
         if self.stopped && self.context.framing != Framing::Json {
             return;
         }
+        if !content.slots.is_empty() {
+            self.last_text = now;
+        }
         let opens =
             !self.context.disclaimer.is_empty() && content.slots.iter().any(|slot| slot.opens);
         let plain = !content.has_unslotted_text

@@ -34,12 +34,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
 
     /// Ready when a held event reached its maximum hold time and was released.
     pub(super) fn poll_hold(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let Some(guardrail) =
-            self.guardrail.as_mut().filter(|guardrail| guardrail.waits_for_text())
-        else {
-            return Poll::Pending;
-        };
-        let Some(since) = guardrail.holds_since() else { return Poll::Pending };
+        let Some(guardrail) = &mut self.guardrail else { return Poll::Pending };
+        let Some(since) = guardrail.waits_since() else { return Poll::Pending };
         let now = clock::now();
         let left =
             guardrail.hold_time().saturating_sub(Duration::from_nanos(now.nanos_since(since)));

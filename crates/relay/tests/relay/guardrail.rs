@@ -121,6 +121,38 @@ async fn text_is_held_no_longer_than_the_hold_time() {
     assert_eq!(request.guarded.held_events, 1);
 }
 
+/// Each piece comes before the hold time has passed since the last one; the whole match takes
+/// several hold times.
+#[tokio::test(start_paused = true)]
+async fn matches_of_a_slow_engine_do_not_pass() {
+    for (action, said, kind) in [
+        ("output_pii: mask", "4111 1111 1111 1111", "[CREDIT_CARD]"),
+        ("output_pii: mask", "ann.lee@example.com", "[EMAIL_ADDRESS]"),
+        ("output_secrets: mask", "AKIAZ7Q2MXN4RTV6WYB3", "[AWS_ACCESS_KEY]"),
+        ("output_pii: block", "4111 1111 1111 1111", ""),
+    ] {
+        let mut request = ScriptedRequest::new();
+        let mut steps = vec![Step::Read(event("It is ").into_bytes())];
+        for letter in said.chars() {
+            steps.push(Step::Wait(Duration::from_millis(150)));
+            steps.push(Step::Read(event(&letter.to_string()).into_bytes()));
+        }
+        steps.push(Step::Read((event(" today.") + END).into_bytes()));
+        let (mut source, mut sink) =
+            (ScriptedSource::new(Framing::Sse, steps), ScriptedSink::new(Takes::All));
+        run(
+            &mut request,
+            guarded(&format!("{action}, hold_time: 200ms")),
+            &mut source,
+            &mut sink,
+            None,
+        )
+        .await;
+        let end = if kind.is_empty() { "" } else { " today." };
+        assert_eq!(text(&sink.taken), format!("It is {kind}{end}"), "{action}: {said}");
+    }
+}
+
 /// Text that is in no channel, of an error or of an engine that writes its own, is checked, and its
 /// findings are recorded.
 #[tokio::test(start_paused = true)]
