@@ -39,4 +39,4 @@ pub use network::network;
 pub use pattern::Pattern;
 pub use prices::TokenUsage;
 pub use token_cache::{Expired, TokenCache};
-pub use usage::{GroupBy, Totals, UsageRow, UsageSums};
+pub use usage::{GroupBy, Totals, UsageJournal, UsageRow, UsageSums};

@@ -1,9 +1,12 @@
 //! Usage by owner, key, model and day.
 //!
 //! - *In*: the usage of each request, its owner, model and time.
-//! - *Out*: sums by owner, key and model, by day and month; the same as rows that can be restored.
+//! - *Out*: sums by owner, key and model, by day and month; the same as rows that can be restored;
+//!   the usage that a journal does not have yet.
 //! - *Never*: more than [`MAX_ROWS`] sums: the oldest day is dropped first; a name chosen by an
 //!   unauthenticated client: callers are authenticated, models are declared.
+
+mod journal;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -12,6 +15,8 @@ use std::sync::Arc;
 use jiff::civil::Date;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+
+pub use journal::UsageJournal;
 
 use super::account::day;
 use super::prices::TokenUsage;
@@ -81,10 +86,22 @@ type Sum = (Date, Arc<str>, Arc<str>, Arc<str>);
 /// The sums.
 #[derive(Debug, Default)]
 pub struct UsageSums {
-    sums: Mutex<BTreeMap<Sum, Totals>>,
+    sums: Mutex<Sums>,
+}
+
+#[derive(Debug, Default)]
+struct Sums {
+    all: BTreeMap<Sum, Totals>,
+    /// Usage since [`UsageSums::take_unsaved`]; `None` without a journal.
+    unsaved: Option<BTreeMap<Sum, Totals>>,
 }
 
 impl UsageSums {
+    /// Sums that a journal saves: [`UsageSums::take_unsaved`] returns what they gain.
+    pub fn journaled() -> Self {
+        UsageSums { sums: Mutex::new(Sums { unsaved: Some(BTreeMap::new()), ..Sums::default() }) }
+    }
+
     /// Add the usage of a request.
     pub fn add(
         &self,
@@ -102,9 +119,30 @@ impl UsageSums {
             reasoning_tokens: used.reasoning,
             cost_pico,
         };
+        let sum = (day, owner.clone(), key.clone(), model.clone());
         let mut sums = self.sums.lock();
-        sums.entry((day, owner.clone(), key.clone(), model.clone())).or_default().add(&totals);
-        bound(&mut sums, day);
+        if let Some(unsaved) = &mut sums.unsaved {
+            unsaved.entry(sum.clone()).or_default().add(&totals);
+            bound(unsaved, day);
+        }
+        sums.all.entry(sum).or_default().add(&totals);
+        bound(&mut sums.all, day);
+    }
+
+    /// The usage added since the last call, by [`UsageSums::add`] only. Empty without a journal.
+    pub fn take_unsaved(&self) -> Vec<(UsageRow, Totals)> {
+        let unsaved = self.sums.lock().unsaved.as_mut().map(std::mem::take).unwrap_or_default();
+        let row = |((day, owner, key, model), totals): (Sum, Totals)| {
+            (UsageRow { time: day.to_string(), owner, key, model }, totals)
+        };
+        unsaved.into_iter().map(row).collect()
+    }
+
+    /// Return usage that could not be saved; the next [`UsageSums::take_unsaved`] has it again.
+    pub fn return_unsaved(&self, rows: Vec<(UsageRow, Totals)>) {
+        if let Some(unsaved) = &mut self.sums.lock().unsaved {
+            add_rows(unsaved, rows.into_iter());
+        }
     }
 
     /// Sums from `from` on, grouped.
@@ -138,6 +176,7 @@ impl UsageSums {
             let sums = self.sums.lock();
             let behind = rows.last().map_or(Bound::Unbounded, |(last, _)| Bound::Excluded(last));
             let chunk: Vec<_> = sums
+                .all
                 .range((behind, Bound::Unbounded))
                 .take(CHUNK)
                 .map(|(sum, totals)| (sum.clone(), *totals))
@@ -153,16 +192,7 @@ impl UsageSums {
 
     /// Restore saved sums. Returns the number of invalid lines, which are skipped.
     pub fn restore(&self, lines: impl Iterator<Item = (UsageRow, Totals)>) -> usize {
-        let (mut sums, mut left_out) = (self.sums.lock(), 0);
-        for (line, totals) in lines {
-            match line.time.parse::<Date>() {
-                Ok(day) => {
-                    sums.entry((day, line.owner, line.key, line.model)).or_default().add(&totals)
-                }
-                Err(_) => left_out += 1,
-            }
-        }
-        left_out
+        add_rows(&mut self.sums.lock().all, lines)
     }
 }
 
@@ -193,6 +223,21 @@ impl Totals {
     pub fn cost(&self) -> f64 {
         self.cost_pico as f64 / DOLLAR as f64
     }
+}
+
+/// Add rows; returns the number of rows without a valid day, which are skipped.
+fn add_rows(
+    sums: &mut BTreeMap<Sum, Totals>,
+    rows: impl Iterator<Item = (UsageRow, Totals)>,
+) -> usize {
+    let mut skipped = 0;
+    for (row, totals) in rows {
+        match row.time.parse::<Date>() {
+            Ok(day) => sums.entry((day, row.owner, row.key, row.model)).or_default().add(&totals),
+            Err(_) => skipped += 1,
+        }
+    }
+    skipped
 }
 
 /// Drop days that are too old, and the oldest sums if there are too many.
@@ -230,6 +275,29 @@ mod tests {
         }
         assert_eq!(sums.rows(GroupBy::EVERYTHING, None).len(), 2 * CHUNK + 7);
         assert_eq!(sums.rows(GroupBy::default(), None)[0].1.requests as usize, 2 * CHUNK + 7);
+    }
+
+    #[test]
+    fn unsaved_usage_is_what_was_added_and_not_what_was_restored() {
+        let names: [Arc<str>; 3] = ["o".into(), "k".into(), "m".into()];
+        let add = |sums: &UsageSums| {
+            let used = TokenUsage { output: 5, ..TokenUsage::default() };
+            sums.add((&names[0], &names[1], &names[2]), &used, 0, us("2026-02-01T10:00:00Z"));
+        };
+        let without = UsageSums::default();
+        add(&without);
+        assert_eq!(without.take_unsaved(), []);
+        let sums = UsageSums::journaled();
+        sums.restore(without.rows(GroupBy::EVERYTHING, None).into_iter());
+        assert_eq!(sums.take_unsaved(), []);
+        add(&sums);
+        let taken = sums.take_unsaved();
+        assert_eq!(taken, without.rows(GroupBy::EVERYTHING, None));
+        assert_eq!(sums.take_unsaved(), []);
+        sums.return_unsaved(taken);
+        add(&sums);
+        assert_eq!(sums.take_unsaved()[0].1.requests, 2);
+        assert_eq!(sums.rows(GroupBy::default(), None)[0].1.requests, 3);
     }
 
     #[test]
