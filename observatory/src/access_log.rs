@@ -71,6 +71,7 @@ impl Sink for AccessLog {
 
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Result<(), SinkError> {
         let (mut lost, mut why) = (0, String::new());
+        self.file.reopen_if_moved();
         for record in batch {
             let written =
                 serde_json::to_vec(&line(record)).map_err(io::Error::from).and_then(|mut line| {
@@ -127,6 +128,10 @@ mod tests {
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2);
         assert_eq!((&lines[1]["model"], &lines[1]["outcome"]), (&"m\n2".into(), &"timeout".into()));
+        // A file that was removed or renamed is created again.
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(log.deliver(&batch[..1]), Ok(()));
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1);
         std::fs::remove_file(path).unwrap();
         let mut full = AccessLog::open(Path::new("/dev/full"), 1 << 20, 1).unwrap();
         assert!(matches!(full.deliver(&batch), Err(SinkError { lost: 2, .. })));

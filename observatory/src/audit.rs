@@ -1,7 +1,8 @@
 //! The audit log: a sink that appends a line for each finding to a file.
 //!
 //! - *In*: lines, by the pump.
-//! - *Out*: the file, rotated to `.1`, `.2` ... at its maximum size.
+//! - *Out*: the file, rotated to `.1`, `.2` ... at its maximum size, and created again if it was
+//!   renamed.
 //! - *Never*: a file that other users can read.
 
 use std::io;
@@ -50,6 +51,7 @@ impl Sink<AuditLine> for AuditLog {
 
     fn deliver(&mut self, batch: &[Arc<AuditLine>]) -> Result<(), SinkError> {
         let (mut lost, mut why) = (0, String::new());
+        self.file.reopen_if_moved();
         for line in batch {
             if let Err(error) = self.file.write(format!("{}\n", line.text).as_bytes()) {
                 lost += 1;
@@ -99,6 +101,37 @@ mod tests {
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("99\n"));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// As logrotate does, without `copytruncate`; and as another gateway does that shares the file
+    /// during an upgrade.
+    #[test]
+    fn renamed_file_is_created_again() {
+        let folder = folder("renamed");
+        let path = folder.join("audit.jsonl");
+        let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+        let mut log = AuditLog::open(&path, 1024, 2).unwrap();
+        log.deliver(&[line("one".into())]).unwrap();
+        std::fs::rename(&path, folder.join("old")).unwrap();
+        log.deliver(&[line("two".into())]).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        log.deliver(&[line("three".into())]).unwrap();
+        assert_eq!((text("old"), text("audit.jsonl")), ("one\n".into(), "three\n".into()));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let mut other = AuditLog::open(&path, 1024, 2).unwrap();
+        for _ in 0..100 {
+            other.deliver(&[line("x".repeat(99))]).unwrap();
+            log.deliver(&[line("y".repeat(99))]).unwrap();
+        }
+        assert!(text("audit.jsonl").len() <= 1024 && text("audit.jsonl.1").len() <= 1024);
+        assert!(text("audit.jsonl").contains('x') && text("audit.jsonl").contains('y'));
+        // Without the folder, the line goes to the renamed file.
+        let moved = folder.with_extension("moved");
+        let _ = std::fs::remove_dir_all(&moved);
+        std::fs::rename(&folder, &moved).unwrap();
+        log.deliver(&[line("last".into())]).unwrap();
+        assert!(std::fs::read_to_string(moved.join("audit.jsonl")).unwrap().ends_with("last\n"));
+        std::fs::remove_dir_all(moved).unwrap();
     }
 
     #[test]

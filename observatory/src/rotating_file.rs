@@ -1,8 +1,12 @@
 //! A log file that rotates: at its maximum size it is renamed to `.1`, `.2` ... Its mode is 0600.
+//!
+//! - *In*: lines; [`RotatingFile::reopen_if_moved`] before each batch of them.
+//! - *Out*: the file at the path, also after another program or another gateway has renamed it.
+//! - *Never*: a line of a batch in a file that was renamed before the batch.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// An append-only file that rotates at its maximum size.
@@ -13,6 +17,8 @@ pub(crate) struct RotatingFile {
     size: u64,
     max_size: u64,
     keep: usize,
+    /// The file was renamed, and a new one cannot be created.
+    moved: bool,
 }
 
 impl RotatingFile {
@@ -22,7 +28,32 @@ impl RotatingFile {
         let max_size = max_size.max(1024);
         let file = append(&path)?;
         let size = file.metadata()?.len();
-        Ok(RotatingFile { path, file, size, max_size, keep })
+        Ok(RotatingFile { path, file, size, max_size, keep, moved: false })
+    }
+
+    /// Opens the path again if it is no longer the open file: logrotate or another gateway has
+    /// renamed it. If that fails, lines go on to the renamed file. Costs two system calls.
+    pub(crate) fn reopen_if_moved(&mut self) {
+        let Ok(ours) = self.file.metadata() else { return };
+        match std::fs::metadata(&self.path) {
+            Ok(current) if (current.dev(), current.ino()) == (ours.dev(), ours.ino()) => {
+                // Another gateway may append to the same file during an upgrade.
+                self.size = ours.len();
+                self.moved = false;
+                return;
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return,
+            Ok(_) | Err(_) => {}
+        }
+        let opened = append(&self.path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        match opened {
+            Ok((size, file)) => (self.size, self.file, self.moved) = (size, file, false),
+            Err(error) if !self.moved => {
+                self.moved = true;
+                tracing::error!(path = %self.path.display(), %error, "log file was renamed and cannot be created again, lines go to the renamed file");
+            }
+            Err(_) => {}
+        }
     }
 
     /// Appends a line with a single write, so that a crash leaves whole lines.

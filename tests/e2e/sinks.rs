@@ -51,6 +51,33 @@ async fn access_log_has_a_line_per_request_and_no_content() {
     assert!(!text.contains("secret") && !text.contains("credential"), "{text}");
 }
 
+/// logrotate renames the file, and sends HUP or no signal at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn renamed_logs_are_created_again() {
+    let engine = Engine::start(|_| sse::stream(3, 1)).await;
+    let folder = gateway::folder();
+    let access = folder.join("access.jsonl");
+    let settings = format!(
+        "access_log: {{file: {:?}}}\nbackends: [{{name: b, url: \"{}\"}}]\nroutes: [{{name: chat, backend: b}}]\n",
+        access.display(),
+        engine.url()
+    );
+    let gateway = Gateway::with_settings(&settings).await;
+    for (turn, signal) in [None, Some(Signal::SIGHUP), None].into_iter().enumerate() {
+        let id = format!("request-{turn}");
+        let mut client = gateway.client().await;
+        client.post("/v1/chat/completions", &format!("x-request-id: {id}\r\n"), BODY).await;
+        client.answer().await;
+        let text = || std::fs::read_to_string(&access).unwrap_or_default();
+        gateway.wait_until(|_| text().contains(&id)).await;
+        assert_eq!(text().lines().count(), 1, "{}", text());
+        std::fs::rename(&access, folder.join(format!("access.{turn}"))).expect("it is there");
+        if let Some(signal) = signal {
+            gateway.signal(signal);
+        }
+    }
+}
+
 /// Each line is a JSON object, and the line of a request has its id wherever in the gateway it was
 /// written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
