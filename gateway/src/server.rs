@@ -36,7 +36,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::AdminApp;
 use crate::background::discovery::{self, Discovery};
-use crate::background::{health_checks, jwks, reload, shared_limits, usage_file};
+use crate::background::usage_file::{OpenError, OpenUsageFile, UsageFile};
+use crate::background::{health_checks, jwks, reload, shared_limits};
 use crate::descriptors;
 use crate::hand_over::{self, Predecessor};
 use crate::listeners::{BindError, Bound, ProxyApp, Sockets};
@@ -90,6 +91,9 @@ pub enum StartError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// The usage file cannot be used.
+    #[error("{0}")]
+    UsageFile(String),
     /// The runtime cannot be built.
     #[error("cannot start: {0}")]
     Runtime(#[from] std::io::Error),
@@ -103,6 +107,7 @@ pub struct Gateway {
     fds: ListenFds,
     /// The gateway that handed its listeners over, until it is told that this one serves.
     predecessor: Mutex<Option<Predecessor>>,
+    usage_file: Arc<UsageFile>,
     workers: usize,
     /// Maximum wait for the first discovered backends.
     patience: Duration,
@@ -134,7 +139,8 @@ impl Gateway {
         let counting = Arc::new(ThreadPool::new("count", 0, COUNTING));
         let tools =
             Tools { observatory: observatory.clone(), filters: options.filters, pool, counting };
-        let usage_sums = usage_file::load(options.settings.usage_file.as_deref());
+        let usage_file = options.settings.usage_file.as_deref();
+        let mut usage_file = OpenUsageFile::open(usage_file, options.upgrade)?;
         // Everything that can fail without the sockets comes first: a successor that takes them and
         // then ends would leave no gateway.
         let settings = Arc::new(options.settings);
@@ -146,6 +152,8 @@ impl Gateway {
             .map(|l| sockets.bind(l.address, l.h2c, l.tls.as_ref()))
             .collect::<Result<Vec<_>, _>>()?;
         let admin = sockets.bind_admin(settings.admin)?;
+        // A predecessor has appended its usage before it passed the listeners on.
+        let usage_sums = usage_file.sums();
         plan.rate_limits.restore_usage(&usage_sums, when());
         let (fds, predecessor) = sockets.into_parts();
         let shared = Arc::new(Shared {
@@ -165,7 +173,8 @@ impl Gateway {
             file: options.file,
         });
         let predecessor = Mutex::new(predecessor);
-        Ok(Gateway { shared, listeners, admin, fds, predecessor, workers, patience })
+        let usage_file = Arc::new(usage_file.start(&shared));
+        Ok(Gateway { shared, listeners, admin, fds, predecessor, usage_file, workers, patience })
     }
 
     /// Where clients connect, in the order of the settings.
@@ -248,7 +257,7 @@ impl Gateway {
                 tokio::time::timeout(LAST_CHORES, shared_limits::leave(&self.shared)).await
             });
         }
-        usage_file::save(&self.shared, &mut Vec::new());
+        self.usage_file.close();
         // A file that hangs, such as one on a dead network share, must not delay the exit.
         control.shutdown_background();
         Ok(())
@@ -323,14 +332,13 @@ impl Gateway {
         Ok(End::Drained)
     }
 
-    /// Reload settings, discover backends, check their health, save usage; until the process ends.
+    /// Reload settings, discover backends, check their health; until the process ends.
     async fn watch(&self, discovery: Discovery, reload: Arc<Notify>) {
         let certificates = self.listeners.iter().filter_map(Bound::certificate).collect();
         tokio::join!(
             reload::watch(self.shared.clone(), certificates, reload),
             discovery.keep(self.shared.clone()),
             health_checks::keep(self.shared.clone()),
-            usage_file::keep(self.shared.clone()),
             jwks::keep(self.shared.clone())
         );
     }
@@ -358,10 +366,12 @@ impl Gateway {
     async fn hand_over(&self) -> bool {
         let configured = self.shared.plan.load().settings.shutdown.upgrade_socket.clone();
         let (names, fds) = self.fds.lock().serialize();
+        let usage_file = self.usage_file.clone();
         let offer = move || {
             let path = hand_over::socket_path(configured.as_deref())?;
             tracing::info!(path = %path.display(), "handing the listeners over");
-            hand_over::offer(&path, &names, &fds)
+            usage_file.hand_over();
+            hand_over::offer(&path, &names, &fds).inspect_err(|_| usage_file.keep_on())
         };
         match tokio::task::spawn_blocking(offer).await {
             Ok(Ok(())) => true,
@@ -391,6 +401,12 @@ fn audit_log(settings: &Settings) -> Result<Option<AuditLog>, StartError> {
     let Some(path) = file else { return Ok(None) };
     let wrong = |source| StartError::Sink { sink: "audit log", path: path.clone(), source };
     AuditLog::open(path, *max_size, *keep).map(Some).map_err(wrong)
+}
+
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> Self {
+        StartError::UsageFile(error.to_string())
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]

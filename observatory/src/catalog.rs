@@ -739,6 +739,20 @@ pub const CATALOG: &[Metric] = &[
         "Time to first token at the client, without guardrail time.",
     ),
     metric(
+        "llm_lens_usage_file_damaged_lines_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "Lines of the usage file that were skipped because they are damaged.",
+    ),
+    metric(
+        "llm_lens_usage_file_write_failures_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "Attempts to append to the usage file that failed.",
+    ),
+    metric(
         "llm_lens_version_requests",
         Kind::Gauge,
         Unit::One,

@@ -24,6 +24,10 @@ pub struct Gauges {
     pub reloads: AtomicU64,
     /// Reloads of the settings that were refused.
     pub reload_failures: AtomicU64,
+    /// Lines of the usage file that were skipped because they are damaged.
+    pub usage_lines_damaged: AtomicU64,
+    /// Attempts to append to the usage file that failed.
+    pub usage_write_failures: AtomicU64,
 }
 
 impl Gauges {

@@ -267,6 +267,8 @@ fn of_process(
         ("llm_lens_reloads_total", load(&gauges.reloads)),
         ("llm_lens_reload_failures_total", load(&gauges.reload_failures)),
         ("llm_lens_records_dropped_total", recent.dropped()),
+        ("llm_lens_usage_file_damaged_lines_total", load(&gauges.usage_lines_damaged)),
+        ("llm_lens_usage_file_write_failures_total", load(&gauges.usage_write_failures)),
         ("llm_lens_audit_lines_total", written),
         ("llm_lens_audit_lines_dropped_total", lost + audit.map_or(0, Pump::dropped)),
     ] {

@@ -18,10 +18,16 @@ struct UpgradeSetup {
 
 impl UpgradeSetup {
     fn new(url: &str) -> UpgradeSetup {
+        UpgradeSetup::with(url, "")
+    }
+
+    /// `more` are more sections; `FOLDER` in them is the folder.
+    fn with(url: &str, more: &str) -> UpgradeSetup {
         let folder = Folder::new();
         let more = format!(
-            "shutdown: {{grace: 15s, upgrade_socket: '{}'}}",
-            folder.0.join("upgrade.sock").display()
+            "shutdown: {{grace: 15s, upgrade_socket: '{}'}}\n{}",
+            folder.0.join("upgrade.sock").display(),
+            more.replace("FOLDER", &folder.0.display().to_string()),
         );
         let text = settings_at(free_address(), free_address(), url, &more);
         UpgradeSetup { folder, text }
@@ -97,6 +103,50 @@ async fn two_upgrades_in_a_row_lose_nothing() {
     let failed: Vec<_> = results.iter().filter(|r| **r != Ok(200)).collect();
     assert!(failed.is_empty(), "{} of {} requests failed: {failed:?}", failed.len(), results.len());
     assert!(results.len() > 100, "{}", results.len());
+}
+
+/// The successor counts what its predecessor has counted, to the last request, also of a stream that
+/// ends after the hand-over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limit_of_a_day_continues_after_an_upgrade() {
+    let engine = Engine::start(|request| {
+        let streamed = String::from_utf8_lossy(&request.body).contains("stream");
+        if streamed { sse::stream(20, 100) } else { sse::chat_answer() }
+    })
+    .await;
+    let more = "usage_file: FOLDER/usage.jsonl\nrate_limits: [{name: day, unit: requests, amount: 20, window: day, per: all}]";
+    let setup = UpgradeSetup::with(&engine.url(), more);
+    let mut old = Gateway::with_settings(&setup.text).await;
+    for _ in 0..9 {
+        assert_eq!(try_chat(old.address(), CHAT).await, Ok(200));
+    }
+    let stream = running_stream(old.address()).await;
+    let mut new = setup.successor(&old).await;
+    assert!(ends_well(stream).await);
+    assert_eq!(old.ended(PATIENCE).await.and_then(|status| status.code()), Some(0));
+    // The interval at which a successor reads is a tenth of a second.
+    let requests = |gateway: &Gateway| {
+        let usage: serde_json::Value =
+            serde_json::from_str(&gateway.get("/api/usage").1).expect("JSON");
+        usage["usage"][0]["requests"].as_u64()
+    };
+    let until = std::time::Instant::now() + Duration::from_secs(2);
+    while requests(&new) != Some(10) {
+        assert!(std::time::Instant::now() < until, "{:?} {}", requests(&new), new.stderr());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut statuses = Vec::new();
+    for _ in 0..20 {
+        statuses.push(try_chat(new.address(), CHAT).await);
+    }
+    assert_eq!(statuses.iter().filter(|status| **status == Ok(200)).count(), 10, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == Ok(429)).count(), 10, "{statuses:?}");
+    // The file has the usage of both.
+    new.signal(Signal::SIGTERM);
+    assert!(new.ended(PATIENCE).await.is_some());
+    let again = Gateway::with_settings(&setup.text).await;
+    assert_eq!(requests(&again), Some(20));
+    assert_eq!(try_chat(again.address(), CHAT).await, Ok(429));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,6 +5,7 @@ mod keys;
 mod limits;
 mod shared;
 mod tokens;
+mod usage;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

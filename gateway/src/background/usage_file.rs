@@ -1,130 +1,182 @@
-//! The file that keeps usage sums over a restart.
+//! The usage file: a journal that keeps the usage sums over restarts and upgrades.
 //!
-//! - *In*: the sums, periodically.
-//! - *Out*: a file of JSON lines, replaced whole.
-//! - *Never*: a partly written file; a start that fails because of it.
+//! - *In*: the usage of settled requests; additions of the other gateway during an upgrade.
+//! - *Out*: a file to which lines are appended once a second. Additions of the other gateway count
+//!   in the sums and limits of this one.
+//! - *Never*: file access on another thread after the start; a start that fails because of damaged
+//!   content: it fails if the file cannot be opened, or if another gateway uses it. ADR 0015.
 
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt as _;
+mod journal_file;
+
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
+use observatory::Gauges;
 use parking_lot::Mutex;
 use pipeline::shared::Shared;
-use serde::{Deserialize, Serialize};
-use traffic::{GroupBy, Totals, UsageRow, UsageSums};
+use plan::clock::when;
+use traffic::UsageSums;
 
-/// Interval between saves; a crash loses the usage since the last one.
-const SAVE_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) use journal_file::OpenError;
+use journal_file::{JournalFile, Synced};
 
-/// Age from which a temporary file counts as left over.
-const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
+/// Interval between appends; a crash loses the usage since the last one.
+const APPEND_INTERVAL: Duration = Duration::from_secs(1);
+/// The same during an upgrade, when two gateways count the usage of the same limits.
+const UPGRADE_INTERVAL: Duration = Duration::from_millis(100);
+/// Maximum wait for the file before a hand-over and at shutdown.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
-static SAVING: Mutex<()> = Mutex::new(());
+/// The file before the gateway serves, if one is configured.
+pub(crate) struct OpenUsageFile(Option<JournalFile>);
 
-#[derive(Serialize, Deserialize)]
-struct Written {
-    #[serde(flatten)]
-    line: UsageRow,
-    #[serde(flatten)]
-    totals: Totals,
+/// The file of a running gateway, if one is configured: the thread that writes it.
+pub(crate) struct UsageFile(Option<Mutex<Sender<Command>>>);
+
+/// A request to the thread, and where it reports that it is done.
+enum Command {
+    /// A successor takes the listeners.
+    HandOver(SyncSender<()>),
+    /// No successor took them.
+    KeepOn,
+    Close(SyncSender<()>),
 }
 
-/// Read the saved sums. Malformed lines are skipped.
-pub(crate) fn load(path: Option<&Path>) -> Arc<UsageSums> {
-    let sums = Arc::new(UsageSums::default());
-    let Some(path) = path else { return sums };
-    remove_leftovers(path);
-    match std::fs::read_to_string(path) {
-        Ok(text) => {
-            let lines: Vec<Option<Written>> =
-                text.lines().map(|line| serde_json::from_str(line).ok()).collect();
-            let broken = lines.iter().filter(|line| line.is_none()).count();
-            let left_out = sums
-                .restore(lines.into_iter().flatten().map(|written| (written.line, written.totals)));
-            if broken + left_out > 0 {
-                tracing::error!(path = %path.display(), lines = broken + left_out, "usage file: malformed lines skipped");
+impl OpenUsageFile {
+    /// Open and read the file. A successor (`upgrade`) opens it while its predecessor uses it.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub(crate) fn open(path: Option<&Path>, upgrade: bool) -> Result<Self, OpenError> {
+        path.map(|path| JournalFile::open(path, upgrade)).transpose().map(OpenUsageFile)
+    }
+
+    /// The sums of the file. A successor calls it when it has the listeners: its predecessor has
+    /// appended its usage before it passes them on.
+    pub(crate) fn sums(&mut self) -> Arc<UsageSums> {
+        let Some(file) = &mut self.0 else { return Arc::default() };
+        file.catch_up();
+        let sums = UsageSums::journaled();
+        sums.restore(file.rows());
+        Arc::new(sums)
+    }
+
+    /// Start to append.
+    pub(crate) fn start(self, shared: &Arc<Shared>) -> UsageFile {
+        let Some(file) = self.0 else { return UsageFile(None) };
+        let (commands, received) = channel();
+        let writer =
+            UsageThread { file, shared: shared.clone(), handing_over: false, failed: false };
+        // Ends with `Close`, or with the process if the file does not respond.
+        let thread = std::thread::Builder::new().name("llm-lens-usage".into());
+        if let Err(error) = thread.spawn(move || writer.write_until_closed(&received)) {
+            tracing::error!(%error, "usage file: cannot start its thread, usage is not saved");
+        }
+        UsageFile(Some(Mutex::new(commands)))
+    }
+}
+
+impl UsageFile {
+    /// Append the usage so far. From now on, the file is left to the successor, except for further
+    /// additions. Blocks until it is done.
+    pub(crate) fn hand_over(&self) {
+        self.request(Command::HandOver);
+    }
+
+    /// No successor took the listeners.
+    pub(crate) fn keep_on(&self) {
+        if let Some(commands) = &self.0 {
+            let _ = commands.lock().send(Command::KeepOn);
+        }
+    }
+
+    /// Append the last usage and close the file. Blocks until it is done.
+    pub(crate) fn close(&self) {
+        self.request(Command::Close);
+    }
+
+    fn request(&self, command: impl FnOnce(SyncSender<()>) -> Command) {
+        let Some(commands) = &self.0 else { return };
+        let (done, is_done) = sync_channel(1);
+        // After `Close`, the thread no longer receives commands.
+        if commands.lock().send(command(done)).is_err() {
+            return;
+        }
+        if is_done.recv_timeout(MAX_WAIT) == Err(RecvTimeoutError::Timeout) {
+            tracing::error!(wait = ?MAX_WAIT, "usage file does not respond, the last usage is lost");
+        }
+    }
+}
+
+impl Drop for UsageFile {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The thread that writes the file.
+struct UsageThread {
+    file: JournalFile,
+    shared: Arc<Shared>,
+    handing_over: bool,
+    /// The last append failed.
+    failed: bool,
+}
+
+impl UsageThread {
+    fn write_until_closed(mut self, commands: &Receiver<Command>) {
+        loop {
+            let upgrading = self.handing_over || !self.file.is_owner();
+            let interval = if upgrading { UPGRADE_INTERVAL } else { APPEND_INTERVAL };
+            match commands.recv_timeout(interval) {
+                Err(RecvTimeoutError::Timeout) => self.write(),
+                Ok(Command::HandOver(done)) => {
+                    self.handing_over = true;
+                    self.write();
+                    let _ = done.send(());
+                }
+                Ok(Command::KeepOn) => self.handing_over = false,
+                Ok(Command::Close(done)) => {
+                    self.write();
+                    drop(self);
+                    let _ = done.send(());
+                    return;
+                }
+                Err(RecvTimeoutError::Disconnected) => return self.write(),
             }
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => {
-            tracing::error!(path = %path.display(), %error, "usage file cannot be read, usage starts at zero")
+    }
+
+    /// Append the usage since the last time, and count the additions of other gateways.
+    fn write(&mut self) {
+        let (shared, gauges) = (&self.shared, self.shared.observatory.gauges());
+        // A gateway that ends leaves the care for the file to the other one.
+        let ends = self.handing_over || shared.draining.load(Ordering::Relaxed);
+        let unsaved = shared.usage_sums.take_unsaved();
+        let Synced { others, appended } = self.file.synchronize(&unsaved, ends);
+        gauges.usage_lines_damaged.fetch_add(self.file.take_damaged(), Ordering::Relaxed);
+        if !others.is_empty() {
+            let added = UsageSums::default();
+            added.restore(others.iter().cloned());
+            shared.usage_sums.restore(others.into_iter());
+            shared.plan.load().rate_limits.restore_usage(&added, when());
         }
-    }
-    sums
-}
-
-/// Save the sums when they have changed, on a blocking thread. Never ends.
-pub(crate) async fn keep(shared: Arc<Shared>) {
-    let mut written = Vec::new();
-    loop {
-        tokio::time::sleep(SAVE_INTERVAL).await;
-        let shared = shared.clone();
-        let saved = tokio::task::spawn_blocking(move || {
-            save(&shared, &mut written);
-            written
-        });
-        written = saved.await.unwrap_or_default();
-    }
-}
-
-/// Save the sums, if they differ from `written`.
-pub(crate) fn save(shared: &Shared, written: &mut Vec<(UsageRow, Totals)>) {
-    let Some(path) = shared.plan.load().settings.usage_file.clone() else { return };
-    // An earlier save that is still running must not overwrite the last one at shutdown.
-    let _saving = SAVING.lock();
-    let now = shared.usage_sums.rows(GroupBy::EVERYTHING, None);
-    if now == *written {
-        return;
-    }
-    match replace(&path, &now) {
-        Ok(()) => *written = now,
-        Err(error) => {
-            tracing::error!(path = %path.display(), %error, "usage file cannot be written, retrying")
+        let path = self.file.path().display();
+        match &appended {
+            Ok(()) if self.failed => tracing::info!(%path, "usage file is written again"),
+            Ok(()) => {}
+            Err(error) => {
+                shared.usage_sums.return_unsaved(unsaved);
+                Gauges::count(&gauges.usage_write_failures);
+                // Logged once per failure: log lines must not make a full disk worse.
+                if !self.failed {
+                    tracing::error!(%path, %error, "usage file cannot be written, retrying");
+                }
+            }
         }
+        self.failed = appended.is_err();
     }
-}
-
-fn folder(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Prefix of the names of temporary files.
-fn prefix(path: &Path) -> String {
-    format!(".{}-", path.file_name().unwrap_or_default().to_string_lossy())
-}
-
-/// Remove temporary files of gateways that were killed while saving. A running gateway renames its
-/// file within a second.
-fn remove_leftovers(path: &Path) {
-    let is_old = |entry: &std::fs::DirEntry| {
-        let age = entry
-            .metadata()
-            .and_then(|meta| meta.modified())
-            .ok()
-            .and_then(|time| time.elapsed().ok());
-        age.is_some_and(|age| age > LEFTOVER_AGE)
-            && entry.file_name().to_string_lossy().starts_with(&prefix(path))
-    };
-    let entries = std::fs::read_dir(folder(path)).into_iter().flatten().flatten();
-    entries.filter(is_old).for_each(|entry| drop(std::fs::remove_file(entry.path())));
-}
-
-fn replace(path: &Path, lines: &[(UsageRow, Totals)]) -> std::io::Result<()> {
-    // Readable as the umask allows: other programs read the sums.
-    let readable = std::fs::Permissions::from_mode(0o666);
-    let fresh = tempfile::Builder::new()
-        .prefix(&prefix(path))
-        .permissions(readable)
-        .tempfile_in(folder(path))?;
-    let mut file = std::io::BufWriter::new(fresh);
-    for (line, totals) in lines {
-        serde_json::to_writer(&mut file, &Written { line: line.clone(), totals: *totals })?;
-        file.write_all(b"\n")?;
-    }
-    let fresh = file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-    fresh.as_file().sync_all()?;
-    fresh.persist(path)?;
-    Ok(())
 }

@@ -19,7 +19,7 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{DAYS, MAX_ROWS, Totals, UsageRow};
+use super::{DAYS, MAX_ROWS, Totals, UsageRow, day};
 
 /// Version in the header.
 const VERSION: u32 = 1;
@@ -45,14 +45,14 @@ pub struct UsageJournal {
     writer: Arc<str>,
     /// Identifies the snapshot.
     snapshot: String,
-    rows: BTreeMap<UsageRow, Sum>,
+    rows: BTreeMap<UsageRow, RowSum>,
     /// The number of the last addition of each writer.
     numbers: BTreeMap<Arc<str>, u64>,
     old_format: bool,
 }
 
 #[derive(Debug, Default)]
-struct Sum {
+struct RowSum {
     /// The row of the snapshot.
     base: Totals,
     /// Additions since then.
@@ -60,7 +60,7 @@ struct Sum {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Header {
+struct JournalHeader {
     usage_journal: u32,
     snapshot: String,
     numbers: BTreeMap<Arc<str>, u64>,
@@ -68,7 +68,7 @@ struct Header {
 
 /// A row of the snapshot, or an addition if it has a writer.
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct JournalLine {
     #[serde(flatten)]
     row: UsageRow,
     #[serde(flatten)]
@@ -122,10 +122,10 @@ impl UsageJournal {
         }
         let Some(checked) = checked(line) else { return self.read_old(line) };
         if line.starts_with(HEADER) {
-            let header: Header = serde_json::from_slice(checked).map_err(|_| DamagedLine)?;
+            let header: JournalHeader = serde_json::from_slice(checked).map_err(|_| DamagedLine)?;
             return self.read_header(header).map(|()| None);
         }
-        let Line { row, totals, writer, number } =
+        let JournalLine { row, totals, writer, number } =
             serde_json::from_slice(checked).map_err(|_| DamagedLine)?;
         if row.time.parse::<Date>().is_err() {
             return Err(DamagedLine);
@@ -143,15 +143,20 @@ impl UsageJournal {
         Ok((writer != self.writer).then_some((row, totals)))
     }
 
-    fn read_header(&mut self, header: Header) -> Result<(), DamagedLine> {
+    fn read_header(&mut self, header: JournalHeader) -> Result<(), DamagedLine> {
         if header.usage_journal != VERSION {
             return Err(DamagedLine);
         }
         // A file that was doubled has the same header twice. Another header starts another journal.
         if header.snapshot != self.snapshot {
-            self.rows.clear();
+            let own = self.numbers.get(&self.writer).copied().unwrap_or_default();
+            self.clear();
             self.snapshot = header.snapshot;
             self.numbers = header.numbers;
+            if own > 0 {
+                let number = self.numbers.entry(self.writer.clone()).or_default();
+                *number = own.max(*number);
+            }
         }
         Ok(())
     }
@@ -195,14 +200,17 @@ impl UsageJournal {
         for (row, totals) in rows {
             number += 1;
             let writer = Some(self.writer.clone());
-            let line = Line { row: row.clone(), totals: *totals, writer, number: Some(number) };
+            let line =
+                JournalLine { row: row.clone(), totals: *totals, writer, number: Some(number) };
             write_checked(&mut lines, &line)?;
         }
         Ok(lines)
     }
 
-    /// Drop days that are too old, and the oldest rows if there are too many.
-    pub fn expire(&mut self, today: Date) {
+    /// Drop days that are too old, and the oldest rows if there are too many. `wall_us` is now, in
+    /// Unix microseconds.
+    pub fn expire(&mut self, wall_us: u64) {
+        let Some(today) = day(wall_us) else { return };
         let is_old = |row: &UsageRow| {
             row.time.parse::<Date>().is_ok_and(|day| (today - day).get_days() as i64 > DAYS)
         };
@@ -217,21 +225,38 @@ impl UsageJournal {
         }
     }
 
+    /// Forget all lines, to read another file. The additions of this gateway keep their numbers.
+    pub fn clear(&mut self) {
+        self.rows.clear();
+        self.snapshot.clear();
+        self.numbers.retain(|writer, _| *writer == self.writer);
+        self.old_format = false;
+    }
+
+    /// A snapshot has replaced all lines.
+    pub fn set_snapshot(&mut self, snapshot: &str) {
+        for sum in self.rows.values_mut() {
+            *sum = RowSum { base: sum.total(), added: Totals::default() };
+        }
+        self.snapshot = snapshot.into();
+        self.old_format = false;
+    }
+
     /// Write a journal with the same sums and no additions. `snapshot` identifies it.
     ///
     /// # Errors
     /// The I/O error.
     pub fn write_snapshot(&self, snapshot: &str, out: &mut impl Write) -> io::Result<()> {
         let numbers = self.numbers.clone();
-        let header = Header { usage_journal: VERSION, snapshot: snapshot.into(), numbers };
+        let header = JournalHeader { usage_journal: VERSION, snapshot: snapshot.into(), numbers };
         write_checked(out, &header)?;
         self.rows().try_for_each(|(row, totals)| {
-            write_checked(out, &Line { row, totals, writer: None, number: None })
+            write_checked(out, &JournalLine { row, totals, writer: None, number: None })
         })
     }
 }
 
-impl Sum {
+impl RowSum {
     fn total(&self) -> Totals {
         let mut total = self.base;
         total.add(&self.added);

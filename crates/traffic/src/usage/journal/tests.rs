@@ -123,7 +123,8 @@ fn days_that_are_too_old_and_writers_that_are_too_many_expire() {
         let day = if writer == 0 { "2026-01-01" } else { "2026-06-01" };
         read(&mut journal, &other.additions(&[(row(day, "k"), used(1))]).unwrap());
     }
-    journal.expire("2026-06-02".parse().unwrap());
+    let now: jiff::Timestamp = "2026-06-02T00:00:00Z".parse().unwrap();
+    journal.expire(now.as_microsecond() as u64);
     assert_eq!(journal.rows().collect::<Vec<_>>(), [(row("2026-06-01", "k"), used(99))]);
     assert_eq!(journal.numbers.len(), MAX_WRITERS);
     assert!(journal.numbers.contains_key("099"));
