@@ -662,6 +662,13 @@ pub const CATALOG: &[Metric] = &[
         "Labels of the route's settings, and the address of its backend; always 1.",
     ),
     metric(
+        "llm_lens_settings_stale_since_timestamp_seconds",
+        Kind::Gauge,
+        Unit::Seconds,
+        &[],
+        "Unix time since which a file of the settings, such as the keys, is missing or invalid, and the previous content stays in force; 0 if all are current.",
+    ),
+    metric(
         "llm_lens_shed_requests_total",
         Kind::Counter,
         Unit::One,

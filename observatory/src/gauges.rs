@@ -24,6 +24,8 @@ pub struct Gauges {
     pub reloads: AtomicU64,
     /// Reloads of the settings that were refused.
     pub reload_failures: AtomicU64,
+    /// When the settings in force became stale, in Unix microseconds; 0 if they are current.
+    settings_stale_since: AtomicU64,
     /// Lines of the usage file that were skipped because they are damaged.
     pub usage_lines_damaged: AtomicU64,
     /// Attempts to append to the usage file that failed.
@@ -34,5 +36,22 @@ impl Gauges {
     /// Increments a counter.
     pub fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The settings in force are not those of the files: a file is missing or was refused.
+    /// `wall_us` is now, in Unix microseconds. Returns whether they were current before.
+    pub fn settings_are_stale(&self, wall_us: u64) -> bool {
+        let since = &self.settings_stale_since;
+        since.compare_exchange(0, wall_us, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The settings in force are those of the files.
+    pub fn settings_are_current(&self) {
+        self.settings_stale_since.store(0, Ordering::Relaxed);
+    }
+
+    /// When the settings in force became stale, in Unix microseconds; 0 if they are current.
+    pub fn settings_stale_since(&self) -> u64 {
+        self.settings_stale_since.load(Ordering::Relaxed)
     }
 }

@@ -261,6 +261,11 @@ fn of_process(
         &Labels::none(),
         gauges.connections.load(Ordering::Relaxed) as f64,
     );
+    out.number(
+        "llm_lens_settings_stale_since_timestamp_seconds",
+        &Labels::none(),
+        gauges.settings_stale_since() as f64 / 1e6,
+    );
     for (name, value) in [
         ("llm_lens_malformed_requests_total", load(&gauges.bad_heads)),
         ("llm_lens_panics_total", load(&gauges.panics)),

@@ -16,10 +16,9 @@ use config::settings::{Auth, Route};
 use config::{Found, MAX_DISCOVERED, Settings, Source};
 use observatory::Gauges;
 use pipeline::shared::{Reload, Shared};
-use plan::Plan;
+use plan::{Plan, clock};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use transport::clock;
 
 use super::discovery::Known;
 use crate::tls::Certificate;
@@ -55,6 +54,11 @@ pub(crate) async fn watch(
             (applied, pending) = (stamps, None);
             continue;
         }
+        if stamps.first().is_some_and(Option::is_none) {
+            // When it is there again, it is read, even if it is the same file.
+            applied.clear();
+            warn_of_missing_file(&shared);
+        }
         // The first stamp is that of the settings file: without the file, nothing is reloaded.
         if stamps == applied || !stamps.first().is_some_and(Option::is_some) {
             pending = None;
@@ -69,6 +73,13 @@ pub(crate) async fn watch(
             }
             _ => pending = Some((stamps, Instant::now())),
         }
+    }
+}
+
+/// A missing settings file leaves the settings as they are.
+fn warn_of_missing_file(shared: &Shared) {
+    if shared.observatory.gauges().settings_are_stale(clock::wall_us()) {
+        tracing::warn!("settings file is missing, settings unchanged");
     }
 }
 
@@ -257,6 +268,7 @@ fn read(shared: &Shared, expected: &[Option<Stamp>]) {
             shared.plan.store(Arc::new(plan));
             *found = still;
             Gauges::count(&gauges.reloads);
+            gauges.settings_are_current();
             tracing::info!(path = %path.display(), "settings reloaded");
             for removed in &reload.removed {
                 tracing::warn!(removed, "the new settings protect less than the ones before");
@@ -264,6 +276,7 @@ fn read(shared: &Shared, expected: &[Option<Stamp>]) {
         }
         Err(problems) => {
             Gauges::count(&gauges.reload_failures);
+            gauges.settings_are_stale(clock::wall_us());
             tracing::error!("reload failed, settings unchanged:\n{problems}");
             reload.problems = Some(problems);
         }

@@ -374,3 +374,30 @@ fn keys_are_added_listed_and_revoked_in_files_of_other_programs() {
         assert!(!key_command(&["revoke", "absent"], &config).status.success());
     }
 }
+
+/// A missing or invalid file of keys leaves the keys as they were; a gauge shows since when.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn missing_keys_or_settings_leave_the_old_ones_and_are_visible() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let (keyed, keys) = Keyed::start(&engine, "", "", &[&["--owner", "a"]]).await;
+    let gateway = &keyed.gateway;
+    let stale_since = "llm_lens_settings_stale_since_timestamp_seconds";
+    let started = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs_f64();
+    assert_eq!(gateway.metric(stale_since, ""), 0.0);
+    let keys_file = keyed.config.with_file_name("keys.yaml");
+    for file in [keys_file, gateway.settings_file()] {
+        let away = file.with_extension("away");
+        std::fs::rename(&file, &away).expect("it is there");
+        gateway.wait_until(|g| g.metric(stale_since, "") > started - 60.0).await;
+        let mut client = gateway.client().await;
+        client.post(CHAT, &bearer(&keys[0]), &request("")).await;
+        assert_eq!(client.answer().await.status, 200, "{}", file.display());
+        std::fs::rename(&away, &file).expect("it is there");
+        gateway.wait_until(|g| g.metric(stale_since, "") == 0.0).await;
+    }
+    let log = gateway.stderr();
+    assert!(log.contains("reload failed") && log.contains("settings file is missing"), "{log}");
+}
