@@ -145,7 +145,7 @@ async fn a_read_without_an_event_does_not_end_the_wait() {
 
 fn waited_for_the_engine(record: &lens::Record, wait_ms: u64) {
     let ms = |state| record.ledger_us.micros(state) / 1000;
-    assert!(ms(State::AwaitToken) + 50 >= wait_ms, "{record:?}");
+    assert!(ms(State::AwaitFirstToken) + 50 >= wait_ms, "{record:?}");
     assert!(ms(State::Gateway) < wait_ms / 4, "the engine's time was booked as ours: {record:?}");
 }
 

@@ -33,7 +33,11 @@ pub enum State {
     Send,
     /// The request is sent; no byte of the answer has arrived.
     AwaitFirstByte,
-    /// The answer has begun; there is nothing to forward until the backend sends more bytes.
+    /// The answer has begun; no event with generated text has arrived. With engines that send the
+    /// head at once, this is their queue and the prefill.
+    AwaitFirstToken,
+    /// There is nothing to forward until the backend sends more bytes: after the first token of a
+    /// stream, or after the head of an answer whose tokens are not timed.
     AwaitToken,
     /// Guardrails check the answer.
     GuardrailOutput,
@@ -49,7 +53,7 @@ pub enum State {
 
 impl State {
     /// All states, in the order in which a request enters them.
-    pub const ALL: [State; 14] = [
+    pub const ALL: [State; 15] = [
         State::ReadRequest,
         State::Authenticate,
         State::Queue,
@@ -58,6 +62,7 @@ impl State {
         State::Connect,
         State::Send,
         State::AwaitFirstByte,
+        State::AwaitFirstToken,
         State::AwaitToken,
         State::GuardrailOutput,
         State::Hold,
@@ -77,6 +82,7 @@ impl State {
             State::Connect => "connect",
             State::Send => "send",
             State::AwaitFirstByte => "await_first_byte",
+            State::AwaitFirstToken => "await_first_token",
             State::AwaitToken => "await_token",
             State::GuardrailOutput => "guardrail_output",
             State::Hold => "hold",
@@ -271,7 +277,7 @@ mod tests {
         ) {
             let mut ledger = Ledger::open(State::Gateway, Tick(0));
             for (at, tick) in ticks.iter().enumerate() {
-                ledger.switch(State::ALL[at % 14], Tick(*tick));
+                ledger.switch(State::ALL[at % State::ALL.len()], Tick(*tick));
             }
             let latest = ticks.iter().copied().max().unwrap();
             prop_assert_eq!(ledger.close(Tick(0)).total(), latest / 1000);

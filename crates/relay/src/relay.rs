@@ -417,7 +417,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
     }
 
     /// Ledger state while there is nothing to write.
-    fn waiting_state(&self) -> State {
+    fn waiting_state(&mut self) -> State {
         match self.phase {
             Phase::Sending if self.source.is_connecting() => State::Connect,
             Phase::Sending => State::Send,
@@ -431,7 +431,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
                 State::Hold
             }
             Phase::Judging => State::Hold,
-            Phase::Body => State::AwaitToken,
+            Phase::Body => self.request.parts().answer.awaited(),
             Phase::Flushing(_) => State::Settle,
         }
     }

@@ -14,7 +14,7 @@ use filters::{Found, Guardrail, Host, Side, Vault};
 use lens::gaps::{GapSummary, Gaps};
 use lens::guardrail::{FilterAccount, Findings};
 use lens::record::Outcome;
-use lens::{Ledger, StreamLens, Tick};
+use lens::{Ledger, State, StreamLens, Tick};
 use traffic::Exhausted;
 use transport::AnswerHead;
 use wire::{Dialect, ReaderLimits};
@@ -213,6 +213,16 @@ impl Default for Answer {
             ended_at: None,
             measured: false,
             read_lag: Gaps::default(),
+        }
+    }
+}
+
+impl Answer {
+    /// Ledger state while the backend sends nothing and all of the answer's bytes are written.
+    pub(crate) fn awaited(&self) -> State {
+        match self.lens.marks().first_token.arrival {
+            None if self.measured && self.streamed => State::AwaitFirstToken,
+            _ => State::AwaitToken,
         }
     }
 }

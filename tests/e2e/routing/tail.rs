@@ -245,7 +245,7 @@ async fn role_event_does_not_win_a_hedge() {
             assert!((290_000..600_000).contains(&ttft), "{ttft}");
             let spent = |state| record.ledger_us.micros(state);
             assert!(
-                spent(State::AwaitToken) > 250_000,
+                spent(State::AwaitFirstToken) > 250_000,
                 "what came after the head was waited for: {:?}",
                 record.ledger_us
             );
@@ -312,7 +312,7 @@ async fn a_call_that_is_not_hedged_is_measured_as_usual() {
         assert!(record.routing.hedge.is_none());
         let spent = |state| record.ledger_us.micros(state);
         assert!(
-            spent(State::AwaitToken) > 450_000 && spent(State::Gateway) < 60_000,
+            spent(State::AwaitFirstToken) > 450_000 && spent(State::Gateway) < 60_000,
             "role {role}: {:?}",
             record.ledger_us
         );

@@ -37,8 +37,13 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         if self.resumes {
             return self.begin_resumed(&head, status, cx);
         }
-        self.first_byte_read(head.first_byte);
         self.open_answer(&head);
+        let answer = self.request.parts().answer;
+        let is_timed = answer.streamed && answer.not_parsed.is_none();
+        self.first_byte_read(
+            head.first_byte,
+            if is_timed { State::AwaitFirstToken } else { State::AwaitToken },
+        );
         if let (Some(dialect), None) =
             (self.context.dialect, self.request.parts().answer.not_parsed)
         {
@@ -113,13 +118,13 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         }
     }
 
-    /// Account for the first byte. Time in which the head was held counts as waiting for a token.
-    fn first_byte_read(&mut self, at: Tick) {
+    /// Account for the first byte. Time in which the head was held is spent in `waited`.
+    fn first_byte_read(&mut self, at: Tick, waited: State) {
         let held_until = self.source.held_until();
         let ledger = self.request.parts().ledger;
         ledger.switch(State::Gateway, at);
         if let Some(until) = held_until {
-            ledger.switch(State::AwaitToken, at);
+            ledger.switch(waited, at);
             ledger.switch(State::Gateway, until);
         }
     }
@@ -135,7 +140,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         if status != 200 || head.framing != Framing::Sse || head.encoded {
             return Err(End::Again { status, code: format!("http_{status}") });
         }
-        self.first_byte_read(head.first_byte);
+        self.first_byte_read(head.first_byte, State::AwaitToken);
         let Some(dialect) = self.context.dialect else { return Err(End::Broken) };
         self.reader = Some(Reader::new(dialect, head.framing, self.context.reader_limits));
         (self.resumes, self.is_resumable) = (false, true);

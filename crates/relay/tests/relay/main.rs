@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lens::State;
 use lens::record::Outcome;
-use relay::{End, TokenTimeouts};
+use relay::{Context, End, TokenTimeouts};
 use wire::{Dialect, Framing};
 
 use captures::streams;
@@ -192,6 +192,57 @@ async fn a_slow_client_changes_its_own_marks_and_no_other() {
         slow_gap.abs_diff(gap) <= 1 && slow_client_gap >= 50,
         "gaps, too: {slow_gap} {slow_client_gap}"
     );
+}
+
+/// An engine may send its head at once, and comments and a role before the first token: that wait
+/// has a state of its own.
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_the_first_token_is_separate_from_the_waits_between_tokens() {
+    let read = |text: &str| Step::Read(text.as_bytes().to_vec());
+    let head = [Step::Wait(10 * MS), read(": ping\n\n"), Step::Wait(100 * MS)];
+    let whole = "{\"choices\":[{\"index\":0,\"message\":{\"content\":\"x\"}}]}";
+    for (name, framing, dialect, steps, want) in [
+        (
+            "a stream",
+            Framing::Sse,
+            Some(Dialect::OpenAiChat),
+            [&head[..], &paced(&chat(5), 20 * MS)].concat(),
+            // The role after 20 ms more, the first token after another 20; then four tokens, the
+            // finish reason and the end marker.
+            (10, 140, 120),
+        ),
+        (
+            "a stream that is not parsed",
+            Framing::Sse,
+            None,
+            [&head[..], &paced(&chat(5), 20 * MS)].concat(),
+            (10, 0, 260),
+        ),
+        (
+            "a whole answer",
+            Framing::Json,
+            Some(Dialect::OpenAiChat),
+            vec![Step::Wait(10 * MS), read(&whole[..9]), Step::Wait(100 * MS), read(&whole[9..])],
+            (10, 0, 100),
+        ),
+    ] {
+        let mut request = ScriptedRequest::new();
+        let (mut source, mut sink) =
+            (ScriptedSource::new(framing, steps), ScriptedSink::new(Takes::All));
+        let context = Context { dialect, ..context(Dialect::OpenAiChat) };
+        let (end, _) = run(&mut request, context, &mut source, &mut sink, None).await;
+        assert!(matches!(end, End::Complete), "{name}: {end:?}");
+        let spent = |state| request.ledger.nanos(state) / 1_000_000;
+        let got = [State::AwaitFirstByte, State::AwaitFirstToken, State::AwaitToken].map(spent);
+        let near = |got: u64, want: u64| got.abs_diff(want) <= want / 10;
+        assert!(
+            near(got[0], want.0) && near(got[1], want.1) && near(got[2], want.2),
+            "{name}: {got:?} ms, not {want:?}"
+        );
+        let all: u64 = State::ALL.iter().map(|state| request.ledger.nanos(*state)).sum();
+        let whole = transport::clock::now().nanos_since(request.ledger.started());
+        assert!(all <= whole && whole - all < 1_000_000, "{name}: {all} of {whole}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
