@@ -343,17 +343,21 @@ impl StreamLens {
     ///
     /// `None` if it cannot be computed: fewer than two token events, all of them in one read, or no
     /// more tokens than the first event had. Reasoning tokens that were billed but not sent precede
-    /// the first event and are excluded.
+    /// the first event and are excluded. If the engine counts reasoning in addition to its output
+    /// tokens, reasoning that was sent is added, and nothing is excluded.
     pub fn tpot_us(&self) -> Option<f64> {
         let (first, last) = (self.marks.first_token.arrival?, self.marks.last_token.arrival?);
         let span = last.nanos_since(first);
         let (tokens, _) = self.completion_tokens();
-        let hidden = match self.marks.reasoning.arrival {
-            None => self.usage.and_then(|u| u.reasoning_tokens).unwrap_or(0),
-            Some(_) => 0,
+        let usage = self.usage.unwrap_or_default();
+        let was_sent = self.marks.reasoning.arrival.is_some();
+        let timed = match (was_sent, usage.separate_reasoning()) {
+            (true, Some(separate)) => tokens?.saturating_add(separate),
+            (true, None) | (false, Some(_)) => tokens?,
+            (false, None) => tokens?.checked_sub(usage.reasoning_tokens.unwrap_or(0))?,
         };
         let in_first = self.first_event_tokens.unwrap_or(1).max(1);
-        let after = tokens?.checked_sub(hidden)?.checked_sub(in_first)?;
+        let after = timed.checked_sub(in_first)?;
         (span > 0 && after > 0).then(|| span as f64 / 1000.0 / after as f64)
     }
 

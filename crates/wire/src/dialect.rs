@@ -19,7 +19,7 @@ mod shared;
 
 use std::ops::Range;
 
-use crate::event::{EventReporter, EventVisitor};
+use crate::event::{EventReporter, EventVisitor, Usage};
 use crate::json::{self, Malformed, Scan};
 
 /// The API that an engine serves on a path.
@@ -248,6 +248,8 @@ pub(crate) struct DialectState {
     pub(crate) blocks: anthropic::Blocks,
     /// SGLang: length of the cumulative text so far.
     pub(crate) cumulative: usize,
+    /// llama.cpp: generated tokens of each choice.
+    pub(crate) choice_tokens: shared::ChoiceTokens,
     /// The request has `echo`: the first text of a chat stream is the prompt.
     pub(crate) echo_pending: bool,
 }
@@ -262,7 +264,7 @@ pub(crate) fn read<L: EventVisitor>(
     let scan = &mut Scan::new(data);
     match dialect {
         Dialect::OpenAiChat => openai_chat::read(state, scan, report),
-        Dialect::OpenAiCompletions => openai_completions::read(scan, report),
+        Dialect::OpenAiCompletions => openai_completions::read(state, scan, report),
         Dialect::OpenAiResponses => openai_responses::read(scan, report),
         Dialect::Anthropic => anthropic::read(state, scan, report),
         Dialect::Generate => generate::read(state, scan, report),

@@ -100,6 +100,13 @@ impl Usage {
         merge(&mut self.reasoning_tokens, later.reasoning_tokens);
     }
 
+    /// Reasoning tokens that the generated tokens exclude: the total has them in addition.
+    pub fn separate_reasoning(&self) -> Option<u64> {
+        let reasoning = self.reasoning_tokens.filter(|tokens| *tokens > 0)?;
+        let counted = self.prompt_tokens?.checked_add(self.completion_tokens?)?;
+        (self.total_tokens? == counted.checked_add(reasoning)?).then_some(reasoning)
+    }
+
     /// Whether both counts are absent or zero: some engines attach a zeroed object to every chunk.
     pub fn is_blank(&self) -> bool {
         self.prompt_tokens.unwrap_or(0) == 0 && self.completion_tokens.unwrap_or(0) == 0

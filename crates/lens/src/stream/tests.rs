@@ -98,6 +98,67 @@ fn hidden_reasoning_is_not_divided_by() {
     assert_eq!(lens.tpot_us(), Some(10.0));
 }
 
+/// The total shows whether the engine counts reasoning in its output tokens or in addition.
+#[test]
+fn reasoning_in_addition_to_the_output_is_not_subtracted() {
+    let usage = |total: u64| {
+        format!(
+            "data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":20,\"completion_tokens\":6,\"total_tokens\":{total},\"completion_tokens_details\":{{\"reasoning_tokens\":120}}}}}}\n\n"
+        )
+    };
+    let text = content();
+    let six = |total| {
+        let usage = usage(total);
+        let mut reads: Vec<(u64, u64, &str)> =
+            (0..6).map(|n| (n * 10, n * 10, text.as_str())).collect();
+        reads.push((60, 60, &usage));
+        play(&reads).tpot_us()
+    };
+    assert_eq!(six(146), Some(10.0), "five gaps for the five tokens after the first");
+    assert_eq!(six(26), None, "120 of 6 cannot be subtracted");
+    // Reasoning that was sent is part of the measured span.
+    let (thought, usage) = (delta("\"reasoning\":\"hm\""), usage(146));
+    let sent =
+        play(&[(0, 0, &thought), (1000, 1000, &text), (1250, 1250, &text), (1251, 1251, &usage)]);
+    assert_eq!(sent.tpot_us(), Some(1250.0 / 125.0));
+}
+
+/// llama.cpp counts in `timings` where no usage was requested.
+#[test]
+fn timings_are_counts_and_not_estimates() {
+    let last = |choice: u32, tokens: u32| {
+        format!(
+            "data: {{\"choices\":[{{\"finish_reason\":\"stop\",\"index\":{choice},\"delta\":{{}}}}],\"timings\":{{\"cache_n\":26,\"prompt_n\":1,\"prompt_ms\":12.2,\"predicted_n\":{tokens},\"predicted_ms\":71.5}}}}\n\n"
+        )
+    };
+    let long = delta("\"content\":\"several words that are four times as many bytes as tokens\"");
+    let one = play(&[(0, 0, &long), (100, 100, &long), (101, 101, &last(0, 11))]);
+    assert_eq!(one.completion_tokens(), (Some(11), false));
+    let usage = one.usage().unwrap();
+    assert_eq!((usage.prompt_tokens, usage.cached_tokens), (Some(27), Some(26)));
+    assert_eq!(one.tpot_us(), Some(10.0));
+    // Each choice has timings of its own.
+    let two = play(&[(0, 0, &long), (9, 9, &last(0, 11)), (9, 9, &last(1, 5))]);
+    assert_eq!(
+        (two.completion_tokens(), two.usage().unwrap().prompt_tokens),
+        ((Some(16), false), Some(27))
+    );
+    // Usage counts first.
+    let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":9},\"timings\":{\"cache_n\":0,\"prompt_n\":4,\"predicted_n\":8}}\n\n";
+    let both = play(&[(0, 0, &long), (9, 9, usage)]);
+    assert_eq!(
+        (both.completion_tokens(), both.usage().unwrap().prompt_tokens),
+        ((Some(9), false), Some(5))
+    );
+    // Without `cache_n`, a cached part of the prompt would be missing.
+    let old = last(0, 11).replace("\"cache_n\":26,", "");
+    let old = play(&[(0, 0, &long), (9, 9, &old)]);
+    assert_eq!(
+        (old.completion_tokens(), old.usage().unwrap().prompt_tokens),
+        ((Some(11), false), None)
+    );
+}
+
 #[test]
 fn stalls_are_gaps_over_the_threshold() {
     let lens = play(&[(0, 0, &content()), (1_000_000, 0, &content()), (2_000_001, 0, &content())]);

@@ -3,11 +3,12 @@
 //!
 //! Differences between engines that are handled here: reasoning as `reasoning` or
 //! `reasoning_content`; content as a string or as a list of parts (Mistral, while thinking);
-//! annotation events with no choice, or a choice without delta (Azure); usage inside `x_groq`; an
-//! error next to choices (OpenRouter); a role on every event (TGI) or on none.
+//! annotation events with no choice, or a choice without delta (Azure); usage inside `x_groq`;
+//! counts in `timings` (llama.cpp); an error next to choices (OpenRouter); a role on every event
+//! (TGI) or on none.
 
 use super::{DialectState, shared};
-use crate::event::{Channel, EventReporter, EventVisitor};
+use crate::event::{Channel, EventReporter, EventVisitor, Usage};
 use crate::json::{Malformed, Scan};
 
 pub(super) fn read<'a, L: EventVisitor>(
@@ -17,6 +18,7 @@ pub(super) fn read<'a, L: EventVisitor>(
 ) -> Result<(), Malformed> {
     let mut whole = *scan;
     let (mut error, mut error_type, mut is_error) = (None, None, false);
+    let (mut usage, mut timings, mut last_choice) = (Usage::default(), None, 0);
     scan.object(|key, v| {
         match key {
             b"choices" => {
@@ -24,11 +26,13 @@ pub(super) fn read<'a, L: EventVisitor>(
                 let list = v.peek() == Some(b'[');
                 v.array(|at, v| {
                     any = true;
-                    choice(state, v, at, report)
+                    last_choice = choice(state, v, at, report)?;
+                    Ok(())
                 })?;
                 report.no_choices = list && !any;
             }
-            b"usage" => report.usage(shared::usage(v)?),
+            b"usage" => usage = shared::usage(v)?,
+            b"timings" => timings = Some(*v),
             b"x_groq" => v.object(|key, v| {
                 match key {
                     b"usage" => report.usage(shared::usage(v)?),
@@ -46,6 +50,10 @@ pub(super) fn read<'a, L: EventVisitor>(
         }
         Ok(())
     })?;
+    if let (Some(mut timings), true) = (timings, usage.is_blank()) {
+        usage = state.choice_tokens.add(last_choice, shared::timings(&mut timings)?);
+    }
+    report.usage(usage);
     match error {
         Some(mut at) => shared::error_of_kind(error_type, &mut at, report),
         // SGLang and Mistral: the whole object is the error.
@@ -55,13 +63,13 @@ pub(super) fn read<'a, L: EventVisitor>(
 }
 
 /// One choice. Its index may follow its text, so the position of the text is saved until the index
-/// is known.
+/// is known. Returns the index.
 fn choice<L: EventVisitor>(
     state: &mut DialectState,
     scan: &mut Scan<'_>,
     at: usize,
     report: &mut EventReporter<'_, L>,
-) -> Result<(), Malformed> {
+) -> Result<u32, Malformed> {
     let mut index = None;
     let mut body = None;
     let mut reason = None;
@@ -82,7 +90,7 @@ fn choice<L: EventVisitor>(
         message(state, &mut body, index, report)?;
     }
     report.finish(index, reason);
-    Ok(())
+    Ok(index)
 }
 
 fn message<L: EventVisitor>(

@@ -2,14 +2,16 @@
 //! event is the first token, and with `echo` it also contains the prompt.
 
 use super::openai_chat::to_u32;
-use super::shared;
-use crate::event::{Channel, EventReporter, EventVisitor};
+use super::{DialectState, shared};
+use crate::event::{Channel, EventReporter, EventVisitor, Usage};
 use crate::json::{Malformed, Scan};
 
 pub(super) fn read<L: EventVisitor>(
+    state: &mut DialectState,
     scan: &mut Scan<'_>,
     report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
+    let (mut usage, mut timings, mut last_choice) = (Usage::default(), None, 0);
     scan.object(|key, v| {
         match key {
             b"choices" => {
@@ -17,25 +19,33 @@ pub(super) fn read<L: EventVisitor>(
                 let list = v.peek() == Some(b'[');
                 v.array(|at, v| {
                     any = true;
-                    choice(v, at, report)
+                    last_choice = choice(v, at, report)?;
+                    Ok(())
                 })?;
                 report.no_choices = list && !any;
             }
-            b"usage" => report.usage(shared::usage(v)?),
+            b"usage" => usage = shared::usage(v)?,
+            b"timings" => timings = Some(*v),
             b"model" => report.model(v.text()?),
             b"error" => shared::error(v, report)?,
             b"detail" => shared::detail(v, report)?,
             _ => {}
         }
         Ok(())
-    })
+    })?;
+    if let (Some(mut timings), true) = (timings, usage.is_blank()) {
+        usage = state.choice_tokens.add(last_choice, shared::timings(&mut timings)?);
+    }
+    report.usage(usage);
+    Ok(())
 }
 
+/// One choice. Returns its index.
 fn choice<L: EventVisitor>(
     scan: &mut Scan<'_>,
     at: usize,
     report: &mut EventReporter<'_, L>,
-) -> Result<(), Malformed> {
+) -> Result<u32, Malformed> {
     let (mut index, mut text, mut reasoning, mut reason, mut again) =
         (None, None, None, None, None);
     scan.object(|key, v| {
@@ -57,5 +67,5 @@ fn choice<L: EventVisitor>(
         report.beside(index, b"reasoning", &mut again)?;
     }
     report.finish(index, reason);
-    Ok(())
+    Ok(index)
 }

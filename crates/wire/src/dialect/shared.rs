@@ -59,6 +59,51 @@ pub(super) fn word_or_number<'a>(scan: &mut Scan<'a>) -> Result<Option<Text<'a>>
     }
 }
 
+/// `timings` of llama.cpp, which the last event of a choice has even if no usage was requested.
+/// `prompt_n` excludes tokens from the cache; without `cache_n`, the prompt's count is unknown.
+pub(super) fn timings(scan: &mut Scan<'_>) -> Result<Usage, Malformed> {
+    let mut usage = Usage::default();
+    let mut processed = None;
+    scan.object(|key, v| {
+        match key {
+            b"predicted_n" => usage.completion_tokens = v.count()?,
+            b"prompt_n" => processed = v.count()?,
+            b"cache_n" => usage.cached_tokens = v.count()?,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    usage.prompt_tokens =
+        processed.zip(usage.cached_tokens).map(|(new, old)| new.saturating_add(old));
+    Ok(usage)
+}
+
+/// Generated tokens of the choices of one stream, for engines that count each choice separately.
+#[derive(Debug, Default)]
+pub(crate) struct ChoiceTokens(Vec<(u32, u64)>);
+
+impl ChoiceTokens {
+    /// Maximum choices that are counted.
+    const MAX: usize = 128;
+
+    /// Set the count of a choice, and return the sum. The prompt is counted with the first choice.
+    pub(super) fn add(&mut self, choice: u32, mut usage: Usage) -> Usage {
+        if let Some(tokens) = usage.completion_tokens {
+            match self.0.iter().position(|(known, _)| *known == choice) {
+                Some(at) => self.0[at].1 = tokens,
+                None if self.0.len() < Self::MAX => self.0.push((choice, tokens)),
+                None => {}
+            }
+            usage.completion_tokens =
+                Some(self.0.iter().fold(0, |sum: u64, (_, count)| sum.saturating_add(*count)));
+        }
+        if choice > 0 {
+            (usage.prompt_tokens, usage.cached_tokens) = (None, None);
+        }
+        usage
+    }
+}
+
 /// `usage` with OpenAI's member names, or with those of Responses and Anthropic (`input_tokens`,
 /// `output_tokens`).
 pub(super) fn usage(scan: &mut Scan<'_>) -> Result<Usage, Malformed> {
