@@ -48,6 +48,9 @@ struct Line<'r> {
     input_tokens: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output_tokens: Option<u64>,
+    /// Whether `output_tokens` is estimated.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    estimated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     ttft_us: Option<u64>,
     total_us: u64,
@@ -106,6 +109,7 @@ fn line(record: &Record) -> Line<'_> {
         bytes_out: record.bytes_to_client,
         input_tokens: usage.and_then(|usage| usage.prompt_tokens),
         output_tokens: usage.and_then(|usage| usage.completion_tokens),
+        estimated: usage.is_some_and(|usage| usage.estimated),
         ttft_us: record.client_ttft_us,
         total_us: record.total_us,
     }
@@ -121,12 +125,15 @@ mod tests {
         let path =
             std::env::temp_dir().join(format!("llm-lens-access-{}.jsonl", std::process::id()));
         let mut log = AccessLog::open(&path, 1 << 20, 1).unwrap();
-        let batch = [Arc::new(record("m1", "ok")), Arc::new(record("m\n2", "timeout"))];
+        let mut estimated = record("m\n2", "timeout");
+        estimated.usage.as_mut().unwrap().estimated = true;
+        let batch = [Arc::new(record("m1", "ok")), Arc::new(estimated)];
         assert_eq!(log.deliver(&batch), Ok(()));
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2);
+        assert_eq!((lines[0].get("estimated"), &lines[1]["estimated"]), (None, &true.into()));
         assert_eq!((&lines[1]["model"], &lines[1]["outcome"]), (&"m\n2".into(), &"timeout".into()));
         // A file that was removed or renamed is created again.
         std::fs::remove_file(&path).unwrap();

@@ -9,7 +9,9 @@
 
 mod bounds;
 
-use bounds::{BYTES, CLIENT_SECONDS, SERVER_TPOT_SECONDS, SERVER_TTFT_SECONDS, TOKENS};
+use bounds::{
+    BYTES, GEN_AI_SECONDS, GEN_AI_TPOT_SECONDS, GEN_AI_TTFT_SECONDS, LENS_SECONDS, TOKENS,
+};
 
 /// Kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +60,7 @@ pub const CATALOG: &[Metric] = &[
     histogram(
         "gen_ai_client_operation_duration_seconds",
         Unit::Seconds,
-        CLIENT_SECONDS,
+        GEN_AI_SECONDS,
         &[
             "route",
             "backend",
@@ -72,7 +74,7 @@ pub const CATALOG: &[Metric] = &[
     histogram(
         "gen_ai_client_operation_time_per_output_chunk_seconds",
         Unit::Seconds,
-        CLIENT_SECONDS,
+        GEN_AI_SECONDS,
         &[
             "route",
             "backend",
@@ -85,7 +87,7 @@ pub const CATALOG: &[Metric] = &[
     histogram(
         "gen_ai_client_operation_time_to_first_chunk_seconds",
         Unit::Seconds,
-        CLIENT_SECONDS,
+        GEN_AI_SECONDS,
         &[
             "route",
             "backend",
@@ -112,7 +114,7 @@ pub const CATALOG: &[Metric] = &[
     histogram(
         "gen_ai_server_request_duration_seconds",
         Unit::Seconds,
-        CLIENT_SECONDS,
+        GEN_AI_SECONDS,
         &[
             "route",
             "backend",
@@ -126,7 +128,7 @@ pub const CATALOG: &[Metric] = &[
     histogram(
         "gen_ai_server_time_per_output_token_seconds",
         Unit::Seconds,
-        SERVER_TPOT_SECONDS,
+        GEN_AI_TPOT_SECONDS,
         &[
             "route",
             "backend",
@@ -134,12 +136,12 @@ pub const CATALOG: &[Metric] = &[
             "gen_ai_provider_name",
             "gen_ai_request_model",
         ],
-        "Mean time per output token after the first event, one value per request.",
+        "Mean time per output token after the first event, one value per request whose tokens the engine counted.",
     ),
     histogram(
         "gen_ai_server_time_to_first_token_seconds",
         Unit::Seconds,
-        SERVER_TTFT_SECONDS,
+        GEN_AI_TTFT_SECONDS,
         &[
             "route",
             "backend",
@@ -258,7 +260,7 @@ pub const CATALOG: &[Metric] = &[
     histogram(
         "llm_lens_client_inter_token_seconds",
         Unit::Seconds,
-        CLIENT_SECONDS,
+        LENS_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
         "Gap between two events with generated text, as written to the client.",
     ),
@@ -293,7 +295,7 @@ pub const CATALOG: &[Metric] = &[
     histogram(
         "llm_lens_client_ttft_seconds",
         Unit::Seconds,
-        CLIENT_SECONDS,
+        LENS_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
         "Time from the request head read to the first generated text written to the client.",
     ),
@@ -325,12 +327,26 @@ pub const CATALOG: &[Metric] = &[
         &["pool", "backend"],
         "Used share of the key-value cache, 0 to 1, as reported by the engine.",
     ),
+    histogram(
+        "llm_lens_engine_duration_seconds",
+        Unit::Seconds,
+        LENS_SECONDS,
+        &["route", "backend", "gen_ai_request_model"],
+        "Time from the request sent to the engine to the end of its answer.",
+    ),
     metric(
         "llm_lens_engine_running",
         Kind::Gauge,
         Unit::One,
         &["pool", "backend"],
         "Running requests, as reported by the engine.",
+    ),
+    histogram(
+        "llm_lens_engine_ttft_seconds",
+        Unit::Seconds,
+        LENS_SECONDS,
+        &["route", "backend", "gen_ai_request_model"],
+        "Time from the request sent to the engine to the first generated text received from it.",
     ),
     metric(
         "llm_lens_engine_waiting",
@@ -363,14 +379,14 @@ pub const CATALOG: &[Metric] = &[
     histogram(
         "llm_lens_gateway_seconds",
         Unit::Seconds,
-        CLIENT_SECONDS,
+        LENS_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
         "Time of the gateway's own work for a request, without waits.",
     ),
     histogram(
         "llm_lens_guardrail_added_ttft_seconds",
         Unit::Seconds,
-        CLIENT_SECONDS,
+        LENS_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
         "Guardrail time before the client's first token.",
     ),
@@ -384,7 +400,7 @@ pub const CATALOG: &[Metric] = &[
     histogram(
         "llm_lens_guardrail_event_hold_seconds",
         Unit::Seconds,
-        CLIENT_SECONDS,
+        LENS_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
         "Time an event was held by the guardrail.",
     ),
@@ -398,7 +414,7 @@ pub const CATALOG: &[Metric] = &[
     histogram(
         "llm_lens_guardrail_filter_seconds",
         Unit::Seconds,
-        CLIENT_SECONDS,
+        LENS_SECONDS,
         &["route", "backend", "gen_ai_request_model", "filter", "side", "part"],
         "Time of a filter in a request by `part`: cpu, queue, remote, and wall, which includes the others.",
     ),
@@ -419,7 +435,7 @@ pub const CATALOG: &[Metric] = &[
     histogram(
         "llm_lens_guardrail_overhead_seconds",
         Unit::Seconds,
-        CLIENT_SECONDS,
+        LENS_SECONDS,
         &["route", "backend", "gen_ai_request_model", "phase"],
         "Guardrail time of a request by phase.",
     ),
@@ -461,7 +477,7 @@ pub const CATALOG: &[Metric] = &[
     histogram(
         "llm_lens_inter_token_seconds",
         Unit::Seconds,
-        CLIENT_SECONDS,
+        LENS_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
         "Gap between two events with generated text, as received from the backend.",
     ),
@@ -482,7 +498,7 @@ pub const CATALOG: &[Metric] = &[
     histogram(
         "llm_lens_mark_seconds",
         Unit::Seconds,
-        SERVER_TTFT_SECONDS,
+        LENS_SECONDS,
         &["route", "backend", "gen_ai_request_model", "mark"],
         "Time from the request sent to the first event of a kind, on arrival.",
     ),
@@ -559,7 +575,7 @@ pub const CATALOG: &[Metric] = &[
     histogram(
         "llm_lens_queue_seconds",
         Unit::Seconds,
-        CLIENT_SECONDS,
+        LENS_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
         "Time in rate limits and in the admission queue.",
     ),
@@ -622,7 +638,7 @@ pub const CATALOG: &[Metric] = &[
     histogram(
         "llm_lens_request_duration_seconds",
         Unit::Seconds,
-        CLIENT_SECONDS,
+        LENS_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
         "Time from the first byte of the request to the end of the exchange.",
     ),
@@ -739,9 +755,16 @@ pub const CATALOG: &[Metric] = &[
         "Bytes read from backends and not yet written to clients.",
     ),
     histogram(
+        "llm_lens_time_per_output_token_seconds",
+        Unit::Seconds,
+        LENS_SECONDS,
+        &["route", "backend", "gen_ai_request_model", "tokens"],
+        "Mean time per output token after the first event, one value per request, by whether its tokens were counted by the engine or estimated by the gateway.",
+    ),
+    histogram(
         "llm_lens_ttft_without_guardrail_seconds",
         Unit::Seconds,
-        CLIENT_SECONDS,
+        LENS_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
         "Time to first token at the client, without guardrail time.",
     ),
@@ -817,6 +840,23 @@ pub fn markdown() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A percentile that Prometheus interpolates inside a bucket is off by at most its width.
+    #[test]
+    fn boundaries_are_fine_and_the_same_at_both_ends_of_a_request() {
+        for pair in LENS_SECONDS.windows(2).filter(|pair| (0.001..10.0).contains(&pair[0])) {
+            assert!(pair[1] <= pair[0] * 1.5 + 1e-12, "{pair:?}");
+        }
+        for row in CATALOG.iter().filter(|row| row.kind == Kind::Histogram) {
+            let is_convention = row.name.starts_with("gen_ai_");
+            assert!(
+                is_convention || row.unit != Unit::Seconds || row.bounds == LENS_SECONDS,
+                "{}",
+                row.name
+            );
+            assert!(!is_convention || row.bounds != LENS_SECONDS, "{}", row.name);
+        }
+    }
 
     #[test]
     fn rows_are_sorted_and_named_by_their_kind() {

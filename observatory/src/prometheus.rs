@@ -2,8 +2,7 @@
 //!
 //! - *In*: series, gauges, and samples of other components.
 //! - *Out*: metric families in the format negotiated with the scraper. The text has classic buckets
-//!   with the bounds of the OpenTelemetry GenAI conventions and finer ones below 10 ms; protobuf
-//!   has native histograms, a twelfth of the bytes.
+//!   with the bounds of the catalog; protobuf has native histograms, a twelfth of the bytes.
 //! - *Never*: a second count of the same thing. Native buckets are copies. Classic buckets are
 //!   computed from them on each scrape, so their bounds are exact to 2.2 %; sums and counts are
 //!   exact.
@@ -127,6 +126,8 @@ fn gen_ai(out: &mut Families, labels: &Labels, s: &Series) {
 fn gateway_metrics(out: &mut Families, labels: &Labels, s: &Series) {
     for (name, timing) in [
         ("llm_lens_request_duration_seconds", Timing::Total),
+        ("llm_lens_engine_duration_seconds", Timing::Engine),
+        ("llm_lens_engine_ttft_seconds", Timing::EngineTtft),
         ("llm_lens_client_ttft_seconds", Timing::ClientTtft),
         ("llm_lens_inter_token_seconds", Timing::Itl),
         ("llm_lens_client_inter_token_seconds", Timing::ClientItl),
@@ -134,6 +135,10 @@ fn gateway_metrics(out: &mut Families, labels: &Labels, s: &Series) {
         ("llm_lens_gateway_seconds", Timing::Gateway),
     ] {
         out.histogram(name, labels, s.timing(timing));
+    }
+    for (tokens, timing) in [("counted", Timing::Tpot), ("estimated", Timing::EstimatedTpot)] {
+        let labels = out.with(labels, "tokens", tokens);
+        out.histogram("llm_lens_time_per_output_token_seconds", &labels, s.timing(timing));
     }
     for mark in [
         Timing::FirstByte,

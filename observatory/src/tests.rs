@@ -65,6 +65,72 @@ fn text_has_all_counts_and_no_label_from_a_client() {
     assert!(!text.contains("evil"));
 }
 
+/// A time per token of estimated tokens is not what the OpenTelemetry name promises.
+#[test]
+fn estimated_times_per_token_are_marked() {
+    let o = Observatory::new(1, 1, Vec::new());
+    let (group, _) = o.group(group("r"));
+    let key = SeriesKey { group, model: 1, outcome: Outcome::Ok };
+    let mut estimated = record("m1", "ok");
+    estimated.usage.as_mut().unwrap().estimated = true;
+    o.finished(0, key, estimated, Tick(1));
+    let counts = |name: &str| -> Vec<String> {
+        let prefix = format!("{name}_count");
+        text(&o).lines().filter(|line| line.starts_with(&prefix)).map(str::to_owned).collect()
+    };
+    const CONVENTION: &str = "gen_ai_server_time_per_output_token_seconds";
+    const OWN: &str = "llm_lens_time_per_output_token_seconds";
+    assert_eq!(counts(CONVENTION), [""; 0]);
+    assert!(counts(OWN)[0].ends_with("tokens=\"estimated\"} 1"), "{:?}", counts(OWN));
+    o.finished(0, key, record("m1", "ok"), Tick(2));
+    assert!(counts(CONVENTION)[0].ends_with(" 1"), "{:?}", counts(CONVENTION));
+    assert_eq!(counts(OWN).len(), 2);
+    let timings = serde_json::to_value(o.overview(Tick(3), Duration::from_secs(1))).unwrap();
+    for timing in ["tpot", "estimated_tpot"] {
+        assert_eq!(timings[0]["timings"][timing]["count"], 1, "{timing}");
+    }
+}
+
+/// Both ends of a request have the same boundaries: a client's percentile is not below the
+/// engine's because of them.
+#[test]
+fn percentiles_of_both_ends_agree_in_prometheus() {
+    let o = Observatory::new(1, 1, Vec::new());
+    let (group, _) = o.group(group("r"));
+    let key = SeriesKey { group, model: 1, outcome: Outcome::Ok };
+    for ttft in (0..100).map(|n| 500_000 + n * 800) {
+        let mut one = record("m1", "ok");
+        (one.engine_ttft_us, one.client_ttft_us) = (Some(ttft), Some(ttft + 1_000));
+        o.finished(0, key, one, Tick(1));
+    }
+    let buckets = |name: &str| -> Vec<(f64, f64)> {
+        let text = text(&o);
+        let of_name = text.lines().filter(|line| line.starts_with(&format!("{name}_bucket")));
+        of_name
+            .filter_map(|line| {
+                let (bound, count) = line.split_once("le=\"")?.1.split_once("\"} ")?;
+                Some((bound.parse().ok()?, count.parse().ok()?))
+            })
+            .collect()
+    };
+    // `histogram_quantile`: linear inside of the bucket.
+    let quantile = |name: &str, q: f64| {
+        let buckets = buckets(name);
+        let rank = q * buckets.last().unwrap().1;
+        let at = buckets.iter().position(|(_, count)| *count >= rank).unwrap();
+        let ((from, below), (to, upto)) = (buckets[at - 1], buckets[at]);
+        from + (to - from) * (rank - below) / (upto - below)
+    };
+    for q in [0.5, 0.9, 0.99] {
+        let (engine, client) = (
+            quantile("llm_lens_engine_ttft_seconds", q),
+            quantile("llm_lens_client_ttft_seconds", q),
+        );
+        assert!(client >= engine && client < engine * 1.03, "{q}: {engine} {client}");
+        assert!((0.5..0.7).contains(&engine), "{q}: {engine}");
+    }
+}
+
 /// The names and labels of samples are those of the catalog.
 #[test]
 fn exported_metrics_and_labels_are_in_the_catalog() {

@@ -24,8 +24,10 @@ pub enum Timing {
     EngineTtft,
     /// Request head read to the first token event written to the client.
     ClientTtft,
-    /// Time per output token after the first.
+    /// Time per output token after the first, of requests whose tokens the engine counted.
     Tpot,
+    /// The same, of requests whose tokens are estimated.
+    EstimatedTpot,
     /// A gap between two token events, on arrival.
     Itl,
     /// A gap between two token events, on write.
@@ -66,12 +68,13 @@ pub enum Timing {
 
 impl Timing {
     /// All timings.
-    pub const ALL: [Timing; 23] = [
+    pub const ALL: [Timing; 24] = [
         Timing::Total,
         Timing::Engine,
         Timing::EngineTtft,
         Timing::ClientTtft,
         Timing::Tpot,
+        Timing::EstimatedTpot,
         Timing::Itl,
         Timing::ClientItl,
         Timing::FirstByte,
@@ -100,6 +103,7 @@ impl Timing {
             Timing::EngineTtft => "engine_ttft",
             Timing::ClientTtft => "client_ttft",
             Timing::Tpot => "tpot",
+            Timing::EstimatedTpot => "estimated_tpot",
             Timing::Itl => "itl",
             Timing::ClientItl => "client_itl",
             Timing::FirstByte => "first_byte",
@@ -232,12 +236,14 @@ impl Series {
         let after_send = |mark: &Option<crate::record::MarkUs>| {
             mark.and_then(|m| m.arrival).map(|at| at.saturating_sub(sent))
         };
+        let is_estimated = record.usage.as_ref().is_some_and(|usage| usage.estimated);
+        let tpot = if is_estimated { Timing::EstimatedTpot } else { Timing::Tpot };
         for (timing, value) in [
             (Timing::Total, Some(record.total_us)),
             (Timing::Engine, record.engine_us),
             (Timing::EngineTtft, record.engine_ttft_us),
             (Timing::ClientTtft, record.client_ttft_us),
-            (Timing::Tpot, record.tpot_us.map(|v| v.round() as u64)),
+            (tpot, record.tpot_us.map(|v| v.round() as u64)),
             (Timing::FirstByte, after_send(&marks.first_byte)),
             (Timing::FirstEvent, after_send(&marks.first_event)),
             (Timing::Role, after_send(&marks.role)),

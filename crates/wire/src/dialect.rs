@@ -19,7 +19,7 @@ mod shared;
 
 use std::ops::Range;
 
-use crate::event::{EventReporter, EventVisitor, Usage};
+use crate::event::{EventReporter, EventVisitor};
 use crate::json::{self, Malformed, Scan};
 
 /// The API that an engine serves on a path.
