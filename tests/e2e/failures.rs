@@ -292,13 +292,17 @@ async fn an_error_of_the_engine_inside_a_stream_passes_and_is_recorded() {
     })
     .await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
-    for (case, code) in [("word", "oom"), ("kind", "server_error"), ("number", "507")] {
+    for (case, code, own) in [
+        ("word", "http_500", "oom"),
+        ("kind", "http_500", "server_error"),
+        ("number", "http_507", "507"),
+    ] {
         let answer = ask(&gateway, "/v1/chat/completions", case, CHAT_STREAM).await;
         assert_eq!((answer.status, answer.complete, answer.text()), (200, true, stream(case)));
         let record = gateway.record(case).await;
         assert_eq!(
-            (record.outcome, record.error_code.as_deref()),
-            (Outcome::UpstreamError, Some(code)),
+            (record.outcome, record.error_code.as_deref(), record.engine_error.as_deref()),
+            (Outcome::UpstreamError, Some(code), Some(own)),
             "{case}"
         );
         assert_eq!((record.events, record.content_events), (Some(4), Some(1)), "{case}");
@@ -327,7 +331,7 @@ async fn an_error_of_the_engine_counts_though_the_client_leaves() {
     let record = gateway.record("leaves").await;
     assert_eq!(
         (record.outcome, record.error_code.as_deref()),
-        (Outcome::UpstreamError, Some("500"))
+        (Outcome::UpstreamError, Some("http_500"))
     );
     assert_eq!(gateway.metric("llm_lens_backend_failures_total", "backend=\"default\""), 1.0);
 }
@@ -335,9 +339,21 @@ async fn an_error_of_the_engine_counts_though_the_client_leaves() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn error_answers_of_the_engine_pass_unchanged() {
     const STATUSES: [u16; 8] = [400, 401, 404, 422, 429, 500, 503, 529];
-    let body = |status: u16| match status % 2 {
-        0 => ("text/html; charset=utf-8", format!("<h1>{status}</h1>")),
+    // The code of a refusal is its status, whatever the engine calls it.
+    let body = |status: u16| match status {
+        400 => ("application/json", "{\"error\":{\"message\":\"no\",\"code\":400}}".to_owned()),
+        429 => (
+            "application/json",
+            "{\"type\":\"error\",\"error\":{\"type\":\"rate_limit_error\",\"message\":\"no\"}}"
+                .to_owned(),
+        ),
+        _ if status % 2 == 0 => ("text/html; charset=utf-8", format!("<h1>{status}</h1>")),
         _ => ("application/json", format!("{{ \"status\" : {status} }}")),
+    };
+    let own = |status: u16| match status {
+        400 => Some("400"),
+        429 => Some("rate_limit_error"),
+        _ => None,
     };
     let engine = Engine::start(move |seen| {
         let status: u16 = id(seen).parse().expect("a status");
@@ -367,6 +383,7 @@ async fn error_answers_of_the_engine_pass_unchanged() {
             (record.outcome, record.error_code, record.http_status),
             (Outcome::UpstreamError, Some(format!("http_{status}")), Some(status))
         );
+        assert_eq!(record.engine_error.as_deref(), own(status));
     }
 }
 

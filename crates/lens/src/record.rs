@@ -281,6 +281,9 @@ pub struct Record {
     /// Stable error code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_code: Option<String>,
+    /// Code of the engine's error, or its type if it has no code, as reported by the engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_error: Option<String>,
     /// Finish reasons of the choices, as reported by the engine.
     #[serde(default)]
     pub finish_reasons: Vec<String>,

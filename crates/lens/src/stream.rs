@@ -82,9 +82,9 @@ pub struct EngineError {
 }
 
 impl EngineError {
-    /// The name of the error: its code, else its type.
-    pub fn name(&self) -> &str {
-        self.code.as_deref().or(self.kind.as_deref()).unwrap_or("engine_error")
+    /// The stable error code for records: `http_NNN`.
+    pub fn record_code(&self) -> String {
+        format!("http_{}", self.status())
     }
 
     /// The equivalent HTTP status: the code if it is one, else derived from kind and code, else

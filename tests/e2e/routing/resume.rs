@@ -232,7 +232,7 @@ async fn a_stream_survives_an_error_event_of_its_backend() {
         let failed = &record.routing.failed_attempts[0];
         assert_eq!(
             (record.outcome, &*failed.backend, failed.code.as_str()),
-            (Outcome::Ok, "b0", "500")
+            (Outcome::Ok, "b0", "http_500")
         );
         // Without another backend, the engine's own error is forwarded.
         let alone = Gateway::with_settings(&settings(&[&engines[0]], "", ", resume: on", "")).await;

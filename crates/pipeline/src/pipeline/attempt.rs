@@ -8,8 +8,8 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lens::State;
 use lens::record::Outcome;
+use lens::{EngineError, State};
 use relay::{End, Failure, InterruptedStream, ProbeParsing, Relay, Resume};
 use routing::AttemptResult;
 use transport::{
@@ -276,16 +276,18 @@ fn completed(exchange: &mut Exchange) -> bool {
     let answer = &exchange.answer;
     let status = answer.status.unwrap_or(0);
     let choices = u32::try_from(rate_limit::choices(exchange)).unwrap_or(u32::MAX);
-    let engine = answer.lens.error().map(|error| error.name().to_owned());
+    let refused = match answer.lens.error() {
+        _ if status >= 400 => Some(status),
+        error => error.map(EngineError::status),
+    };
     // The relay ends a truncated stream with an error; this one has a Content-Length, or is in
     // another format than its dialect's.
     let incomplete = answer.streamed
         && answer.measured
         && answer.not_parsed.is_none()
         && !answer.lens.is_complete(choices);
-    match engine {
-        Some(code) => exchange.verdict.decide(Outcome::UpstreamError, Some(&code)),
-        None if status >= 400 => {
+    match refused {
+        Some(status) => {
             exchange.verdict.decide(Outcome::UpstreamError, Some(&format!("http_{status}")))
         }
         // The stream ended as HTTP requires, without a finish reason or end marker: some engines

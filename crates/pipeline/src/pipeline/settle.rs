@@ -55,7 +55,7 @@ impl Drop for ExchangeGuard {
         }
         // Clients leave when they read the engine's error, but its failure is the cause.
         if let Some(error) = exchange.answer.lens.error() {
-            exchange.verdict.decide(Outcome::UpstreamError, Some(error.name()));
+            exchange.verdict.decide(Outcome::UpstreamError, Some(&error.record_code()));
         }
         // Dropped without an outcome: the connection's task was canceled, so the client is gone.
         exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));

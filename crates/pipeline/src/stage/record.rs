@@ -112,6 +112,10 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &TokenUsage) -> Recor
         stream: answer.streamed,
         outcome,
         error_code: exchange.verdict.code.take(),
+        engine_error: answer
+            .lens
+            .error()
+            .and_then(|error| error.code.clone().or(error.kind.clone())),
         finish_reasons: answer.lens.finish_reasons().to_vec(),
         usage: usage(&answer.lens),
         not_parsed: answer.not_parsed.map(Cow::Borrowed),

@@ -5,6 +5,7 @@
 //! - *Out*: the last events in the dialect of the answer, and an [`End`] or [`Phase::Flushing`].
 //! - *Never*: a normal end of the body for an incomplete answer; half an event.
 
+use lens::EngineError;
 use lens::record::Outcome;
 use traffic::Exhausted;
 use traffic::settings::OnExhausted;
@@ -91,7 +92,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
     /// The engine reported in the stream that it has failed. If no other backend resumes, its error
     /// is forwarded.
     pub(super) fn engine_failed(&mut self) -> Result<(), End> {
-        let name = self.request.parts().answer.lens.error().map(|error| error.name().to_owned());
+        let name = self.request.parts().answer.lens.error().map(EngineError::record_code);
         match self.may_resume() {
             Resume::Selected => return Err(End::Interrupted(name.unwrap_or_default())),
             Resume::Impossible => {
@@ -223,7 +224,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
     fn end_upstream(&mut self, failure: &Failure) {
         let parts = self.request.parts();
         if let Some(error) = parts.answer.lens.error() {
-            parts.verdict.decide(Outcome::UpstreamError, Some(error.name()));
+            parts.verdict.decide(Outcome::UpstreamError, Some(&error.record_code()));
         }
         parts.verdict.decide(failure.outcome(), Some(failure.code()));
         parts.answer.ended_at = Some(clock::now());
@@ -273,7 +274,9 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         }
         // Clients leave when they read the engine's error, but its failure is the cause.
         match parts.answer.lens.error() {
-            Some(error) => parts.verdict.decide(Outcome::UpstreamError, Some(error.name())),
+            Some(error) => {
+                parts.verdict.decide(Outcome::UpstreamError, Some(&error.record_code()))
+            }
             None => parts.verdict.decide(Outcome::ClientGone, Some("client_closed")),
         }
         End::Gone
