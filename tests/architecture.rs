@@ -103,7 +103,17 @@ const PURE: [&str; 7] = ["wire", "lens", "shield", "classifier", "filters", "rou
 const MODULES: [(&str, &[&str]); 3] = [
     (
         "crates/plan",
-        &["audit", "clock", "current_request", "host", "jwks", "shared_limits", "plan", "observe"],
+        &[
+            "audit",
+            "clock",
+            "current_request",
+            "failure_log",
+            "host",
+            "jwks",
+            "shared_limits",
+            "plan",
+            "observe",
+        ],
     ),
     (
         "crates/pipeline",

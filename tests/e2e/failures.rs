@@ -35,6 +35,76 @@ async fn a_backend_that_does_not_listen_is_a_502() {
     );
 }
 
+/// Log lines of failed calls name the backend, the route and the request, and a dead backend does
+/// not fill the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failed_calls_are_logged_with_their_backend_and_at_most_once_a_second() {
+    const FAILED: usize = 200;
+    let dead = Engine::start(|_| sse::chat_answer()).await;
+    let address = dead.address;
+    drop(dead);
+    eventually("the port is free", || std::net::TcpStream::connect(address).is_err()).await;
+    let dying = Engine::start(|_| {
+        vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::content("x")), Step::Close]
+    })
+    .await;
+    let gateway = Gateway::with_settings(&format!(
+        "backends: [{{name: dead, url: 'http://{address}', models: [a]}}, {{name: dying, url: '{}', models: [b]}}, {{name: gone, url: 'http://{address}'}}]\nroutes: [{{name: other, backend: gone, match: {{path: /tokenize}}}}, {{name: lost, backend: dead, match: {{models: [a]}}}}, {{name: broken, backend: dying}}]\n",
+        dying.url()
+    ))
+    .await;
+    let began = Instant::now();
+    for number in 0..FAILED {
+        let answer =
+            ask(&gateway, "/v1/chat/completions", &format!("r{number}"), &model("a", CHAT_STREAM))
+                .await;
+        assert_eq!(answer.status, 502);
+    }
+    let seconds = began.elapsed().as_secs() as usize + 2;
+    let lines = |what: &str| -> Vec<String> {
+        gateway.stderr().lines().filter(|line| line.contains(what)).map(str::to_owned).collect()
+    };
+    eventually("a line", || !lines("backend=dead").is_empty()).await;
+    let all = lines("backend=dead");
+    assert!(all.len() <= seconds, "{} lines in {seconds} s", all.len());
+    for part in ["WARN", "route=lost", "code=upstream_connect_failed", "refused", "request_id=r0"] {
+        assert!(all[0].contains(part), "{part}: {}", all[0]);
+    }
+    // A line of the next second has the number of those that were suppressed.
+    let mut asked = FAILED;
+    while lines("suppressed=").is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", lines("backend=dead"));
+        ask(&gateway, "/v1/chat/completions", "late", &model("a", CHAT_STREAM)).await;
+        asked += 1;
+    }
+    let suppressed: usize = lines("suppressed=")
+        .iter()
+        .filter_map(|line| line.split("suppressed=").nth(1)?.split(' ').next()?.parse().ok())
+        .sum();
+    let counted = suppressed + lines("backend=dead").len();
+    assert!((FAILED..=asked).contains(&counted), "{counted} of {asked}");
+    // An engine that dies in mid-stream, and a request that is not inference.
+    ask(&gateway, "/v1/chat/completions", "torn", &model("b", CHAT_STREAM)).await;
+    ask(&gateway, "/tokenize", "passed", CHAT).await;
+    for (backend, parts) in [
+        ("backend=dying", ["route=broken", "code=upstream_died", "request_id=torn"]),
+        ("backend=gone", ["route=other", "code=upstream_connect_failed", "request_id=passed"]),
+    ] {
+        eventually(backend, || {
+            lines(backend).iter().any(|line| parts.iter().all(|part| line.contains(part)))
+        })
+        .await;
+    }
+    assert!(lines(" ERROR ").is_empty(), "{:?}", lines(" ERROR "));
+}
+
+/// A request body for another model.
+fn model(name: &str, body: &str) -> String {
+    let mut body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    body["model"] = name.into();
+    body.to_string()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_invalid_answer_is_a_502_and_not_retried() {
     const CASES: [(&str, &str); 11] = [

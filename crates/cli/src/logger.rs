@@ -32,6 +32,14 @@ const MAX_VALUE: usize = 8 << 10;
 const QUEUE: usize = 1024;
 /// Maximum time that shutdown waits for the last lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+/// Modules of pingora that log each failed request or connection as an error. The gateway logs
+/// failures itself, with their backend and route. These lines are for debugging.
+const VERBOSE_MODULES: [&str; 4] = [
+    "pingora_core::apps",
+    "pingora_core::connectors",
+    "pingora_core::protocols::http",
+    "pingora_proxy",
+];
 /// Crates of this project. Other crates are logged from level `warn`.
 const OWN_CRATES: [&str; 12] = [
     "config",
@@ -72,9 +80,7 @@ pub(crate) fn install(
     let _ =
         std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&entries, &lost));
     let guard = FlushGuard(queue.clone());
-    let targets = Targets::new()
-        .with_default(level.min(LevelFilter::WARN))
-        .with_targets(OWN_CRATES.map(|name| (name, level)));
+    let targets = targets(level);
     let lines = LineLayer { format, request_id, queue, dropped };
     // Both fail only if another logger is installed, which never happens.
     let installed = tracing::subscriber::set_global_default(
@@ -84,6 +90,16 @@ pub(crate) fn install(
         let _ = tracing_log::LogTracer::builder().with_max_level(log_level(level)).init();
     }
     guard
+}
+
+/// What is logged at `level`.
+fn targets(level: LevelFilter) -> Targets {
+    let libraries = level.min(LevelFilter::WARN);
+    let verbose = if level >= LevelFilter::DEBUG { libraries } else { LevelFilter::OFF };
+    Targets::new()
+        .with_default(libraries)
+        .with_targets(OWN_CRATES.map(|name| (name, level)))
+        .with_targets(VERBOSE_MODULES.map(|name| (name, verbose)))
 }
 
 enum Entry {
@@ -324,6 +340,19 @@ mod tests {
             let Ok(Entry::Line(third)) = entries.recv() else { panic!("a line") };
             assert!(third.ends_with("three\n"), "{third}");
         });
+    }
+
+    #[test]
+    fn errors_of_single_requests_in_pingora_are_for_debugging() {
+        let at = |level, target| targets(level).would_enable(target, &Level::ERROR);
+        for target in ["pingora_core::connectors", "pingora_core::apps::http_app", "pingora_proxy"]
+        {
+            assert!(!at(LevelFilter::INFO, target), "{target}");
+            assert!(at(LevelFilter::DEBUG, target), "{target}");
+        }
+        assert!(at(LevelFilter::INFO, "pingora_core::services::listening"));
+        assert!(at(LevelFilter::INFO, "pipeline::pipeline::attempt"));
+        assert!(!at(LevelFilter::OFF, "pipeline"));
     }
 
     #[test]

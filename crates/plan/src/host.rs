@@ -20,7 +20,7 @@ use filters::{BoxFuture, Failure, Host, HostRequest, HostResponse, Job};
 use lens::Tick;
 use transport::Upstream;
 
-use crate::{clock, current_request};
+use crate::{clock, current_request, failure_log};
 
 #[cfg(feature = "onnx")]
 pub use model::load_model;
@@ -72,7 +72,10 @@ impl Host for FilterHost {
         };
         Box::pin(async move {
             client::post(&upstream, &ask).await.map_err(|error| {
-                tracing::warn!(backend = %upstream.backend.name, %error, "judge call failed");
+                if let Some(admitted) = failure_log::admit(&upstream.backend.name, "judge") {
+                    let (name, suppressed) = (&upstream.backend.name, admitted.suppressed);
+                    tracing::warn!(backend = %name, %error, suppressed, "judge call failed");
+                }
                 match error {
                     client::CallError::TooLarge => Failure::InvalidResponse,
                     client::CallError::Upstream(_) => Failure::Unreachable,

@@ -12,6 +12,7 @@
 pub mod audit;
 pub mod clock;
 pub mod current_request;
+pub mod failure_log;
 
 pub mod host;
 #[cfg_attr(not(feature = "jwt"), path = "jwks/off.rs")]

@@ -24,7 +24,7 @@ use pipeline::shared::Shared;
 use pipeline::stage::send::CREDENTIALS;
 use pipeline::stage::{accept, authenticate, endpoint, guardrail_input, origin, route};
 use plan::{Plan, PlannedRoute};
-use plan::{clock, current_request};
+use plan::{clock, current_request, failure_log};
 use relay::Failure;
 use wire::Framing;
 use wire::http1::head::{self, Head, RequestLine};
@@ -394,6 +394,9 @@ impl ProxyHttp for PassThrough {
             }
             None => exchange.verdict.decide(Outcome::Ok, None),
         }
+        if let Some(error) = error {
+            log_failure(&exchange, error);
+        }
     }
 
     fn suppress_error_log(&self, _: &Session, _: &Passing, _: &Error) -> bool {
@@ -410,6 +413,22 @@ impl PassThrough {
         accept::check(head)?;
         route::find(plan, head, None).cloned().ok_or_else(Refusal::no_route)
     }
+}
+
+/// Write a log line about a call that the backend failed.
+fn log_failure(exchange: &Exchange, error: &Error) {
+    let is_fault = *error.esource() != pingora::ErrorSource::Downstream
+        && matches!(exchange.verdict.outcome(), Some(Outcome::UpstreamFailed | Outcome::Timeout));
+    let (Some(routed), Some(code), true) =
+        (&exchange.routed, exchange.verdict.code.as_deref(), is_fault)
+    else {
+        return;
+    };
+    let Some(backend) = routed.upstream().map(|upstream| &upstream.backend.name) else { return };
+    let Some(admitted) = failure_log::admit(backend, code) else { return };
+    let (route, suppressed) = (&*routed.route.route.name, admitted.suppressed);
+    let request_id = &*exchange.accepted.id;
+    tracing::warn!(%backend, route, code, request_id, %error, suppressed, "backend call failed");
 }
 
 fn streams(response: &ResponseHeader) -> bool {

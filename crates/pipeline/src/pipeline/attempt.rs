@@ -21,7 +21,7 @@ use crate::exchange::{Exchange, Routed, UpstreamRequest};
 use crate::respond::Refusal;
 use crate::stage::hedge::{self, Hedge, HedgedCall};
 use crate::stage::{admission, rate_limit, relay as relayed, select, send};
-use plan::clock;
+use plan::{clock, failure_log};
 
 /// Timeout for writing one of the gateway's own short answers.
 const REFUSAL_WRITE: Duration = Duration::from_secs(10);
@@ -192,7 +192,7 @@ async fn call<D: Sink>(
         };
         let mut source = match opened {
             Ok(call) => HedgedCall::new(call, hedge.take(), reads, holds),
-            Err(error) => return failed(upstream, &error),
+            Err(error) => return failed(exchange, upstream, &error),
         };
         let context = relayed::context(exchange);
         let (end, rest) =
@@ -215,7 +215,7 @@ async fn call<D: Sink>(
                         fresh = true;
                         (request, hedge) = (again, rest);
                     }
-                    _ => return both_failed(upstream, &error, first),
+                    _ => return both_failed(exchange, upstream, &error, first),
                 }
             }
             end => return ended(exchange, end),
@@ -231,36 +231,67 @@ fn ended(exchange: &mut Exchange, end: End) -> AttemptEnd {
                 && !matches!(failure, Failure::TotalTimeout | Failure::ShuttingDown);
             let refusal = Refusal::from(&failure);
             if is_fault {
+                log_broken(exchange, failure.code());
                 AttemptEnd::Failed(AttemptResult::Failure, refusal)
             } else {
                 AttemptEnd::Refused(refusal)
             }
         }
         End::Again { status, code } => AttemptEnd::Again(status, code),
-        End::Interrupted(code) => AttemptEnd::InterruptedStream(code),
+        End::Interrupted(code) => {
+            log_broken(exchange, &code);
+            AttemptEnd::InterruptedStream(code)
+        }
         End::Served => {
             completed(exchange);
             AttemptEnd::Done(false)
         }
-        End::Broken | End::Gone | End::Complete | End::Unanswered(_) => AttemptEnd::Done(false),
+        End::Broken => {
+            let (outcome, code) = (exchange.verdict.outcome(), exchange.verdict.code.as_deref());
+            let is_fault = matches!(outcome, Some(Outcome::UpstreamFailed | Outcome::Timeout))
+                && code != Some(Failure::TotalTimeout.code());
+            if let (Some(code), true) = (code, is_fault) {
+                log_broken(exchange, code);
+            }
+            AttemptEnd::Done(false)
+        }
+        End::Gone | End::Complete | End::Unanswered(_) => AttemptEnd::Done(false),
     }
 }
 
-fn failed(upstream: &Upstream, error: &UpstreamError) -> AttemptEnd {
+fn failed(exchange: &Exchange, upstream: &Upstream, error: &UpstreamError) -> AttemptEnd {
     let ended =
         if error.blames_backend() { AttemptResult::Failure } else { AttemptResult::Unknown };
-    tracing::warn!(backend = %upstream.backend.name, %error, "backend call failed");
-    AttemptEnd::Failed(ended, Refusal::unanswered(error))
+    let refusal = Refusal::unanswered(error);
+    log_failure(exchange, &upstream.backend.name, refusal.code, &error.to_string());
+    AttemptEnd::Failed(ended, refusal)
+}
+
+/// Write a log line about a failed call of a backend.
+fn log_failure(exchange: &Exchange, backend: &Arc<str>, code: &str, error: &str) {
+    let Some(admitted) = failure_log::admit(backend, code) else { return };
+    let route = exchange.routed.as_ref().map(|routed| &*routed.route.route.name);
+    let suppressed = admitted.suppressed;
+    tracing::warn!(%backend, route, code, error, suppressed, "backend call failed");
+}
+
+/// Write a log line about an answer that the backend did not finish, or not in time.
+fn log_broken(exchange: &Exchange, code: &str) {
+    let upstream = exchange.routed.as_ref().and_then(Routed::upstream);
+    if let Some(upstream) = upstream {
+        log_failure(exchange, &upstream.backend.name, code, "no complete answer");
+    }
 }
 
 /// Neither the backend nor its hedge answered. `first` is the result of the first, if it has its
 /// own.
 fn both_failed(
+    exchange: &Exchange,
     upstream: &Upstream,
     error: &UpstreamError,
     first: Option<AttemptResult>,
 ) -> AttemptEnd {
-    match (failed(upstream, error), first) {
+    match (failed(exchange, upstream, error), first) {
         (AttemptEnd::Failed(_, refusal), Some(ended)) => AttemptEnd::Failed(ended, refusal),
         (end, _) => end,
     }

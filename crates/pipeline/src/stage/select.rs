@@ -339,7 +339,8 @@ pub(super) fn write_attempt(
         record_version(exchange, VersionResult::Failure, None);
     }
     let (backend, us) = (upstream.backend.name.clone(), at.micros_since(exchange.attempts.began));
-    tracing::debug!(%backend, code, "attempt failed");
+    let route = &*routed.route.route.name;
+    tracing::debug!(%backend, route, code, "attempt failed, selecting another backend");
     exchange.attempts.failed.push(RecordAttempt {
         backend,
         code: code.to_owned(),

@@ -175,6 +175,8 @@ pub fn resumed(exchange: &mut Exchange) {
         after_tokens: exchange.answer.lens.completion_tokens().0.unwrap_or(0),
         at_us: clock::now().micros_since(exchange.accepted.head_at),
     };
+    let (backend, after_tokens) = (&*resume.backend, resume.after_tokens);
+    tracing::debug!(backend, after_tokens, "stream resumed");
     exchange.attempts.resumes.push(resume);
     // The first token came from the dead backend, and so did the time to it.
     exchange.attempts.first_token_reported = true;
