@@ -6,6 +6,7 @@
 //!   served on the control thread, and pages are built on blocking threads, so that health checks
 //!   wait for neither.
 
+mod connections;
 mod params;
 mod routing;
 
@@ -21,9 +22,6 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use lens::observe::{Observe as _, Samples};
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
@@ -34,47 +32,35 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use traffic::{GroupBy, Totals, UsageRow};
 
+use connections::Connections;
 use params::{ApiError, Params};
 
-/// Connections served at a time; more wait.
-const MAX_CONNECTIONS: usize = 64;
 /// Pages built at a time. A page is finished even if its client has left, so that the limit on
 /// connections does not bound them.
 const MAX_PAGES: usize = 4;
-/// A connection whose head takes longer is closed.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+static PAGES: Semaphore = Semaphore::const_new(MAX_PAGES);
+/// Expositions built at a time. They do not wait for pages.
+const MAX_SCRAPES: usize = 2;
+static SCRAPES: Semaphore = Semaphore::const_new(MAX_SCRAPES);
 /// Default `limit` of `/api/requests`.
 const DEFAULT_LIMIT: usize = 100;
 
 /// The app of the operator's listener.
 pub(crate) struct AdminApp {
     router: Router,
-    connections: Semaphore,
+    connections: Connections,
 }
 
 impl AdminApp {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        AdminApp { router: router(shared), connections: Semaphore::new(MAX_CONNECTIONS) }
-    }
-
-    /// Serve one connection to its end.
-    async fn serve(&self, io: Stream) {
-        let Ok(_permit) = self.connections.acquire().await else { return };
-        let service = TowerToHyperService::new(self.router.clone());
-        let served = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(io), service);
-        if let Err(e) = served.await {
-            tracing::debug!(error = %e, "admin connection failed");
-        }
+        AdminApp { router: router(shared), connections: Connections::default() }
     }
 }
 
 #[async_trait]
 impl ServerApp for AdminApp {
     async fn process_new(self: &Arc<Self>, io: Stream, _: &ShutdownWatch) -> Option<Stream> {
-        self.serve(io).await;
+        self.connections.serve(io, self.router.clone()).await;
         None
     }
 }
@@ -113,16 +99,17 @@ fn page(
     make: fn(&Shared, &Params) -> Result<Value, ApiError>,
 ) -> axum::routing::MethodRouter<Arc<Shared>> {
     get(async move |State(shared): State<Arc<Shared>>, params: Params| {
-        off_thread(move || make(&shared, &params).map(|value| json_response(&value))).await
+        let make = move || make(&shared, &params).map(|value| json_response(&value));
+        off_thread(&PAGES, make).await
     })
 }
 
-/// Build a page on a blocking thread, at most [`MAX_PAGES`] at a time.
+/// Build a page on a blocking thread, when `pages` has a permit.
 async fn off_thread(
+    pages: &'static Semaphore,
     make: impl FnOnce() -> Result<Response, ApiError> + Send + 'static,
 ) -> Result<Response, ApiError> {
-    static PAGES: Semaphore = Semaphore::const_new(MAX_PAGES);
-    let permit = PAGES.acquire().await.map_err(|_| ApiError::internal())?;
+    let permit = pages.acquire().await.map_err(|_| ApiError::internal())?;
     let make = move || {
         let _permit = permit;
         make()
@@ -144,7 +131,7 @@ async fn metrics(
     let accept =
         headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let format = observatory::Format::negotiate(accept);
-    off_thread(move || {
+    off_thread(&SCRAPES, move || {
         let mut samples = Samples::default();
         shared.observe(clock::now(), &mut samples);
         let parts = shared.observatory.prometheus(format, samples.into_vec());

@@ -4,6 +4,8 @@
 //! Each test covers both paths through the gateway: its own exchange (POST on an inference path),
 //! and pingora's proxy behind its parser (everything else).
 
+/// Clients of the admin listener.
+mod admin;
 /// Where a message ends.
 mod framing;
 /// HTTP/2.

@@ -1,0 +1,240 @@
+//! Connections of the admin listener: how many, and for how long.
+//!
+//! - *In*: accepted connections of people, scrapers and probes.
+//! - *Out*: each is served to its end, or closed because it made no progress.
+//! - *Never*: a queue. Beyond [`MAX_CONNECTIONS`], the connection that has been without progress
+//!   for the longest time is closed in favor of the new one, so that a probe is always served.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Maximum connections at a time.
+pub(super) const MAX_CONNECTIONS: usize = 64;
+/// A connection whose head takes longer is closed.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that is neither read nor written for this long is closed: an idle one, or one whose
+/// client does not read its answers.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The open connections.
+#[derive(Debug, Default)]
+pub(super) struct Connections(Mutex<Vec<Arc<Connection>>>);
+
+/// An open connection.
+#[derive(Debug)]
+struct Connection {
+    /// When a byte was last read or written.
+    progress: Mutex<Instant>,
+    /// Notified when the connection must be closed.
+    close: Notify,
+}
+
+impl Connections {
+    /// Serve one connection to its end.
+    pub(super) async fn serve<I>(&self, io: I, router: Router)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let open = self.open();
+        let io = Watched { io, connection: open.connection.clone() };
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
+        tokio::select! {
+            served = served => {
+                if let Err(error) = served {
+                    tracing::debug!(%error, "admin connection failed");
+                }
+            }
+            () = open.connection.stalled() => tracing::debug!("admin connection timed out"),
+            () = open.connection.close.notified() => {
+                tracing::debug!("admin connection closed in favor of a new one");
+            }
+        }
+    }
+
+    /// Add a connection, and close another one if there are too many.
+    fn open(&self) -> Open<'_> {
+        let connection =
+            Arc::new(Connection { progress: Mutex::new(Instant::now()), close: Notify::new() });
+        let mut all = self.0.lock();
+        if all.len() >= MAX_CONNECTIONS {
+            let oldest = (0..all.len()).min_by_key(|at| *all[*at].progress.lock());
+            if let Some(at) = oldest {
+                all.swap_remove(at).close.notify_one();
+            }
+        }
+        all.push(connection.clone());
+        Open { connections: self, connection }
+    }
+}
+
+/// Removes its connection from the open ones when dropped.
+struct Open<'a> {
+    connections: &'a Connections,
+    connection: Arc<Connection>,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.connections.0.lock().retain(|other| !Arc::ptr_eq(other, &self.connection));
+    }
+}
+
+impl Connection {
+    /// Returns when there was no progress for [`STALL_TIMEOUT`].
+    async fn stalled(&self) {
+        loop {
+            let deadline = *self.progress.lock() + STALL_TIMEOUT;
+            if Instant::now() >= deadline {
+                return;
+            }
+            tokio::time::sleep_until(deadline).await;
+        }
+    }
+
+    /// Record progress if `moved` bytes were transferred.
+    fn moved(&self, moved: usize) {
+        if moved > 0 {
+            *self.progress.lock() = Instant::now();
+        }
+    }
+}
+
+/// A connection's bytes; records when some were transferred.
+struct Watched<I> {
+    io: I,
+    connection: Arc<Connection>,
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, into);
+        self.connection.moved(into.filled().len() - before);
+        read
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(count)) = &written {
+            self.connection.moved(*count);
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+
+    fn router() -> Router {
+        Router::new().route("/healthz", get("ok\n")).route("/large", get("x".repeat(100_000)))
+    }
+
+    fn connect(connections: &Arc<Connections>) -> DuplexStream {
+        let (client, server) = tokio::io::duplex(1024);
+        let connections = connections.clone();
+        tokio::spawn(async move { connections.serve(server, router()).await });
+        client
+    }
+
+    /// The answer to a probe, and how long it took.
+    async fn probe(connections: &Arc<Connections>) -> (String, Duration) {
+        let (mut client, began) = (connect(connections), Instant::now());
+        let request = b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        client.write_all(request).await.expect("it is read");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.expect("an answer");
+        (answer, began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_is_served_whatever_other_connections_do() {
+        let connections = Arc::new(Connections::default());
+        let mut others = Vec::new();
+        for number in 0..3 * MAX_CONNECTIONS {
+            let mut client = connect(&connections);
+            // Every second one is silent; the others never read their answers.
+            if number % 2 == 0 {
+                let requests = b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n".repeat(10);
+                client.write_all(&requests).await.expect("it fits");
+            }
+            others.push(client);
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..3 {
+            let (answer, took) = probe(&connections).await;
+            assert!(answer.ends_with("ok\n"), "{answer}");
+            assert!(took < Duration::from_secs(1), "{took:?}");
+        }
+        assert!(connections.0.lock().len() <= MAX_CONNECTIONS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silent_idle_and_unread_connections_are_closed_in_time() {
+        let connections = Arc::new(Connections::default());
+        let request = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
+        let silent = connect(&connections);
+        let mut idle = connect(&connections);
+        idle.write_all(request("/healthz").as_bytes()).await.expect("it is read");
+        let mut unread = connect(&connections);
+        unread.write_all(request("/large").as_bytes()).await.expect("it is read");
+        tokio::time::sleep(HEAD_TIMEOUT - Duration::from_secs(1)).await;
+        assert_eq!(connections.0.lock().len(), 3);
+        tokio::time::sleep(STALL_TIMEOUT).await;
+        assert_eq!(connections.0.lock().len(), 0);
+        drop((silent, idle, unread));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_that_reads_is_served_to_the_end() {
+        let connections = Arc::new(Connections::default());
+        let mut client = connect(&connections);
+        let request = b"GET /large HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        client.write_all(request).await.expect("it is read");
+        let (mut total, mut piece) = (0, [0; 1024]);
+        loop {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            match client.read(&mut piece).await.expect("an answer") {
+                0 => break,
+                count => total += count,
+            }
+        }
+        assert!(total > 100_000, "{total}");
+    }
+}
