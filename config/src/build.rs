@@ -15,7 +15,7 @@ use wire::Dialect;
 
 use crate::problem::{Problem, nearest};
 use crate::settings::{
-    AccessLog, Audit, Backend, BackendTls, FirstToken, GuardrailSettings, Limits, Listener,
+    AccessLog, AdminListener, Audit, Backend, BackendTls, FirstToken, GuardrailSettings, Limits, Listener,
     ListenerTls, Pattern, Pool, Route, Settings, Shutdown, Timeouts,
 };
 use crate::tree::{self, Table};
@@ -41,7 +41,7 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
     let listeners = b.listeners(&root);
     let admin = b.section(&root, "admin");
     let settings = Settings {
-        admin: b.address(&admin),
+        admin: AdminListener { address: b.address(&admin), hosts: b.admin_hosts(&admin) },
         workers: root.size("workers"),
         limits: b.limits(&root),
         shutdown: b.shutdown(&root),
@@ -132,6 +132,17 @@ impl Builder {
             out.push(Listener { address, h2c: table.flag("h2c"), tls });
         }
         out
+    }
+
+    fn admin_hosts(&mut self, table: &Table) -> Vec<String> {
+        let hosts = table.texts("hosts");
+        let is_name = |host: &str| !host.is_empty() && !host.contains(['/', ':', '@', ' ', '*']);
+        for host in hosts.iter().filter(|host| !is_name(host.strip_prefix("*.").unwrap_or(host))) {
+            let problem =
+                format!("{host:?} is not a host name; write for example \"lens.internal\"");
+            self.wrong(table, "hosts", problem);
+        }
+        hosts.iter().map(|host| host.to_ascii_lowercase()).collect()
     }
 
     fn address(&mut self, table: &Table) -> SocketAddr {

@@ -22,6 +22,16 @@ pub use filters::settings::{Action, GuardrailSettings};
 pub use traffic::Pattern;
 pub use traffic::settings::{Admission, Auth, Issuer, Limit, Price};
 
+/// The operator's listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AdminListener {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Names that it serves, besides IP addresses and loopback names; in lower case. A name that
+    /// begins with `*.` matches all names below it.
+    pub hosts: Vec<String>,
+}
+
 /// All settings.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -29,7 +39,7 @@ pub struct Settings {
     /// Where clients connect.
     pub listeners: Vec<Listener>,
     /// The operator's listener.
-    pub admin: SocketAddr,
+    pub admin: AdminListener,
     /// Worker threads; 0 means one for each core.
     pub workers: usize,
     /// Backends; routes refer to them by position.

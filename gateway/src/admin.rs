@@ -7,6 +7,7 @@
 //!   wait for neither.
 
 mod connections;
+mod host;
 mod params;
 mod routing;
 
@@ -19,6 +20,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
@@ -91,6 +93,7 @@ fn router(shared: Arc<Shared>) -> Router {
         )
         .fallback(async || ApiError::not_found("not found; GET / lists all paths"))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .layer(middleware::from_fn_with_state(shared.clone(), host::guard))
         .with_state(shared)
 }
 

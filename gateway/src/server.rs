@@ -151,7 +151,7 @@ impl Gateway {
             .iter()
             .map(|l| sockets.bind(l.address, l.h2c, l.tls.as_ref()))
             .collect::<Result<Vec<_>, _>>()?;
-        let admin = sockets.bind_admin(settings.admin)?;
+        let admin = sockets.bind_admin(settings.admin.address)?;
         // A predecessor has appended its usage before it passed the listeners on.
         let usage_sums = usage_file.sums();
         plan.rate_limits.restore_usage(&usage_sums, when());

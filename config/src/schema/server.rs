@@ -108,12 +108,20 @@ pub static LISTENER_TLS: Section = Section {
 /// `admin`
 pub static ADMIN: Section = Section {
     doc: "The admin listener, for metrics, health, records, usage and releases. It has no login: keep it off public networks.",
-    fields: &[field(
-        "address",
-        Kind::Text,
-        "127.0.0.1:9090",
-        "IP address and port. Port 0 takes a free one.",
-    )],
+    fields: &[
+        field(
+            "address",
+            Kind::Text,
+            "127.0.0.1:9090",
+            "IP address and port. Port 0 takes a free one.",
+        ),
+        field(
+            "hosts",
+            Kind::Texts,
+            "",
+            "Names in `Host`, without ports, that the listener serves besides IP addresses and localhost. `*.example.com` matches all names below it. Add the name that a scraper uses.",
+        ),
+    ],
 };
 
 /// `timeouts`

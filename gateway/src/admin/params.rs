@@ -54,6 +54,14 @@ impl ApiError {
         ApiError { status: StatusCode::BAD_REQUEST, param, message }
     }
 
+    /// 421: the listener does not serve the `Host`.
+    pub(super) fn wrong_host(host: &str) -> Self {
+        let message = format!(
+            "the admin listener does not serve the host {host:?}; use an IP address or localhost, or add the name to admin.hosts"
+        );
+        ApiError { status: StatusCode::MISDIRECTED_REQUEST, param: "host", message }
+    }
+
     pub(super) fn not_found(message: &str) -> Self {
         ApiError { status: StatusCode::NOT_FOUND, param: "", message: message.to_owned() }
     }

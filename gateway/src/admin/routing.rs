@@ -54,20 +54,6 @@ pub(super) fn release(
             format!("the header {OPERATOR} is required, with any value"),
         ));
     }
-    // A host name could resolve to this address by DNS rebinding.
-    let host = headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name_of = host
-        .rsplit_once(':')
-        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
-        .map_or(host, |(name, _)| name);
-    if name_of != "localhost"
-        && name_of.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err()
-    {
-        return Err(ApiError::bad(
-            "host",
-            "use the IP address of the admin listener, not a host name".into(),
-        ));
-    }
     let plan = shared.plan.load();
     let name = params.get("route").unwrap_or_default();
     let route = plan.routes.iter().find(|route| *route.route.name == *name);

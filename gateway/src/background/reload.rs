@@ -319,7 +319,7 @@ fn is_enforced(route: &Route) -> bool {
 fn restart_only(before: &Settings, after: &Settings) {
     let changed = [
         ("listeners", before.listeners != after.listeners),
-        ("admin", before.admin != after.admin),
+        ("admin.address", before.admin.address != after.admin.address),
         ("workers", before.workers != after.workers),
         ("audit", before.audit != after.audit),
         ("access_log", before.access_log != after.access_log),
