@@ -9,6 +9,7 @@
 mod connections;
 mod host;
 mod params;
+mod requests;
 mod routing;
 
 use std::convert::Infallible;
@@ -44,8 +45,6 @@ static PAGES: Semaphore = Semaphore::const_new(MAX_PAGES);
 /// Expositions built at a time. They do not wait for pages.
 const MAX_SCRAPES: usize = 2;
 static SCRAPES: Semaphore = Semaphore::const_new(MAX_SCRAPES);
-/// Default `limit` of `/api/requests`.
-const DEFAULT_LIMIT: usize = 100;
 
 /// The app of the operator's listener.
 pub(crate) struct AdminApp {
@@ -73,20 +72,20 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get("ok\n"))
         .route("/readyz", get(ready))
-        .route("/api/routes", page(routes))
-        .route("/api/routes/explain", page(routing::explain))
+        .route("/api/routes", page(&[], routes))
+        .route("/api/routes/explain", page(routing::EXPLAIN_PARAMS, routing::explain))
         .route("/api/routes/release", post(release))
-        .route("/api/requests", page(requests))
-        .route("/api/guardrails", page(guardrails))
+        .route("/api/requests", page(requests::PARAMS, requests::requests))
+        .route("/api/guardrails", page(&["route"], guardrails))
         .route(
             "/api/backends",
-            page(|shared, _| Ok(json!({"backends": routing::backends(shared)}))),
+            page(&[], |shared, _| Ok(json!({"backends": routing::backends(shared)}))),
         )
-        .route("/api/usage", page(usage))
-        .route("/api/sinks", page(|shared, _| Ok(json!({"sinks": sinks(shared)}))))
+        .route("/api/usage", page(&["by", "per", "from"], usage))
+        .route("/api/sinks", page(&[], |shared, _| Ok(json!({"sinks": sinks(shared)}))))
         .route(
             "/api/settings",
-            page(|shared, _| {
+            page(&[], |shared, _| {
                 let last_reload = shared.last_reload.lock().clone();
                 Ok(json!({"settings": shared.plan.load().settings, "last_reload": last_reload}))
             }),
@@ -97,11 +96,13 @@ fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-/// A page of JSON.
+/// A page of JSON with these query parameters.
 fn page(
+    known: &'static [&'static str],
     make: fn(&Shared, &Params) -> Result<Value, ApiError>,
 ) -> axum::routing::MethodRouter<Arc<Shared>> {
     get(async move |State(shared): State<Arc<Shared>>, params: Params| {
+        params.check(known)?;
         let make = move || make(&shared, &params).map(|value| json_response(&value));
         off_thread(&PAGES, make).await
     })
@@ -160,6 +161,7 @@ async fn release(
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, ApiError> {
+    params.check(&["route", "share"])?;
     routing::release(&shared, &headers, &params).map(|done| json_response(&done))
 }
 
@@ -167,11 +169,6 @@ fn routes(shared: &Shared, _: &Params) -> Result<Value, ApiError> {
     let now = clock::now();
     let up = Duration::from_nanos(now.nanos_since(shared.started));
     Ok(json!({"routes": shared.observatory.overview(now, up)}))
-}
-
-fn requests(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
-    let limit = params.number("limit", DEFAULT_LIMIT as u64)?;
-    Ok(json!({"requests": shared.observatory.recent(usize::try_from(limit).unwrap_or(usize::MAX))}))
 }
 
 fn guardrails(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
@@ -232,7 +229,8 @@ const INDEX: &str = "\
 /healthz            liveness
 /readyz             readiness (503 while draining)
 /api/routes         counts, rates, percentiles and ledger shares by route and backend
-/api/requests       recent records, newest first (?limit=N)
+/api/requests       recent records, newest first
+                    (?limit=N&id=ID&route=NAME&outcome=NAME&slower_than=500ms)
 /api/routes/explain where a request would go now, and why
                     (?route=NAME&prompt_tokens=N&output_tokens=N&tools=true&header=true
                     &findings=true)

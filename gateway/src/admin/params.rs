@@ -16,6 +16,19 @@ impl Params {
         self.0.get(name).map(String::as_str)
     }
 
+    /// Refuse a parameter that the page does not have: ignoring it would give a wrong answer.
+    pub(super) fn check(&self, known: &'static [&'static str]) -> Result<(), ApiError> {
+        let mut unknown: Vec<&String> =
+            self.0.keys().filter(|name| !known.contains(&name.as_str())).collect();
+        unknown.sort_unstable();
+        let Some(name) = unknown.first() else { return Ok(()) };
+        let takes = match known {
+            [] => "this page has no parameters".to_owned(),
+            known => format!("known: {}", known.join(", ")),
+        };
+        Err(ApiError::bad("", format!("unknown parameter {name:?}; {takes}")))
+    }
+
     /// A whole number, or `default` where the query has none.
     pub(super) fn number(&self, name: &'static str, default: u64) -> Result<u64, ApiError> {
         let Some(text) = self.get(name) else { return Ok(default) };
@@ -114,5 +127,15 @@ mod tests {
             .expect_err("not whole");
         assert_eq!((wrong.status, wrong.param), (StatusCode::BAD_REQUEST, "limit"));
         assert!(read("/api").await.expect("no query").get("limit").is_none());
+    }
+
+    #[tokio::test]
+    async fn unknown_parameters_are_refused_and_the_known_ones_named() {
+        let params = read("/api?limit=7&rout=x").await.expect("a query");
+        let error = params.check(&["limit", "route"]).expect_err("it is unknown");
+        assert_eq!(error.status, StatusCode::BAD_REQUEST);
+        assert_eq!(error.message, "unknown parameter \"rout\"; known: limit, route");
+        assert!(params.check(&["limit", "rout"]).is_ok());
+        assert!(read("/api").await.expect("no query").check(&[]).is_ok());
     }
 }

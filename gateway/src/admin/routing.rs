@@ -21,6 +21,10 @@ use super::params::{ApiError, Params};
 /// Header that a change requires, as evidence that an operator's client sends it.
 const OPERATOR: &str = "x-llm-lens-operator";
 
+/// Parameters of [`explain`].
+pub(super) const EXPLAIN_PARAMS: &[&str] =
+    &["route", "prompt_tokens", "output_tokens", "tools", "header", "findings"];
+
 /// State, load and latency of backends, by pool.
 pub(super) fn backends(shared: &Shared) -> Vec<Value> {
     let (plan, now) = (shared.plan.load(), clock::now());

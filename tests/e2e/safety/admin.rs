@@ -76,3 +76,51 @@ async fn admin_pages_are_served_to_known_hosts_only() {
     }
     assert!(with_host(&gateway, "GET", "/metrics", "lens.internal").starts_with("HTTP/1.1 200 "));
 }
+
+/// A misspelled filter would give a wrong answer instead of an error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_are_filtered_and_unknown_parameters_are_refused() {
+    let engine = Engine::start(|seen| {
+        let wait = if crate::support::id(seen) == "slow" { 300 } else { 0 };
+        let mut steps = vec![Step::ms(wait)];
+        steps.extend(sse::chat_answer());
+        steps
+    })
+    .await;
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "")).await;
+    for id in ["fast", "slow"] {
+        crate::support::ask(&gateway, "/v1/chat/completions", id, CHAT).await;
+        gateway.record(id).await;
+    }
+    let ids = |query: &str| -> Vec<String> {
+        let (status, body) = gateway.get(&format!("/api/requests?{query}"));
+        assert_eq!(status, 200, "{query}: {body}");
+        let page: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        let records = page["requests"].as_array().expect("a list").clone();
+        records.iter().map(|r| r["id"].as_str().expect("an id").to_owned()).collect()
+    };
+    let route = gateway.record("fast").await.route;
+    for (query, want) in [
+        ("id=fast".to_owned(), vec!["fast"]),
+        (format!("route={route}"), vec!["slow", "fast"]),
+        ("route=nope".to_owned(), vec![]),
+        ("outcome=ok&limit=1".to_owned(), vec!["slow"]),
+        ("outcome=timeout".to_owned(), vec![]),
+        ("slower_than=250ms".to_owned(), vec!["slow"]),
+    ] {
+        assert_eq!(ids(&query), want, "{query}");
+    }
+    for (path, named) in [
+        ("/api/requests?rout=r", "limit, id, route, outcome, slower_than"),
+        ("/api/requests?outcome=fine", "upstream_failed"),
+        ("/api/requests?slower_than=5", "not a duration"),
+        ("/api/routes?route=r", "no parameters"),
+        ("/api/backends?x=1", "no parameters"),
+        ("/api/usage?owner=x", "by, per, from"),
+        ("/api/guardrails?name=x", "route"),
+        ("/api/routes/explain?prompt=1", "prompt_tokens"),
+    ] {
+        let (status, body) = gateway.get(path);
+        assert!(status == 400 && body.contains(named), "{path}: {status} {body}");
+    }
+}
