@@ -9,6 +9,7 @@
 mod connections;
 mod host;
 mod params;
+mod process;
 mod requests;
 mod routing;
 
@@ -35,6 +36,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use traffic::{GroupBy, Totals, UsageRow};
 
+use crate::tls::Certificate;
 use connections::Connections;
 use params::{ApiError, Params};
 
@@ -46,6 +48,11 @@ static PAGES: Semaphore = Semaphore::const_new(MAX_PAGES);
 const MAX_SCRAPES: usize = 2;
 static SCRAPES: Semaphore = Semaphore::const_new(MAX_SCRAPES);
 
+const CERTIFICATE_EXPIRY: &str = "llm_lens_certificate_expiry_timestamp_seconds";
+
+/// The certificates of listeners, by address.
+pub(crate) type Certificates = Arc<[(String, Arc<Certificate>)]>;
+
 /// The app of the operator's listener.
 pub(crate) struct AdminApp {
     router: Router,
@@ -53,8 +60,9 @@ pub(crate) struct AdminApp {
 }
 
 impl AdminApp {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        AdminApp { router: router(shared), connections: Connections::default() }
+    /// An app for `shared`, and the certificates of listeners by address.
+    pub(crate) fn new(shared: Arc<Shared>, certificates: Certificates) -> Self {
+        AdminApp { router: router(shared, certificates), connections: Connections::default() }
     }
 }
 
@@ -66,7 +74,10 @@ impl ServerApp for AdminApp {
     }
 }
 
-fn router(shared: Arc<Shared>) -> Router {
+fn router(shared: Arc<Shared>, certificates: Certificates) -> Router {
+    let metrics = move |shared: State<Arc<Shared>>, headers: HeaderMap| {
+        metrics(shared, headers, certificates.clone())
+    };
     Router::new()
         .route("/", get(INDEX))
         .route("/metrics", get(metrics))
@@ -131,6 +142,7 @@ fn json_response(value: &Value) -> Response {
 async fn metrics(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
+    certificates: Certificates,
 ) -> Result<Response, ApiError> {
     let accept =
         headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -138,6 +150,13 @@ async fn metrics(
     off_thread(&SCRAPES, move || {
         let mut samples = Samples::default();
         shared.observe(clock::now(), &mut samples);
+        process::observe(&mut samples);
+        for (address, certificate) in &*certificates {
+            if let Some(expiry) = certificate.expiry() {
+                let listener = ("listener", address.as_str());
+                samples.push_with(CERTIFICATE_EXPIRY, listener, expiry as f64);
+            }
+        }
         let parts = shared.observatory.prometheus(format, samples.into_vec());
         let length: usize = parts.iter().map(Vec::len).sum();
         let body = Body::from_stream(stream::iter(parts.into_iter().map(Ok::<_, Infallible>)));

@@ -15,6 +15,7 @@ mod admin;
 mod background;
 
 mod server;
+pub use observatory::DROPPED_LOG_LINES;
 pub use plan::current_request;
 pub use plan::{BuildError, check};
 pub use server::{Gateway, Options, StartError};

@@ -34,7 +34,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::admin::AdminApp;
+use crate::admin::{self, AdminApp};
 use crate::background::discovery::{self, Discovery};
 use crate::background::usage_file::{OpenError, OpenUsageFile, UsageFile};
 use crate::background::{health_checks, jwks, reload, shared_limits};
@@ -263,6 +263,12 @@ impl Gateway {
         Ok(())
     }
 
+    /// The certificates of listeners, by address.
+    fn certificates(&self) -> admin::Certificates {
+        let certificate = |bound: &Bound| Some((bound.address.to_string(), bound.certificate()?));
+        self.listeners.iter().filter_map(certificate).collect()
+    }
+
     /// Serve the operator and wait for signals; then drain.
     async fn control(
         &self,
@@ -272,7 +278,7 @@ impl Gateway {
     ) -> Result<End, StartError> {
         // The admin listener serves until the end, or until a successor takes over.
         let (hand_admin_over, staying) = watch::channel(false);
-        let mut admin = self.admin.service(AdminApp::new(self.shared.clone()));
+        let mut admin = self.admin.service(AdminApp::new(self.shared.clone(), self.certificates()));
         let admin = admin.start_service(Some(self.fds.clone()), staying, 1);
         let reload = Arc::new(Notify::new());
         let watching = self.watch(discovery, reload.clone());

@@ -256,6 +256,13 @@ pub const CATALOG: &[Metric] = &[
         &["route"],
         "Share of the route's requests that the canary gets, 0 to 1.",
     ),
+    metric(
+        "llm_lens_certificate_expiry_timestamp_seconds",
+        Kind::Gauge,
+        Unit::Seconds,
+        &["listener"],
+        "Unix time at which the first certificate of the listener's chain expires.",
+    ),
     metric("llm_lens_client_connections", Kind::Gauge, Unit::One, &[], "Open client connections."),
     histogram(
         "llm_lens_client_inter_token_seconds",
@@ -487,6 +494,13 @@ pub const CATALOG: &[Metric] = &[
         Unit::Seconds,
         &["route", "backend", "gen_ai_request_model", "state"],
         "Time that requests spent in each state: queue, connect, waiting for the first byte or token, writing to the client, ...",
+    ),
+    metric(
+        "llm_lens_log_lines_dropped_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "Log lines that were lost because the log's queue was full or standard error was closed.",
     ),
     metric(
         "llm_lens_malformed_requests_total",
@@ -789,6 +803,48 @@ pub const CATALOG: &[Metric] = &[
         &["route", "version", "result"],
         "Requests of a version by result, since the canary's share was set.",
     ),
+    metric(
+        "process_cpu_seconds_total",
+        Kind::Counter,
+        Unit::Seconds,
+        &[],
+        "CPU time of the process, user and system.",
+    ),
+    metric(
+        "process_max_fds",
+        Kind::Gauge,
+        Unit::One,
+        &[],
+        "Maximum open file descriptors of the process.",
+    ),
+    metric(
+        "process_open_fds",
+        Kind::Gauge,
+        Unit::One,
+        &[],
+        "Open file descriptors of the process.",
+    ),
+    metric(
+        "process_resident_memory_bytes",
+        Kind::Gauge,
+        Unit::Bytes,
+        &[],
+        "Resident memory of the process.",
+    ),
+    metric(
+        "process_start_time_seconds",
+        Kind::Gauge,
+        Unit::Seconds,
+        &[],
+        "Unix time at which the process started.",
+    ),
+    metric(
+        "process_virtual_memory_bytes",
+        Kind::Gauge,
+        Unit::Bytes,
+        &[],
+        "Virtual memory of the process.",
+    ),
 ];
 
 const fn metric(
@@ -840,6 +896,16 @@ pub fn markdown() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Exporters sort metrics by name, so a help text cannot refer to the row before.
+    #[test]
+    fn help_texts_stand_alone() {
+        let words = ["Of these", "Their", "The same", "Those", "These", "It ", "Likewise"];
+        for Metric { name, help, .. } in CATALOG {
+            assert!(!words.iter().any(|word| help.starts_with(word)), "{name}: {help}");
+            assert!(help.split(' ').count() > 2 && !help.contains("above"), "{name}: {help}");
+        }
+    }
 
     /// A percentile that Prometheus interpolates inside a bucket is off by at most its width.
     #[test]

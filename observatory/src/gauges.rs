@@ -32,6 +32,10 @@ pub struct Gauges {
     pub usage_write_failures: AtomicU64,
 }
 
+/// Log lines that were lost because the log's queue or its output was not available. The log
+/// belongs to the process, and not to an observatory.
+pub static DROPPED_LOG_LINES: AtomicU64 = AtomicU64::new(0);
+
 impl Gauges {
     /// Increments a counter.
     pub fn count(counter: &AtomicU64) {

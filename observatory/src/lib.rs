@@ -13,7 +13,7 @@ pub mod catalog;
 pub use audit::{AuditLine, AuditLog};
 
 mod gauges;
-pub use gauges::{Gauges, GroupGauges};
+pub use gauges::{DROPPED_LOG_LINES, Gauges, GroupGauges};
 
 mod group;
 pub use group::{Group, GroupId, SeriesKey};

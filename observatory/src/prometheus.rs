@@ -21,7 +21,7 @@ use lens::record::Outcome;
 use lens::{FilterSeries, Series, State, Timing};
 
 use crate::audit::AuditLine;
-use crate::gauges::Gauges;
+use crate::gauges::{DROPPED_LOG_LINES, Gauges};
 use crate::group::{Group, Groups, SeriesKey};
 use crate::recent::Recent;
 use crate::sink::Pump;
@@ -272,6 +272,7 @@ fn of_process(
         gauges.settings_stale_since() as f64 / 1e6,
     );
     for (name, value) in [
+        ("llm_lens_log_lines_dropped_total", load(&DROPPED_LOG_LINES)),
         ("llm_lens_malformed_requests_total", load(&gauges.bad_heads)),
         ("llm_lens_panics_total", load(&gauges.panics)),
         ("llm_lens_reloads_total", load(&gauges.reloads)),

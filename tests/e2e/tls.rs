@@ -168,6 +168,13 @@ async fn clients_may_come_over_tls() {
     assert_eq!(String::from_utf8(all).unwrap(), want);
     assert_eq!((gateway.record("h2").await.outcome, gateway.records().len()), (Outcome::Ok, 7));
 
+    // The certificate is valid for two days.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let listener = format!("listener=\"{}\"", gateway.address());
+    let expiry = gateway.metric("llm_lens_certificate_expiry_timestamp_seconds", &listener);
+    let left = expiry - now.as_secs_f64();
+    assert!((86_400.0..2.0 * 86_400.0 + 60.0).contains(&left), "{left} s");
+
     // A client that does not speak TLS, or stops in mid-handshake, blocks no other.
     let mut plain = gateway.client().await;
     plain.send(post(PATH, "", CHAT_STREAM)).await;

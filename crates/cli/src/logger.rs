@@ -17,6 +17,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use gateway::DROPPED_LOG_LINES;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -127,6 +128,7 @@ fn write_lines(entries: &Receiver<Entry>, lost: &AtomicU64) {
             Entry::Line(line) => {
                 if stderr.write_all(line.as_bytes()).is_err() {
                     lost.fetch_add(1, Ordering::Relaxed);
+                    DROPPED_LOG_LINES.fetch_add(1, Ordering::Relaxed);
                 }
             }
             Entry::Flush(done) => {
@@ -169,6 +171,7 @@ impl<S: Subscriber> Layer<S> for LineLayer {
         };
         if self.queue.try_send(Entry::Line(line)).is_err() {
             self.dropped.fetch_add(dropped + 1, Ordering::Relaxed);
+            DROPPED_LOG_LINES.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

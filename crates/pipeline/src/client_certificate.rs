@@ -52,6 +52,12 @@ impl ClientCertificate {
     }
 }
 
+/// Unix time at which a DER certificate expires, in seconds; `None` if it cannot be parsed.
+pub fn certificate_expiry(der: &[u8]) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
 fn alternative(name: &GeneralName<'_>) -> Option<String> {
     match name {
         GeneralName::DNSName(name) => Some(format!("DNS:{name}")),

@@ -12,7 +12,7 @@
 mod client_certificate;
 pub mod client_limits;
 pub mod respond;
-pub use client_certificate::ClientCertificate;
+pub use client_certificate::{ClientCertificate, certificate_expiry};
 
 pub mod shared;
 

@@ -19,6 +19,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
+use pipeline::certificate_expiry;
 use transport::BuildError;
 
 /// Modification times and sizes of the files when they were read.
@@ -40,6 +41,12 @@ impl Certificate {
             stamps,
             files: files.clone(),
         }))
+    }
+
+    /// Unix time at which the first certificate of the chain expires, in seconds.
+    pub(crate) fn expiry(&self) -> Option<i64> {
+        let chain = &self.current.load().cert;
+        chain.iter().filter_map(|der| certificate_expiry(der)).min()
     }
 
     /// Reload the files if they have changed, and use them if they are valid.

@@ -124,3 +124,21 @@ async fn records_are_filtered_and_unknown_parameters_are_refused() {
         assert!(status == 400 && body.contains(named), "{path}: {status} {body}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_of_the_process_are_exported() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    let value = |name: &str| gateway.metric(name, "");
+    let resident = value("process_resident_memory_bytes") / 1024.0;
+    let known = gateway.resident_kib() as f64;
+    assert!((resident - known).abs() < known / 2.0, "{resident} {known}");
+    assert!(value("process_open_fds") > 3.0);
+    assert!(value("process_max_fds") > value("process_open_fds"));
+    assert!(value("process_start_time_seconds") > 1.7e9);
+    assert!(value("process_virtual_memory_bytes") > value("process_resident_memory_bytes"));
+    let (_, text) = gateway.get("/metrics");
+    assert!(text.contains("\nprocess_cpu_seconds_total "));
+    assert!(text.contains("\nllm_lens_log_lines_dropped_total 0\n"));
+    assert!(!text.contains("llm_lens_certificate_expiry"), "no listener serves TLS");
+}
