@@ -46,7 +46,9 @@ pub fn waterfall(record: &Record) -> String {
         }
     }
     if let Some(tpot) = record.tpot_us {
-        let _ = writeln!(out, "  {:17} {:>10.3} ms", "TPOT", tpot / 1000.0);
+        let is_estimated = record.usage.as_ref().is_some_and(|usage| usage.estimated);
+        let name = if is_estimated { "TPOT, estimated" } else { "TPOT" };
+        let _ = writeln!(out, "  {name:17} {:>10.3} ms", tpot / 1000.0);
     }
     out
 }
