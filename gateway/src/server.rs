@@ -119,11 +119,13 @@ impl Gateway {
     /// # Errors
     /// [`StartError`]; nothing is left listening.
     pub fn bind(options: Options) -> Result<Self, StartError> {
-        descriptors::raise_limit();
+        let descriptors = descriptors::raise_limit();
         let workers = match options.settings.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
+        let connections = descriptors::max_connections(descriptors, workers);
+        descriptors::check(options.settings.limits.connections, connections);
         // Workers, and the thread of the admin listener.
         let sinks = sinks(&options.settings)?;
         let mut observatory = Observatory::new(workers + 1, options.settings.limits.records, sinks);
@@ -163,7 +165,7 @@ impl Gateway {
             found: Mutex::default(),
             observatory,
             tools,
-            client_limits: ClientLimits::new(),
+            client_limits: ClientLimits::new(connections),
             usage_sums,
             audit,
             draining: AtomicBool::new(false),

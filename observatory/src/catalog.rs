@@ -517,6 +517,13 @@ pub const CATALOG: &[Metric] = &[
         "Time from the request sent to the first event of a kind, on arrival.",
     ),
     metric(
+        "llm_lens_max_client_connections",
+        Kind::Gauge,
+        Unit::One,
+        &[],
+        "Maximum client connections: limits.connections, or what the descriptor limit permits.",
+    ),
+    metric(
         "llm_lens_mirrored_first_tokens_total",
         Kind::Counter,
         Unit::One,
@@ -767,6 +774,13 @@ pub const CATALOG: &[Metric] = &[
         Unit::Bytes,
         &["route", "backend", "gen_ai_operation_name"],
         "Bytes read from backends and not yet written to clients.",
+    ),
+    metric(
+        "llm_lens_tls_handshake_failures_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "TLS handshakes of clients that failed or took too long.",
     ),
     histogram(
         "llm_lens_time_per_output_token_seconds",

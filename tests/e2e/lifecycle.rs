@@ -368,6 +368,49 @@ async fn without_file_descriptors_it_waits_and_recovers() {
     gateway.wait_until(|g| g.open_files() < 40).await;
 }
 
+/// Idle clients beyond what the descriptors permit are closed; others and probes are answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_do_not_use_up_the_descriptors() {
+    let _alone = crate::support::alone().await;
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let limited =
+        |command: &mut std::process::Command| through_shell(command, "ulimit -n 256; exec \"$@\"");
+    let gateway = Gateway::with_command(&settings(&engine.url(), ""), limited).await;
+    let address = gateway.address();
+    let mut before = Client::connect(address).await;
+    before.post("/v1/chat/completions", "", CHAT).await;
+    assert_eq!(before.answer().await.status, 200);
+    let mut crowd = Vec::new();
+    for _ in 0..400 {
+        crowd.push(Client::connect(address).await);
+    }
+    gateway.wait_until(|g| g.metric("llm_lens_client_limited_connections_total", "") > 300.0).await;
+    let most = gateway.metric("llm_lens_max_client_connections", "");
+    assert!((20.0..100.0).contains(&most), "{most}");
+    assert!(gateway.metric("llm_lens_client_connections", "") <= most);
+    assert!(gateway.open_files() < 200, "{}", gateway.open_files());
+    for _ in 0..3 {
+        before.post("/v1/chat/completions", "", CHAT).await;
+        let answer = before.answer().await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    assert_eq!(gateway.get("/healthz").0, 200);
+    drop(crowd);
+    gateway.wait_until(|g| g.metric("llm_lens_client_connections", "") <= 1.0).await;
+    assert_eq!(try_chat(address, CHAT).await, Ok(200));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_beyond_the_descriptors_are_warned_of() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let limited =
+        |command: &mut std::process::Command| through_shell(command, "ulimit -n 256; exec \"$@\"");
+    let text = settings(&engine.url(), "limits: {connections: 5000}");
+    let gateway = Gateway::with_command(&text, limited).await;
+    gateway.wait_until(|g| g.stderr().contains("limits.connections exceeds")).await;
+    assert_eq!(gateway.metric("llm_lens_max_client_connections", ""), 5000.0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exhausted_file_descriptors_give_the_client_an_error() {
     let _alone = crate::support::alone().await;

@@ -236,7 +236,7 @@ pub static LIMITS: Section = Section {
             "connections",
             Kind::Count(0, 10_000_000),
             "0",
-            "Maximum client connections. Further ones are closed. 0 means as many as the system allows.",
+            "Maximum client connections, over all listeners. Further ones are closed. 0 means as many as the limit of open files permits: about half of it, because a request needs a connection to its backend as well.",
         ),
         field(
             "connections_per_address",

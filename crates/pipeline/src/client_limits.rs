@@ -33,6 +33,8 @@ type Rates = RateLimiter<IpAddr, DefaultKeyedStateStore<IpAddr>, DefaultClock>;
 pub struct ClientLimits {
     connections: Mutex<HashMap<IpAddr, usize>>,
     all: AtomicI64,
+    /// Maximum connections that the system permits; applies where the settings name none.
+    permitted: usize,
     rates: Mutex<Option<(u32, Arc<Rates>)>>,
     /// When addresses with a fully recovered rate were last removed, in nanoseconds.
     swept: AtomicU64,
@@ -50,12 +52,14 @@ pub struct ConnectionGuard {
 }
 
 impl ClientLimits {
-    /// Client limits without any connection or request yet.
-    pub fn new() -> Arc<Self> {
+    /// Client limits without any connection or request yet. `permitted`: maximum connections that
+    /// the system permits.
+    pub fn new(permitted: usize) -> Arc<Self> {
         let (refused_connections, refused_requests) = (AtomicU64::new(0), AtomicU64::new(0));
         Arc::new(ClientLimits {
             connections: Mutex::default(),
             all: AtomicI64::new(0),
+            permitted,
             rates: Mutex::default(),
             swept: AtomicU64::new(0),
             refused_connections,
@@ -70,8 +74,8 @@ impl ClientLimits {
         limits: &Limits,
     ) -> Option<ConnectionGuard> {
         let address = address.map(traffic::network);
-        let most = i64::try_from(limits.connections).unwrap_or(i64::MAX);
-        let mut fits = self.all.fetch_add(1, Ordering::Relaxed) < most || most == 0;
+        let most = i64::try_from(self.max_connections(limits)).unwrap_or(i64::MAX);
+        let mut fits = self.all.fetch_add(1, Ordering::Relaxed) < most;
         if let (Some(address), true) = (address, fits) {
             let mut connections = self.connections.lock();
             let mine = connections.entry(address).or_default();
@@ -85,6 +89,11 @@ impl ClientLimits {
             self.refused_connections.fetch_add(1, Ordering::Relaxed);
         }
         fits.then_some(counted)
+    }
+
+    /// Maximum client connections: `limits.connections`, or what the system permits.
+    pub fn max_connections(&self, limits: &Limits) -> usize {
+        if limits.connections == 0 { self.permitted } else { limits.connections }
     }
 
     /// Whether an address may send one more request.
@@ -172,7 +181,7 @@ mod tests {
     #[test]
     fn open_connections_are_limited() {
         let (client_limits, limits) =
-            (ClientLimits::new(), limits("connections: 3, connections_per_address: 2"));
+            (ClientLimits::new(100), limits("connections: 3, connections_per_address: 2"));
         let [a, b] = [1, 2].map(|last| Some(IpAddr::from([10, 0, 0, last])));
         let first = client_limits.admit_connection(a, &limits).expect("the first");
         let _second = client_limits.admit_connection(a, &limits).expect("the second");
@@ -185,8 +194,19 @@ mod tests {
     }
 
     #[test]
+    fn connections_are_bounded_by_the_system_unless_the_settings_say_otherwise() {
+        let (client_limits, unset) = (ClientLimits::new(2), limits("connections: 0"));
+        let held: Vec<_> =
+            (0..2).filter_map(|_| client_limits.admit_connection(None, &unset)).collect();
+        assert_eq!(held.len(), 2);
+        assert!(client_limits.admit_connection(None, &unset).is_none());
+        assert_eq!(client_limits.refused_connections.load(Ordering::Relaxed), 1);
+        assert!(client_limits.admit_connection(None, &limits("connections: 3")).is_some());
+    }
+
+    #[test]
     fn addresses_beyond_the_maximum_share_a_rate() {
-        let (client_limits, limits) = (ClientLimits::new(), limits("requests_per_address: 1"));
+        let (client_limits, limits) = (ClientLimits::new(100), limits("requests_per_address: 1"));
         let address = |n: u32| Some(IpAddr::from(n.to_be_bytes()));
         assert!(
             client_limits.admit_request(address(1), &limits)

@@ -100,6 +100,9 @@ pub fn worker() -> usize {
 impl Observe for Shared {
     fn observe(&self, now: Tick, samples: &mut Samples) {
         self.client_limits.observe(now, samples);
-        self.plan.load().observe(now, samples);
+        let plan = self.plan.load();
+        let most = self.client_limits.max_connections(&plan.settings.limits);
+        samples.push("llm_lens_max_client_connections", most as f64);
+        plan.observe(now, samples);
     }
 }

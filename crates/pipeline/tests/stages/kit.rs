@@ -55,7 +55,7 @@ pub fn of(text: &str) -> Arc<Shared> {
         found: parking_lot::Mutex::default(),
         observatory,
         tools,
-        client_limits: ClientLimits::new(),
+        client_limits: ClientLimits::new(usize::MAX),
         usage_sums: Arc::default(),
         audit: None,
         draining: AtomicBool::new(false),
