@@ -234,7 +234,7 @@ impl Gateway {
         let runtime = RuntimeBuilder::new(self.workers, "llm-lens-data").work_steal(false).build();
         let (leave, leaving) = watch::channel(false);
         for bound in &self.listeners {
-            let mut service = bound.service(ProxyApp::new(&self.shared, bound.protocols()));
+            let mut service = bound.service(ProxyApp::new(&self.shared, bound));
             let (fds, leaving) = (self.fds.clone(), leaving.clone());
             // Owned by the data runtime; it ends with `leaving`.
             runtime

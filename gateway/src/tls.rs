@@ -1,7 +1,9 @@
-//! Certificates of listeners and of clients.
+//! TLS with clients: handshakes, certificates of listeners and of clients.
 
+mod acceptor;
 mod certificate;
 mod client_certificate;
 
-pub(crate) use certificate::{Certificate, verifier};
-pub(crate) use client_certificate::{ReadCertificates, client_certificate};
+pub(crate) use acceptor::Acceptor;
+pub(crate) use certificate::Certificate;
+pub(crate) use client_certificate::client_certificate;

@@ -438,3 +438,78 @@ async fn client_certificate_authenticates() {
         assert_eq!(status(&gateway, &known).await.expect("a connection").0, want, "{name}");
     }
 }
+
+/// Settings of a TLS listener on a free port.
+fn tls_listener(certificates: &Certificates) -> String {
+    format!(
+        "listeners: [{{address: '127.0.0.1:0', tls: {{cert: '{}', key: '{}'}}}}]",
+        certificates.shown("cert.pem"),
+        certificates.shown("key.pem")
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_in_the_handshake_are_counted_and_timed() {
+    let certificates = Certificates::make();
+    let engine = Engine::start(|_| sse::stream(1, 0)).await;
+    let more = tls_listener(&certificates)
+        + "\nlimits: {connections_per_address: 5}\ntimeouts: {request_head: 2s}";
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &more)).await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(gateway.client().await);
+    }
+    gateway.wait_until(|g| g.metric("llm_lens_client_limited_connections_total", "") == 15.0).await;
+    assert_eq!(gateway.metric("llm_lens_client_connections", ""), 5.0);
+    for client in &mut silent {
+        assert!(client.is_closed_within(PATIENCE).await, "open after request_head");
+    }
+    gateway.wait_until(|g| g.metric("llm_lens_tls_handshake_failures_total", "") == 5.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_client_connections", "") == 0.0).await;
+    let modern = client(&certificates, &[&rustls::version::TLS13], None);
+    assert_eq!(status(&gateway, &modern).await.expect("a place is free").0, "200");
+}
+
+/// A port scanner does not fill the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failed_handshakes_are_counted_and_not_logged() {
+    let certificates = Certificates::make();
+    let engine = Engine::start(|_| sse::stream(1, 0)).await;
+    let listener = tls_listener(&certificates);
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &listener)).await;
+    for _ in 0..50 {
+        let mut plain = gateway.client().await;
+        plain.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert!(plain.is_closed_within(PATIENCE).await, "no TLS");
+    }
+    gateway.wait_until(|g| g.metric("llm_lens_tls_handshake_failures_total", "") == 50.0).await;
+    let log = gateway.stderr();
+    assert!(!log.contains("ERROR") && !log.contains("WARN"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_versions_are_refused_with_an_alert() {
+    let certificates = Certificates::make();
+    let engine = Engine::start(|_| sse::stream(1, 0)).await;
+    let listener = tls_listener(&certificates);
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &listener)).await;
+    let old = client(&certificates, &[&rustls::version::TLS12], None);
+    let socket = TcpStream::connect(gateway.address()).await.expect("the gateway accepts");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let error = in_time(old.connect(name, socket)).await.expect_err("1.2 is refused");
+    assert!(error.to_string().contains("ProtocolVersion"), "{error}");
+}
+
+/// A client that agrees on HTTP/2 and sends nothing is idle, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http2_connections_over_tls_without_a_preface_are_ended() {
+    let certificates = Certificates::make();
+    let engine = Engine::start(|_| sse::stream(1, 0)).await;
+    let more = tls_listener(&certificates) + "\ntimeouts: {idle: 300ms}";
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &more)).await;
+    let mut silent = connect(&gateway, &certificates, &["h2"], &[&rustls::version::TLS13]).await;
+    let mut received = Vec::new();
+    // The end may come without a TLS `close_notify`.
+    let _ = in_time(silent.read_to_end(&mut received)).await;
+    gateway.wait_until(|g| g.metric("llm_lens_client_connections", "") == 0.0).await;
+}

@@ -42,6 +42,8 @@ pub struct ClientLimits {
     pub refused_connections: AtomicU64,
     /// Requests refused by the rate of their address.
     pub refused_requests: AtomicU64,
+    /// TLS handshakes that failed or took too long.
+    pub failed_handshakes: AtomicU64,
 }
 
 /// Counts a connection until it is dropped.
@@ -64,6 +66,7 @@ impl ClientLimits {
             swept: AtomicU64::new(0),
             refused_connections,
             refused_requests,
+            failed_handshakes: AtomicU64::new(0),
         })
     }
 
@@ -148,6 +151,10 @@ impl Observe for ClientLimits {
             (
                 "llm_lens_client_limited_requests_total",
                 self.refused_requests.load(Ordering::Relaxed),
+            ),
+            (
+                "llm_lens_tls_handshake_failures_total",
+                self.failed_handshakes.load(Ordering::Relaxed),
             ),
         ]);
     }

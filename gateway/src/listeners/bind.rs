@@ -9,16 +9,14 @@ use config::Settings;
 use config::settings::ListenerTls;
 use parking_lot::Mutex;
 use pingora::apps::ServerApp;
-use pingora::listeners::tls::TlsSettings;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::server::{Fds, ListenFds};
 use pingora::services::listening::Service;
-use rustls::server::danger::ClientCertVerifier;
 use socket2::{Domain, Socket, Type};
 use transport::BuildError;
 
 use crate::hand_over::{self, Predecessor};
-use crate::tls::{Certificate, ReadCertificates, verifier};
+use crate::tls::{Acceptor, Certificate};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -54,39 +52,13 @@ pub enum BindError {
     Socket(#[from] std::io::Error),
 }
 
-/// Protocols of a listener, besides HTTP/1.1 and TLS 1.3.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Protocols {
-    /// HTTP/2 without TLS.
-    pub(crate) h2c: bool,
-    /// TLS 1.2.
-    pub(crate) tls12: bool,
-}
-
 /// A bound address.
 pub(crate) struct Bound {
     pub(crate) address: SocketAddr,
     pub(crate) h2c: bool,
     /// The name in the table of sockets.
     name: String,
-    tls: Option<Tls>,
-}
-
-/// What a TLS listener has loaded from its files.
-struct Tls {
-    allow_tls12: bool,
-    certificate: Arc<Certificate>,
-    clients: Option<Arc<dyn ClientCertVerifier>>,
-}
-
-impl Tls {
-    fn load(files: &ListenerTls) -> Result<Self, BuildError> {
-        Ok(Tls {
-            allow_tls12: files.allow_tls12,
-            certificate: Certificate::load(files)?,
-            clients: verifier(files)?,
-        })
-    }
+    tls: Option<Arc<Acceptor>>,
 }
 
 /// Listening sockets: the inherited ones, and those of this gateway.
@@ -120,7 +92,7 @@ impl Sockets {
         h2c: bool,
         tls: Option<&ListenerTls>,
     ) -> Result<Bound, BindError> {
-        let tls = tls.map(Tls::load).transpose()?;
+        let tls = tls.map(Acceptor::load).transpose()?.map(Arc::new);
         let (address, name) = match self.take_inherited("", wanted) {
             Some((address, fd)) => (address, self.keep(address.to_string(), fd)),
             None => {
@@ -175,35 +147,28 @@ impl Sockets {
 }
 
 impl Bound {
-    /// A pingora service that accepts here.
+    /// A pingora service that accepts here. The app performs TLS handshakes, so that it can count
+    /// and time them.
     pub(crate) fn service<A: ServerApp + Send + Sync + 'static>(&self, app: A) -> Service<A> {
-        // Reads use the worker's scratch buffer and writes are whole: buffers of the listener would
-        // only cost memory.
-        let mut endpoint =
-            ListenerConfig::tcp(self.name.as_str()).l4_buffer(L4BufferSettings::unbuffered());
-        if let Some(tls) = &self.tls {
-            let mut settings = TlsSettings::with_callbacks(Box::new(ReadCertificates))
-                .expect("invariant: it opens no file");
-            settings.set_cert_resolver(tls.certificate.clone());
-            if let Some(clients) = &tls.clients {
-                settings.set_client_cert_verifier(clients.clone());
-            }
-            settings.enable_h2();
-            endpoint = ListenerConfig::tcp(self.name.as_str()).tls(settings);
+        let mut endpoint = ListenerConfig::tcp(self.name.as_str());
+        if self.tls.is_none() {
+            // Reads use the worker's scratch buffer and writes are whole: buffers of the listener
+            // would only cost memory. TLS records are small, and need them.
+            endpoint = endpoint.l4_buffer(L4BufferSettings::unbuffered());
         }
         let mut service = Service::new(format!("listener {}", self.address), app);
         service.add_listener(endpoint);
         service
     }
 
-    /// Its protocols, besides HTTP/1.1 and TLS 1.3.
-    pub(crate) fn protocols(&self) -> Protocols {
-        Protocols { h2c: self.h2c, tls12: self.tls.as_ref().is_some_and(|tls| tls.allow_tls12) }
+    /// Its TLS acceptor, if it serves TLS.
+    pub(crate) fn tls(&self) -> Option<Arc<Acceptor>> {
+        self.tls.clone()
     }
 
     /// Its certificate, if it serves TLS.
     pub(crate) fn certificate(&self) -> Option<Arc<Certificate>> {
-        self.tls.as_ref().map(|tls| tls.certificate.clone())
+        self.tls.as_ref().map(|tls| tls.certificate().clone())
     }
 
     pub(crate) fn describe(&self) -> String {

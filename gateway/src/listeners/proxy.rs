@@ -11,29 +11,36 @@ use async_trait::async_trait;
 use observatory::Gauges;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::v2::server::H2Options;
+use pingora::protocols::l4::stream::Stream as TcpStream;
 use pingora::protocols::{ALPN, SocketDigest, Stream};
 use pingora::server::ShutdownWatch;
 use pipeline::shared::Shared;
+use pipeline::with_timeout;
+use tokio::sync::Notify;
 
-use super::bind::Protocols;
+use super::bind::Bound;
 use super::pass_through::{FOREVER, Proxy, new_proxy, total_of};
 use super::{h1, h2, wait_for_drain};
+use crate::tls::Acceptor;
 
 /// Serves the connections of one listener.
 pub(crate) struct ProxyApp {
     shared: Arc<Shared>,
     proxy: Arc<Proxy>,
-    streams: Arc<H2App>,
-    protocols: Protocols,
+    /// Accept HTTP/2 without TLS.
+    h2c: bool,
+    tls: Option<Arc<Acceptor>>,
+    h2: H2Options,
+    h2_server: HttpServerOptions,
 }
 
 /// The preface of an HTTP/2 connection. No HTTP/1.1 request begins with its first four bytes.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl ProxyApp {
-    pub(crate) fn new(shared: &Arc<Shared>, protocols: Protocols) -> Self {
-        let proxy = Arc::new(new_proxy(shared));
-        let limits = shared.plan.load().settings.limits;
+    pub(crate) fn new(shared: &Arc<Shared>, bound: &Bound) -> Self {
+        let settings = &shared.plan.load().settings;
+        let limits = settings.limits;
         let mut h2 = H2Options::new();
         h2.max_header_list_size(u32::try_from(limits.request_head).unwrap_or(u32::MAX))
             .max_concurrent_streams(limits.h2_streams)
@@ -42,16 +49,70 @@ impl ProxyApp {
             .max_local_error_reset_streams(Some(64))
             .initial_window_size(256 << 10)
             .initial_connection_window_size(1 << 20);
-        let mut options = HttpServerOptions::default();
-        options.h2c = true;
-        let idle = shared.plan.load().settings.timeouts.idle;
-        options.h2_idle_timeout = (!idle.is_zero()).then_some(idle);
-        let streams = Arc::new(H2App { shared: shared.clone(), proxy: proxy.clone(), h2, options });
-        ProxyApp { shared: shared.clone(), proxy, streams, protocols }
+        let mut h2_server = HttpServerOptions::default();
+        h2_server.h2c = true;
+        let idle = settings.timeouts.idle;
+        h2_server.h2_idle_timeout = (!idle.is_zero()).then_some(idle);
+        ProxyApp {
+            shared: shared.clone(),
+            proxy: Arc::new(new_proxy(shared)),
+            h2c: bound.h2c,
+            tls: bound.tls(),
+            h2,
+            h2_server,
+        }
     }
-}
 
-impl ProxyApp {
+    /// Prepare a connection for its first request. Returns whether it speaks HTTP/2; `None`: it
+    /// failed, or a timeout expired.
+    async fn open(&self, io: Stream) -> Option<(Stream, bool)> {
+        let mut io = match &self.tls {
+            Some(tls) => self.handshake(tls, io).await?,
+            None => io,
+        };
+        let h2 = match io.selected_alpn_proto() {
+            Some(ALPN::H2) => true,
+            _ if self.tls.is_some() || !self.h2c => false,
+            _ => self.begins_h2(&mut io).await?,
+        };
+        Some((io, h2))
+    }
+
+    /// Shake hands, within `timeouts.request_head`.
+    async fn handshake(&self, tls: &Acceptor, io: Stream) -> Option<Stream> {
+        let io = io.into_any().downcast::<TcpStream>().ok()?;
+        let limit = self.shared.plan.load().settings.timeouts.request_head;
+        match with_timeout(limit, tls.handshake(*io)).await {
+            Some(Ok(io)) => return Some(io),
+            Some(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+            None => tracing::debug!(timeout = ?limit, "TLS handshake timeout"),
+        }
+        self.shared.client_limits.failed_handshakes.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    /// Serve an HTTP/2 connection. Pingora applies the idle timeout after the client's preface; a
+    /// client that sends no request, and not even that, is closed after the same time.
+    async fn serve_h2(&self, io: Stream, shutdown: &ShutdownWatch) {
+        let idle = self.shared.plan.load().settings.timeouts.idle;
+        let app = Arc::new(H2App {
+            shared: self.shared.clone(),
+            proxy: self.proxy.clone(),
+            h2: self.h2.clone(),
+            options: self.h2_server.clone(),
+            requested: Notify::new(),
+        });
+        let idled = async {
+            if with_timeout(idle, app.requested.notified()).await.is_some() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            _ = app.process_new(io, shutdown) => {}
+            () = idled => {}
+        }
+    }
+
     /// Whether the connection begins with the HTTP/2 preface, without consuming it; `None`: a
     /// timeout expired. `idle` applies to the first byte, `request_head` to the rest.
     async fn begins_h2(&self, io: &mut Stream) -> Option<bool> {
@@ -86,7 +147,7 @@ impl Drop for CountedConnection<'_> {
 impl ServerApp for ProxyApp {
     async fn process_new(
         self: &Arc<Self>,
-        mut io: Stream,
+        io: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
         let gauges = self.shared.observatory.gauges();
@@ -100,25 +161,13 @@ impl ServerApp for ProxyApp {
             .map(SocketAddr::ip);
         let limits = self.shared.plan.load().settings.limits;
         let _permitted = self.shared.client_limits.admit_connection(address, &limits)?;
-        let tls = io.get_ssl_digest();
-        // Pingora accepts TLS 1.2 and 1.3; connections that the listener does not permit end here.
-        if !self.protocols.tls12 && tls.as_ref().is_some_and(|tls| tls.version != "TLSv1_3") {
-            return None;
-        }
-        let tls = tls.is_some();
-        let h2 = match io.selected_alpn_proto() {
-            Some(ALPN::H2) => true,
-            _ if tls || !self.protocols.h2c => false,
-            _ => {
-                let mut leaving = shutdown.clone();
-                tokio::select! {
-                    begins = self.begins_h2(&mut io) => begins?,
-                    () = wait_for_drain(&mut leaving) => return None,
-                }
-            }
+        let mut leaving = shutdown.clone();
+        let (io, h2) = tokio::select! {
+            opened = self.open(io) => opened?,
+            () = wait_for_drain(&mut leaving) => return None,
         };
         if h2 {
-            self.streams.process_new(io, shutdown).await;
+            self.serve_h2(io, shutdown).await;
         } else {
             h1::serve(&self.shared, &self.proxy, io, shutdown).await;
         }
@@ -130,12 +179,14 @@ impl ServerApp for ProxyApp {
     }
 }
 
-/// Serves the streams of HTTP/2 connections.
+/// Serves the streams of one HTTP/2 connection.
 pub(crate) struct H2App {
     shared: Arc<Shared>,
     proxy: Arc<Proxy>,
     h2: H2Options,
     options: HttpServerOptions,
+    /// Notified by each request.
+    requested: Notify,
 }
 
 #[async_trait]
@@ -145,6 +196,7 @@ impl HttpServerApp for H2App {
         mut session: pingora::protocols::http::ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
+        self.requested.notify_one();
         if let pingora::protocols::http::ServerSession::H2(stream) = &mut session
             && h2::is_ours(stream)
         {

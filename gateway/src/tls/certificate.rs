@@ -76,7 +76,7 @@ impl ResolvesServerCert for Certificate {
 }
 
 /// Verifier of client certificates, if the listener has authorities.
-pub(crate) fn verifier(
+pub(super) fn verifier(
     files: &ListenerTls,
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>, BuildError> {
     let Some(path) = &files.client_ca else { return Ok(None) };
@@ -112,11 +112,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     if all.is_empty() { Err("contains no certificate".into()) } else { Ok(all) }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn pem(what: &'static str, path: &Path, why: String) -> BuildError {
+pub(super) fn pem(what: &'static str, path: &Path, why: String) -> BuildError {
     BuildError::Pem { what, path: path.display().to_string(), why }
 }
 

@@ -9,7 +9,7 @@ use pingora::protocols::tls::{SslDigest, TlsRef};
 use pipeline::ClientCertificate;
 
 /// Reads the client certificate after the handshake has verified it.
-pub(crate) struct ReadCertificates;
+pub(super) struct ReadCertificates;
 
 #[async_trait]
 impl TlsAccept for ReadCertificates {
