@@ -127,7 +127,7 @@ const MODULES: [(&str, &[&str]); 3] = [
             "pipeline",
         ],
     ),
-    ("gateway", &["descriptors", "tls", "listeners", "admin", "background", "server"]),
+    ("gateway", &["descriptors", "memory", "tls", "listeners", "admin", "background", "server"]),
 ];
 
 /// Maximum lines of a crate, without tests.

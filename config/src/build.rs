@@ -426,6 +426,10 @@ impl Builder {
                 self.wrong(&table, field, format!("must be at least {min} bytes"));
             }
         }
+        let buffered = table.size("buffered_bytes");
+        if buffered > 0 && buffered < table.size("request_body") {
+            self.wrong(&table, "buffered_bytes", "must be at least limits.request_body");
+        }
         // A held event is written as one chunk, whose size line has eight digits.
         if table.size("event") > 1 << 30 {
             self.wrong(&table, "event", "must be at most 1GiB");
@@ -442,6 +446,7 @@ impl Builder {
             requests_per_address: u32::try_from(table.count("requests_per_address"))
                 .unwrap_or(u32::MAX),
             h2_streams: u32::try_from(table.count("h2_streams")).unwrap_or(u32::MAX),
+            buffered_bytes: table.size("buffered_bytes"),
             kernel_timestamps: table.flag("kernel_timestamps"),
         }
     }

@@ -440,6 +440,8 @@ pub struct Limits {
     pub requests_per_address: u32,
     /// Maximum concurrent streams of an HTTP/2 connection.
     pub h2_streams: u32,
+    /// Maximum bytes of request bodies and queued answers, over all clients; 0: half of the memory.
+    pub buffered_bytes: usize,
     /// Record kernel receive timestamps.
     pub kernel_timestamps: bool,
 }

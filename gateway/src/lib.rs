@@ -6,6 +6,7 @@
 
 mod descriptors;
 mod hand_over;
+mod memory;
 mod tls;
 
 mod listeners;

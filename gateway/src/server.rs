@@ -33,6 +33,7 @@ use plan::{BuildError, Plan, Tools};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
+use transport::Memory;
 
 use crate::admin::{self, AdminApp};
 use crate::background::discovery::{self, Discovery};
@@ -41,6 +42,7 @@ use crate::background::{health_checks, jwks, reload, shared_limits};
 use crate::descriptors;
 use crate::hand_over::{self, Predecessor};
 use crate::listeners::{BindError, Bound, ProxyApp, Sockets};
+use crate::memory;
 
 /// Guardrail jobs that may wait. At a hundred microseconds each, the last waits for some 25 ms;
 /// only explicit settings make a deadline shorter than twice that.
@@ -166,6 +168,7 @@ impl Gateway {
             observatory,
             tools,
             client_limits: ClientLimits::new(connections),
+            memory: Memory::new(memory::default_max()),
             usage_sums,
             audit,
             draining: AtomicBool::new(false),

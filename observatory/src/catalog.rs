@@ -236,6 +236,13 @@ pub const CATALOG: &[Metric] = &[
         "Estimated tokens of the requests at the backend.",
     ),
     metric(
+        "llm_lens_buffered_bytes",
+        Kind::Gauge,
+        Unit::Bytes,
+        &[],
+        "Bytes of request bodies and queued answers in memory, over all clients.",
+    ),
+    metric(
         "llm_lens_build_info",
         Kind::Gauge,
         Unit::One,
@@ -517,11 +524,25 @@ pub const CATALOG: &[Metric] = &[
         "Time from the request sent to the first event of a kind, on arrival.",
     ),
     metric(
+        "llm_lens_max_buffered_bytes",
+        Kind::Gauge,
+        Unit::Bytes,
+        &[],
+        "Maximum of llm_lens_buffered_bytes: limits.buffered_bytes, or half of the memory.",
+    ),
+    metric(
         "llm_lens_max_client_connections",
         Kind::Gauge,
         Unit::One,
         &[],
         "Maximum client connections: limits.connections, or what the descriptor limit permits.",
+    ),
+    metric(
+        "llm_lens_memory_limited_requests_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "Requests refused because memory held limits.buffered_bytes.",
     ),
     metric(
         "llm_lens_mirrored_first_tokens_total",

@@ -257,6 +257,12 @@ pub static LIMITS: Section = Section {
             "Maximum concurrent streams of one HTTP/2 client connection.",
         ),
         field(
+            "buffered_bytes",
+            Kind::Size,
+            "0",
+            "Maximum bytes of request bodies and of queued answers in memory, over all clients. Beyond it, requests get 503. 0 means half of the memory of the machine or container.",
+        ),
+        field(
             "kernel_timestamps",
             Kind::Flag,
             "false",

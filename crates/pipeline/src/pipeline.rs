@@ -29,7 +29,7 @@ use std::task::Poll;
 
 use lens::State;
 use lens::record::Outcome;
-use transport::Sink;
+use transport::{HeldBuffer, Sink};
 use wire::http1::head::{Head, HeadIndex, RequestLine};
 
 use crate::exchange::{Exchange, Routed, ShownCredential, UpstreamRequest, with_head};
@@ -45,7 +45,7 @@ use plan::current_request;
 #[derive(Debug)]
 pub struct Incoming {
     /// Head, then body.
-    pub buffer: Vec<u8>,
+    pub buffer: HeldBuffer,
     /// Index of the parsed head.
     pub head: HeadIndex,
     /// The body's position in the buffer.
@@ -145,7 +145,7 @@ async fn prepare<D: Sink>(
     let body = match replaced {
         Some(body) => {
             let whole = 0..body.len();
-            (Arc::new(body), whole)
+            (Arc::new(buffer.derived(body)), whole)
         }
         None => (buffer.clone(), incoming.body),
     };

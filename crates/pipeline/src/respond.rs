@@ -133,6 +133,13 @@ impl Refusal {
         }
     }
 
+    /// 503: the bodies and answers in memory reach `limits.buffered_bytes`.
+    pub fn out_of_memory() -> Self {
+        let message = "The gateway holds as many request bodies as its memory permits. Try again \
+        in a moment.";
+        Refusal { fields: RETRY_SOON, ..Refusal::new(503, "gateway_overloaded", message) }
+    }
+
     /// 503: a shared rate limit cannot be checked.
     pub fn limits_unavailable() -> Self {
         let message = "A rate limit cannot be checked now. Try again in a moment.";

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio_util::task::TaskTracker;
 use traffic::UsageSums;
+use transport::Memory;
 use wire::http1::head::HeadError;
 
 use crate::client_limits::ClientLimits;
@@ -40,6 +41,8 @@ pub struct Shared {
     pub tools: Tools,
     /// Limits by client address.
     pub client_limits: Arc<ClientLimits>,
+    /// Memory of request bodies and queued answers.
+    pub memory: Arc<Memory>,
     /// Usage sums.
     pub usage_sums: Arc<UsageSums>,
     /// Hasher of the audit log, if there is one.
@@ -103,6 +106,9 @@ impl Observe for Shared {
         let plan = self.plan.load();
         let most = self.client_limits.max_connections(&plan.settings.limits);
         samples.push("llm_lens_max_client_connections", most as f64);
+        samples.push("llm_lens_buffered_bytes", self.memory.held() as f64);
+        samples.push("llm_lens_max_buffered_bytes", self.memory.max(&plan.settings.limits) as f64);
+        samples.counts(&[("llm_lens_memory_limited_requests_total", self.memory.refused())]);
         plan.observe(now, samples);
     }
 }

@@ -7,6 +7,8 @@
 
 pub mod buffer;
 pub mod clock;
+mod memory;
+pub use memory::{Held, HeldBuffer, Memory};
 mod stream_buffer;
 pub use stream_buffer::StreamBuffer;
 

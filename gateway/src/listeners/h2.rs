@@ -25,7 +25,7 @@ use pipeline::stage::authenticate;
 use pipeline::{ExchangeGuard, Incoming, with_timeout};
 use plan::Plan;
 use plan::clock;
-use transport::{AnswerHead, Gone, Sink, StreamBuffer};
+use transport::{AnswerHead, Gone, HeldBuffer, Sink, StreamBuffer};
 use wire::http1::head::{self, HeadIndex, RequestLine};
 
 use crate::tls::client_certificate;
@@ -47,7 +47,7 @@ pub(super) fn is_ours(session: &H2Session) -> bool {
 pub(super) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     let began = clock::now();
     let plan = shared.plan.load_full();
-    let mut buffer = as_http1(session);
+    let mut buffer = HeldBuffer::new(as_http1(session), &shared.memory);
     let head_len = buffer.len();
     let ParsedHead { mut accepted, head, encoded, shown } = parse_head(
         shared,
@@ -57,23 +57,23 @@ pub(super) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     );
     accepted.client =
         session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
-    let limit = plan.settings.limits.request_body;
+    let limits = plan.settings.limits;
+    let max = (limits.request_body, shared.memory.max(&limits));
     let body_timeout = plan.settings.timeouts.request_body;
     let mut exchange = ExchangeGuard::open(shared, plan, accepted, began);
-    let request =
-        match head.and_then(|head| authenticate::admit(&mut exchange, shown).map(|()| head)) {
-            Err(refusal) => Err(refusal),
-            Ok(head) => {
-                match with_timeout(body_timeout, read_body(session, &mut buffer, limit)).await {
-                    Some(Ok(true)) => Ok((head, head_len..buffer.len())),
-                    Some(Ok(false)) => {
-                        return exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));
-                    }
-                    Some(Err(refusal)) => Err(refusal),
-                    None => Err(Refusal::slow_request()),
-                }
+    let request = match head
+        .and_then(|head| authenticate::admit(&mut exchange, shown).map(|()| head))
+    {
+        Err(refusal) => Err(refusal),
+        Ok(head) => match with_timeout(body_timeout, read_body(session, &mut buffer, max)).await {
+            Some(Ok(true)) => Ok((head, head_len..buffer.len())),
+            Some(Ok(false)) => {
+                return exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));
             }
-        };
+            Some(Err(refusal)) => Err(refusal),
+            None => Err(Refusal::slow_request()),
+        },
+    };
     let mut sink = H2Sink { session, stream: None, done: false };
     match request {
         Ok((head, body)) => {
@@ -82,6 +82,8 @@ pub(super) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
             pipeline::serve(&mut exchange, incoming, &mut sink).await;
         }
         Err(refusal) => {
+            // The answer may take a while; the bytes are of no use anymore.
+            drop(buffer);
             pipeline::refuse(&mut exchange, &refusal, &mut sink).await;
         }
     }
@@ -151,13 +153,14 @@ pub(super) fn as_http1(session: &H2Session) -> Vec<u8> {
     out
 }
 
-/// Append the body to `buffer`. `false`: the client left.
+/// Append the body to `buffer`: at most `max.0` bytes, and `max.1` in the memory of all clients.
+/// `false`: the client left.
 async fn read_body(
     session: &mut H2Session,
-    buffer: &mut Vec<u8>,
-    limit: usize,
+    buffer: &mut HeldBuffer,
+    max: (usize, u64),
 ) -> Result<bool, Refusal> {
-    let start = buffer.len();
+    let (start, limit) = (buffer.len(), max.0);
     loop {
         match session.read_body_bytes().await {
             Ok(Some(piece)) => {
@@ -165,6 +168,9 @@ async fn read_body(
                     return Err(Refusal::body_too_large(limit));
                 }
                 buffer.extend_from_slice(&piece);
+                if !buffer.count(max.1) {
+                    return Err(Refusal::out_of_memory());
+                }
             }
             Ok(None) => return Ok(true),
             Err(_) => return Ok(false),

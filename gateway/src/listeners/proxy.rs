@@ -145,11 +145,7 @@ impl Drop for CountedConnection<'_> {
 
 #[async_trait]
 impl ServerApp for ProxyApp {
-    async fn process_new(
-        self: &Arc<Self>,
-        io: Stream,
-        shutdown: &ShutdownWatch,
-    ) -> Option<Stream> {
+    async fn process_new(self: &Arc<Self>, io: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let gauges = self.shared.observatory.gauges();
         gauges.connections.fetch_add(1, Ordering::Relaxed);
         let _counted = CountedConnection(gauges);

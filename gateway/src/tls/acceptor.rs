@@ -9,9 +9,9 @@
 use std::sync::Arc;
 
 use config::settings::ListenerTls;
+use pingora::protocols::Stream;
 use pingora::protocols::l4::stream::Stream as TcpStream;
 use pingora::protocols::tls::server::handshake_with_callback;
-use pingora::protocols::Stream;
 use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
 use transport::BuildError;

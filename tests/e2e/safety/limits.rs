@@ -414,3 +414,113 @@ async fn a_flood_of_empty_lines_is_cut() {
     assert!(flooding.is_closed_within(Duration::from_secs(2)).await, "left open");
     assert!(gateway.cpu() < Duration::from_secs(1), "it cost {:?}", gateway.cpu());
 }
+
+/// Settings with room for three bodies of five mebibytes.
+fn little_memory(url: &str) -> String {
+    settings(url, "limits: {request_body: 8MiB, buffered_bytes: 16MiB}")
+}
+
+const FIVE_MIB: usize = 5 << 20;
+
+/// A chat request of exactly `len` bytes.
+fn long_chat(len: usize) -> String {
+    let text = "x".repeat(len - CHAT.len() + "hello".len());
+    CHAT.replace("hello", &text)
+}
+
+/// Bodies that are sent but for their last byte are bounded over all clients.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_in_memory_are_bounded_over_all_clients() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let gateway = Gateway::with_settings(&little_memory(&engine.url())).await;
+    let request = post(WAYS[0], "", &long_chat(FIVE_MIB));
+    let (most, last) = request.split_at(request.len() - 1);
+    let mut held = Vec::new();
+    for number in 1..=3 {
+        let mut client = gateway.client().await;
+        client.send(most).await;
+        let all = (number * FIVE_MIB - number) as f64;
+        gateway.wait_until(|g| g.metric("llm_lens_buffered_bytes", "") >= all).await;
+        held.push(client);
+    }
+    let mut refused = 0;
+    let grown = growth(&gateway, async {
+        for _ in 0..5 {
+            let heard = send_raw(gateway.address(), most).await;
+            if heard.statuses == [503] {
+                assert!(heard.text.contains("gateway_overloaded"), "{}", heard.text);
+                assert!(heard.text.contains("retry-after: 1\r\n"), "{}", heard.text);
+                refused += 1;
+            }
+        }
+    })
+    .await;
+    assert!(refused > 0, "none of five was refused");
+    assert!(grown < 16 << 10, "{grown} KiB");
+    assert!(gateway.metric("llm_lens_memory_limited_requests_total", "") >= 5.0);
+    assert_eq!(gateway.metric("llm_lens_max_buffered_bytes", ""), (16 << 20) as f64);
+    // What fits is served, and the others once there is room.
+    assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(200));
+    for client in &mut held {
+        client.send(last).await;
+        assert_eq!(client.answer().await.status, 200);
+    }
+    gateway.wait_until(|g| g.metric("llm_lens_buffered_bytes", "") == 0.0).await;
+    assert_eq!(try_chat(gateway.address(), &long_chat(FIVE_MIB)).await, Ok(200));
+}
+
+/// One connection is enough for many bodies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_of_one_http2_connection_are_bounded() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let gateway = Gateway::with_settings(&little_memory(&engine.url())).await;
+    let socket = TcpStream::connect(gateway.address()).await.expect("the gateway accepts");
+    let (send, connection) = ::h2::client::handshake(socket).await.expect("h2c");
+    // Ends with the test's runtime.
+    tokio::spawn(connection);
+    let body = bytes::Bytes::from(long_chat(FIVE_MIB));
+    let mut streams = Vec::new();
+    for number in 1..=6_usize {
+        let mut send = send.clone().ready().await.expect("an open connection");
+        let head = http::Request::post(format!("http://gateway{}", WAYS[0])).body(()).unwrap();
+        let (answer, mut stream) = send.send_request(head, false).expect("an open connection");
+        let mut rest = body.slice(..body.len() - 1);
+        while !rest.is_empty() {
+            stream.reserve_capacity(rest.len());
+            // A refused stream is reset.
+            let Some(Ok(room)) = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await else {
+                break;
+            };
+            let piece = rest.split_to(room.min(rest.len()));
+            if stream.send_data(piece, false).is_err() {
+                break;
+            }
+        }
+        if number <= 3 {
+            let all = (number * (FIVE_MIB - 1)) as f64;
+            gateway.wait_until(|g| g.metric("llm_lens_buffered_bytes", "") >= all).await;
+        }
+        streams.push((answer, stream));
+    }
+    let held = gateway.metric("llm_lens_buffered_bytes", "");
+    assert!(held <= (16 << 20) as f64, "{held}");
+    let mut statuses = Vec::new();
+    for (answer, mut stream) in streams {
+        let _ = stream.send_data(body.slice(body.len() - 1..), true);
+        statuses.push(answer.await.expect("an answer").status().as_u16());
+    }
+    assert_eq!(statuses, [200, 200, 200, 503, 503, 503]);
+    gateway.wait_until(|g| g.metric("llm_lens_buffered_bytes", "") == 0.0).await;
+}
+
+/// Answers that a client does not read take room as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queued_answers_count_and_are_released() {
+    let engine = Engine::start(|_| sse::stream(20_000, 0)).await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    let mut client = gateway.client().await;
+    client.post(WAYS[0], "", CHAT_STREAM).await;
+    gateway.wait_until(|g| g.metric("llm_lens_buffered_bytes", "") > 0.0).await;
+    drop(client);
+    gateway.wait_until(|g| g.metric("llm_lens_buffered_bytes", "") == 0.0).await;
+}

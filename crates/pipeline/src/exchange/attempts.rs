@@ -6,6 +6,7 @@ use std::sync::Arc;
 use lens::Tick;
 use lens::record::{RecordAttempt, RecordHedge, RecordResume};
 use routing::{Attempt, EngineMetrics, Offloaded, Predicted, Reason, Version};
+use transport::HeldBuffer;
 use wire::http1::head::{self, Head, HeadIndex, RequestLine};
 
 use plan::Target;
@@ -14,9 +15,9 @@ use plan::Target;
 #[derive(Clone, Debug)]
 pub struct UpstreamRequest {
     /// The buffer that begins with the head, and the head's parts in it.
-    pub head: (Arc<Vec<u8>>, Arc<HeadIndex>),
+    pub head: (Arc<HeldBuffer>, Arc<HeadIndex>),
     /// The buffer that holds the body, and the range of the body in it.
-    pub body: (Arc<Vec<u8>>, Range<usize>),
+    pub body: (Arc<HeldBuffer>, Range<usize>),
 }
 
 impl UpstreamRequest {

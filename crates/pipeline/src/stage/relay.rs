@@ -116,6 +116,7 @@ impl Request<HedgedCall> for Exchange {
 
     fn queued(&mut self, change: i64) {
         self.group().in_flight.ring_bytes.fetch_add(change, Ordering::Relaxed);
+        self.shared.memory.change(change);
     }
 
     fn guardrail_tools(&self) -> GuardrailTools {

@@ -17,7 +17,7 @@ use pipeline::{ExchangeGuard, Incoming};
 use plan::clock;
 use plan::host::ThreadPool;
 use plan::{Plan, Tools};
-use transport::{AnswerHead, Gone, Sink, StreamBuffer};
+use transport::{AnswerHead, Gone, Memory, Sink, StreamBuffer};
 use wire::http1::head::{self, HeadIndex, HeadLimits};
 
 pub const CHAT: &str = "/v1/chat/completions";
@@ -56,6 +56,7 @@ pub fn of(text: &str) -> Arc<Shared> {
         observatory,
         tools,
         client_limits: ClientLimits::new(usize::MAX),
+        memory: Memory::new(u64::MAX),
         usage_sums: Arc::default(),
         audit: None,
         draining: AtomicBool::new(false),
@@ -100,7 +101,7 @@ impl Read {
 
     pub fn incoming(self) -> Incoming {
         let body = self.index.head_len()..self.buffer.len();
-        Incoming { buffer: self.buffer, head: self.index, body, encoded: false }
+        Incoming { buffer: self.buffer.into(), head: self.index, body, encoded: false }
     }
 
     /// What a listener does: accept, then authenticate.

@@ -101,7 +101,7 @@ fn request(upstream: &Upstream, ask: &HostRequest) -> Request {
     head.push_str("\r\n");
     Request {
         head: head.into_bytes(),
-        buffer: Arc::new(ask.body.to_vec()),
+        buffer: Arc::new(ask.body.to_vec().into()),
         body: 0..ask.body.len(),
         edits: [None, None],
     }

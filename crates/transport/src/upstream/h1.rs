@@ -20,7 +20,7 @@ use wire::http1::{BodyFraming, BodyReader, Progress};
 use super::connect::{Connection, Io};
 use super::{Upstream, kernel};
 use crate::leg::{AnswerHead, BodyListener, BodyStep, Source, UpstreamError};
-use crate::{buffer, clock};
+use crate::{HeldBuffer, buffer, clock};
 
 /// A prepared request: the head written by the gateway, and the client's body with edits.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Request {
     /// The head as it is written.
     pub head: Vec<u8>,
     /// The buffer with the body, shared with attempts at other backends.
-    pub buffer: Arc<Vec<u8>>,
+    pub buffer: Arc<HeldBuffer>,
     /// Byte range of the body in the buffer.
     pub body: std::ops::Range<usize>,
     /// Replacements, in order.
@@ -150,7 +150,9 @@ impl H1Source {
                 _ => {
                     self.body = BodyReader::new(framing);
                     if let Some(request) = self.request.take() {
-                        Arc::into_inner(request.buffer).into_iter().for_each(buffer::give);
+                        if let Some(held) = Arc::into_inner(request.buffer) {
+                            buffer::give(held.into_bytes());
+                        }
                         buffer::give(request.head);
                     }
                     return Ok(Some(answer));

@@ -25,6 +25,7 @@ use super::tls::BuildError;
 use super::{ConnectionPermit, Upstream};
 use crate::clock;
 use crate::leg::{AnswerHead, BodyListener, BodyStep, Source, UpstreamError};
+use crate::memory::Held;
 
 /// Maximum idle time of an HTTP/2 connection without streams.
 pub(super) const IDLE: Duration = Duration::from_secs(55);
@@ -66,6 +67,8 @@ pub struct H2Source {
     /// The stream's writing side, and what is left to write.
     writer: Option<SendStream<Bytes>>,
     body: Bytes,
+    /// Counts the body until it is written.
+    held: Option<Held>,
     peer: HttpPeer,
     upstream: Arc<Upstream>,
     _permit: ConnectionPermit,
@@ -92,10 +95,12 @@ impl H2Source {
         };
         let header = request_header(&request).map_err(h2)?;
         let body = whole_body(&request);
+        let held = Some(request.buffer.copied(body.len()));
         let mut source = H2Source {
             session: Some(session),
             writer: None,
             body,
+            held,
             peer,
             upstream: upstream.clone(),
             _permit: permit,
@@ -144,6 +149,7 @@ impl Source for H2Source {
             let piece = self.body.split_to(writer.capacity().min(self.body.len()));
             writer.send_data(piece, self.body.is_empty()).map_err(h2)?;
         }
+        self.held = None;
         Poll::Ready(Ok(()))
     }
 

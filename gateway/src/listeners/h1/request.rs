@@ -17,7 +17,7 @@ use pipeline::{ExchangeGuard, Incoming, with_timeout};
 use plan::Plan;
 use plan::clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use transport::{H1Sink, buffer};
+use transport::{H1Sink, HeldBuffer, buffer};
 use wire::http1::head::{self, HeadIndex, HeadLimits};
 use wire::http1::{BodyFraming, BodyReader, Progress};
 
@@ -198,38 +198,36 @@ impl Connection {
         &mut self,
         shared: &Arc<Shared>,
         plan: Arc<Plan>,
-        accept: Accept,
+        mut accept: Accept,
         began: Tick,
     ) -> Next {
         let limits = plan.settings.limits;
         let body_timeout = plan.settings.timeouts.request_body;
         let mut exchange = ExchangeGuard::open(shared, plan, accept.accepted, began);
-        if let Err(refusal) = authenticate::admit(&mut exchange, accept.shown) {
+        if let Err(refusal) = authenticate::admit(&mut exchange, accept.shown.take()) {
             return self.refuse(exchange, refusal).await;
         }
-        let reading = self.read_body(
-            accept.framing,
-            accept.head.head_len(),
-            limits.request_body,
-            accept.expects_continue,
-        );
+        // Bytes after the head belong to this request, and may belong to the next one.
+        let mut buffer = HeldBuffer::new(std::mem::take(&mut self.buffer), &shared.memory);
+        let max = (limits.request_body, shared.memory.max(&limits));
+        let reading = self.read_body(&mut buffer, &accept, max);
         let body = match with_timeout(body_timeout, reading).await {
             Some(Ok(Some(body))) => body,
             Some(Ok(None)) => {
                 exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));
                 return Next::Close;
             }
-            Some(Err(refusal)) => return self.refuse(exchange, refusal).await,
-            None => return self.refuse(exchange, Refusal::slow_request()).await,
+            ended => {
+                // The answer may take a while; the bytes are of no use anymore.
+                drop(buffer);
+                let refusal = ended.and_then(Result::err).unwrap_or_else(Refusal::slow_request);
+                return self.refuse(exchange, refusal).await;
+            }
         };
         exchange.accepted.bytes = body.end as u64;
-        let rest = self.buffer.split_off(body.end);
-        let incoming = Incoming {
-            buffer: std::mem::replace(&mut self.buffer, rest),
-            head: accept.head,
-            body,
-            encoded: accept.encoded,
-        };
+        self.buffer = buffer.split_off(body.end);
+        buffer.count(max.1);
+        let incoming = Incoming { buffer, head: accept.head, body, encoded: accept.encoded };
         let keep_alive = accept.keep_alive && !shared.is_draining();
         // TLS buffers bytes until it is flushed.
         let buffers = self.io.get_ssl_digest().is_some();
@@ -239,21 +237,24 @@ impl Connection {
         if proper && sink.keeps_alive() { Next::KeepAlive } else { Next::Close }
     }
 
-    /// Read the body after the head, decoded in place. Returns its range in the buffer; `None`: the
-    /// client left.
+    /// Read the body after the head, decoded in place: at most `max.0` bytes, and `max.1` in the
+    /// memory of all clients. Returns its range in the buffer; `None`: the client left.
     async fn read_body(
         &mut self,
-        framing: BodyFraming,
-        head_len: usize,
-        limit: usize,
-        expects: bool,
+        buffer: &mut HeldBuffer,
+        accept: &Accept,
+        max: (usize, u64),
     ) -> Result<Option<std::ops::Range<usize>>, Refusal> {
-        if let BodyFraming::Length(length) = framing
+        let (head_len, limit) = (accept.head.head_len(), max.0);
+        if let BodyFraming::Length(length) = accept.framing
             && length > limit as u64
         {
             return Err(Refusal::body_too_large(limit));
         }
-        if expects && framing != BodyFraming::Empty && self.buffer.len() == head_len {
+        if accept.expects_continue
+            && accept.framing != BodyFraming::Empty
+            && buffer.len() == head_len
+        {
             let interim = async {
                 self.io.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
                 self.io.flush().await
@@ -262,18 +263,21 @@ impl Connection {
                 return Ok(None);
             }
         }
-        let mut reader = BodyReader::new(framing);
+        let mut reader = BodyReader::new(accept.framing);
         // `head_len..end` is decoded payload; bytes from `raw` on are not decoded yet.
         let (mut end, mut raw) = (head_len, head_len);
+        if !buffer.count(max.1) {
+            return Err(Refusal::out_of_memory());
+        }
         loop {
             match reader
-                .next(self.buffer.get(raw..).unwrap_or_default())
+                .next(buffer.get(raw..).unwrap_or_default())
                 .map_err(|_| Refusal::broken_body())?
             {
                 Progress::Data { skip, len } => {
                     let from = raw + skip;
                     if from > end {
-                        self.buffer.copy_within(from..from + len, end);
+                        buffer.copy_within(from..from + len, end);
                     }
                     end += len;
                     raw = from + len;
@@ -282,16 +286,19 @@ impl Connection {
                     }
                 }
                 Progress::Done { used } => {
-                    self.buffer.drain(end..raw + used);
+                    buffer.drain(end..raw + used);
                     return Ok(Some(head_len..end));
                 }
                 Progress::More => {
-                    self.buffer.truncate(end);
+                    buffer.truncate(end);
                     raw = end;
-                    self.buffer.reserve(BODY_STEP.min(limit - (end - head_len) + 4096));
-                    match self.io.read_buf(&mut self.buffer).await {
+                    buffer.reserve(BODY_STEP.min(limit - (end - head_len) + 4096));
+                    match self.io.read_buf(&mut **buffer).await {
                         Ok(n) if n > 0 => {}
                         _ => return Ok(None),
+                    }
+                    if !buffer.count(max.1) {
+                        return Err(Refusal::out_of_memory());
                     }
                 }
             }

@@ -48,6 +48,7 @@ pub fn may_resume(exchange: &mut Exchange, text: &str) -> Resume {
     if !choose_next(exchange) {
         return Resume::Impossible;
     }
+    let body = request.body.0.derived(body);
     facts.model = exchange.inspected.facts.take().and_then(|facts| facts.model);
     exchange.inspected.facts = Some(facts);
     let whole = 0..body.len();
