@@ -13,7 +13,7 @@ use relay::{Answer, GuardrailResult, Sent, Verdict};
 use routing::AttemptResult;
 use traffic::{Caller, Charge, Permit, TokenUsage};
 use transport::Upstream;
-use wire::{Dialect, RequestFacts};
+use wire::{Dialect, ErrorFormat, RequestFacts};
 
 use crate::shared::Shared;
 use crate::stage::rate_limit;
@@ -121,6 +121,8 @@ pub struct Accepted {
     pub endpoint: String,
     /// Dialect of the path; `None` for pass-through requests.
     pub dialect: Option<Dialect>,
+    /// Format of the gateway's errors: that of the API that was called.
+    pub errors: ErrorFormat,
     /// Bytes received from the client: the head, then also the body.
     pub bytes: u64,
     /// The client's address.

@@ -1,5 +1,5 @@
-//! Errors of the gateway as HTTP answers: status, fields, and OpenAI's error object with a stable
-//! `code`.
+//! Errors of the gateway as HTTP answers: status, fields, and a body with a stable `code`, in the
+//! format of the API that was called.
 //!
 //! Errors of engines are forwarded unchanged and do not come here. Messages contain no address,
 //! path or key of a backend.
@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use lens::record::Outcome;
+use wire::GatewayError;
 use wire::http1::head::HeadError;
 use wire::request::Refused;
 
@@ -328,9 +329,9 @@ impl Refusal {
         )
     }
 
-    /// The JSON body.
-    pub fn body(&self) -> String {
-        let kind = match self.outcome {
+    /// OpenAI's `type`.
+    pub fn kind(&self) -> &'static str {
+        let by_outcome = match self.outcome {
             Outcome::Rejected if matches!(self.status, 500 | 503) => "server_error",
             Outcome::Blocked if self.status >= 500 => "server_error",
             Outcome::Blocked => "content_policy_violation",
@@ -338,36 +339,31 @@ impl Refusal {
             Outcome::Timeout => "timeout_error",
             _ => "upstream_error",
         };
-        let kind = self.kind.unwrap_or(kind);
-        serde_json::json!({"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}).to_string()
+        self.kind.unwrap_or(by_outcome)
+    }
+
+    /// The error, for a client that knows the request by this id.
+    pub fn error<'r>(&'r self, request_id: &'r str) -> GatewayError<'r> {
+        GatewayError {
+            status: self.status,
+            kind: self.kind(),
+            code: self.code,
+            message: &self.message,
+            param: self.param,
+            request_id,
+        }
     }
 }
 
 /// A failure before the answer began, as the client receives it.
 impl From<&Failure> for Refusal {
     fn from(failure: &Failure) -> Self {
-        let (status, fields) = match failure {
-            Failure::FirstByteTimeout
-            | Failure::BetweenEventsTimeout
-            | Failure::FirstTokenTimeout
-            | Failure::BetweenTokensTimeout
-            | Failure::TotalTimeout => (504, Cow::Borrowed("")),
-            Failure::ShuttingDown => (503, RETRY_SOON),
-            Failure::UpstreamDied
-            | Failure::Incomplete
-            | Failure::ResumeFailed
-            | Failure::Unreadable
-            | Failure::Blocked { .. } => (502, Cow::Borrowed("")),
-            Failure::RefusedByFilter(refused) => {
-                (refused.status.clamp(400, 599), Cow::Borrowed(""))
-            }
-            Failure::GuardrailUnavailable { .. } => (503, RETRY_SOON),
-            Failure::BudgetExhausted { .. } => (429, Cow::Borrowed("")),
-        };
+        let is_brief = matches!(failure, Failure::GuardrailUnavailable { .. } | Failure::ShuttingDown);
         Refusal {
             outcome: failure.outcome(),
-            fields,
-            ..Refusal::new(status, failure.code(), failure.message())
+            kind: Some(failure.kind()),
+            fields: if is_brief { RETRY_SOON } else { Cow::Borrowed("") },
+            ..Refusal::new(failure.status(), failure.code(), failure.message())
         }
     }
 }

@@ -73,6 +73,46 @@ impl Failure {
         }
     }
 
+    /// HTTP status, if no answer has begun.
+    pub fn status(&self) -> u16 {
+        match self {
+            Failure::FirstByteTimeout
+            | Failure::BetweenEventsTimeout
+            | Failure::FirstTokenTimeout
+            | Failure::BetweenTokensTimeout
+            | Failure::TotalTimeout => 504,
+            Failure::UpstreamDied
+            | Failure::Incomplete
+            | Failure::ResumeFailed
+            | Failure::Unreadable
+            | Failure::Blocked { .. } => 502,
+            Failure::RefusedByFilter(refused) => refused.status.clamp(400, 599),
+            Failure::GuardrailUnavailable { .. } | Failure::ShuttingDown => 503,
+            Failure::BudgetExhausted { .. } => 429,
+        }
+    }
+
+    /// OpenAI's `type` of the error, before an answer and in a stream.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Failure::FirstByteTimeout
+            | Failure::BetweenEventsTimeout
+            | Failure::FirstTokenTimeout
+            | Failure::BetweenTokensTimeout
+            | Failure::TotalTimeout => "timeout_error",
+            Failure::UpstreamDied | Failure::Incomplete | Failure::ResumeFailed => "upstream_error",
+            Failure::ShuttingDown => "server_error",
+            Failure::BudgetExhausted { .. } => "rate_limit_error",
+            Failure::Unreadable
+            | Failure::Blocked { .. }
+            | Failure::RefusedByFilter(_)
+            | Failure::GuardrailUnavailable { .. } => match self.status() {
+                500.. => "server_error",
+                _ => "content_policy_violation",
+            },
+        }
+    }
+
     /// Stable error code.
     pub fn code(&self) -> &'static str {
         match self {

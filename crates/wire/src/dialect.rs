@@ -209,36 +209,6 @@ impl Dialect {
             }
         }
     }
-
-    /// The error event that ends a failed stream, so that a client of this dialect detects a
-    /// failure and not a normal end.
-    pub fn error_event(self, message: &str, code: &str) -> String {
-        let (message, code) = (json::escaped(message), json::escaped(code));
-        match self {
-            Dialect::Anthropic => {
-                format!(
-                    "event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"api_error\",\"message\":\"{message}\",\"code\":\"{code}\"}}}}\n\n"
-                )
-            }
-            Dialect::OpenAiResponses => {
-                format!(
-                    "event: error\ndata: {{\"type\":\"error\",\"code\":\"{code}\",\"message\":\"{message}\",\"param\":null}}\n\n"
-                )
-            }
-            Dialect::Generate => {
-                format!("data: {{\"error\":\"{message}\",\"error_type\":\"{code}\"}}\n\n")
-            }
-            Dialect::Ollama => format!("{{\"error\":\"{message}\",\"code\":\"{code}\"}}\n"),
-            Dialect::OpenAiChat
-            | Dialect::OpenAiCompletions
-            | Dialect::LlamaCpp
-            | Dialect::Embeddings => {
-                format!(
-                    "data: {{\"error\":{{\"message\":\"{message}\",\"type\":\"upstream_error\",\"param\":null,\"code\":\"{code}\"}}}}\n\n"
-                )
-            }
-        }
-    }
 }
 
 /// State that a dialect keeps between the events of one stream.

@@ -10,6 +10,7 @@
 use std::fmt::Write;
 
 use crate::dialect::Dialect;
+use crate::error_format::GatewayError;
 use crate::json::{Malformed, Scan};
 
 /// Maximum bytes of a member value that is repeated.
@@ -145,7 +146,15 @@ impl Ending<'_> {
                 )
             }
             Dialect::Generate | Dialect::Embeddings => {
-                self.dialect.error_event(self.message, reason)
+                let status = if self.why == Why::Length { 429 } else { 502 };
+                self.dialect.error_format().event(&GatewayError {
+                    status,
+                    kind: reason,
+                    code: reason,
+                    message: self.message,
+                    param: None,
+                    request_id: "",
+                })
             }
         }
     }

@@ -21,6 +21,7 @@ pub mod sse;
 
 pub mod dialect;
 pub mod ending;
+mod error_format;
 pub mod event;
 pub mod reader;
 pub mod request;
@@ -32,6 +33,7 @@ pub mod url;
 pub mod validate;
 
 pub use dialect::Dialect;
+pub use error_format::{ErrorFormat, GatewayError};
 pub use event::{Channel, Event, EventVisitor, Kinds, Part, Usage};
 pub use reader::{Framing, Reader, ReaderLimits};
 pub use request::RequestFacts;

@@ -113,7 +113,7 @@ fn parse_head(shared: &Shared, plan: &Plan, bytes: &[u8], tls: Option<&SslDigest
     let head = match head::parse_request(bytes, &mut fields, plan.head_limits) {
         Ok(head) => head,
         Err(error) => {
-            let accepted = accept::unknown(clock::now(), bytes.len());
+            let accepted = accept::unknown(clock::now(), bytes);
             return ParsedHead {
                 accepted,
                 head: Err(shared.bad_head(error)),

@@ -91,7 +91,7 @@ impl ProxyHttp for PassThrough {
         let (accepted, found) = match &parsed {
             Ok(head) => (accept::accepted(head, None, clock::now()), self.find(&plan, head)),
             Err(error) => {
-                (accept::unknown(clock::now(), bytes.len()), Err(self.shared.bad_head(*error)))
+                (accept::unknown(clock::now(), &bytes), Err(self.shared.bad_head(*error)))
             }
         };
         let tls = session.digest().and_then(|digest| digest.ssl_digest.clone());
@@ -456,14 +456,18 @@ async fn allow(session: &mut Session, fields: String) -> Result<()> {
 async fn refuse(session: &mut Session, exchange: &mut Exchange, refusal: &Refusal) -> Result<()> {
     exchange.verdict.decide(refusal.outcome, Some(refusal.code));
     exchange.answer.status = Some(refusal.status);
-    let body = refusal.body();
-    let mut header = ResponseHeader::build(refusal.status, Some(6))?;
+    let accepted = &exchange.accepted;
+    let body = accepted.errors.body(&refusal.error(&accepted.id));
+    let mut header = ResponseHeader::build(refusal.status, Some(8))?;
     header.insert_header("content-type", "application/json")?;
     for (name, value) in refusal.fields.lines().filter_map(|line| line.split_once(": ")) {
         header.insert_header(name.to_owned(), value)?;
     }
     header.insert_header("content-length", body.len().to_string())?;
-    header.insert_header("x-request-id", &*exchange.accepted.id)?;
+    header.insert_header("x-request-id", &*accepted.id)?;
+    if let Some(name) = accepted.errors.id_field() {
+        header.insert_header(name, &*accepted.id)?;
+    }
     session.set_keepalive(None);
     session.write_response_header(Box::new(header), false).await?;
     session.write_response_body(Some(body.into()), true).await

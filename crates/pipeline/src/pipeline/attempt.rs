@@ -116,7 +116,8 @@ async fn give_up<D: Sink>(
     exchange.verdict.decide(Outcome::UpstreamFailed, Some(refusal.code));
     exchange.answer.ended_at.get_or_insert_with(clock::now);
     if let Some(dialect) = exchange.routed.as_ref().and_then(|routed| routed.dialect) {
-        out.push(dialect.error_event(&refusal.message, refusal.code).as_bytes());
+        let event = dialect.error_format().event(&refusal.error(&exchange.accepted.id));
+        out.push(event.as_bytes());
         out.commit();
     }
     exchange.enter(State::ClientWrite);
@@ -335,7 +336,8 @@ fn completed(exchange: &mut Exchange) -> bool {
 pub async fn refuse<D: Sink>(exchange: &mut Exchange, refusal: &Refusal, sink: &mut D) -> bool {
     exchange.verdict.decide(refusal.outcome, Some(refusal.code));
     exchange.answer.status = Some(refusal.status);
-    let body = refusal.body();
+    let accepted = &exchange.accepted;
+    let body = accepted.errors.body(&refusal.error(&accepted.id));
     let head = AnswerHead {
         status: refusal.status,
         fields: format!("content-type: application/json\r\n{}", refusal.fields).into_bytes(),
@@ -347,9 +349,12 @@ pub async fn refuse<D: Sink>(exchange: &mut Exchange, refusal: &Refusal, sink: &
     let mut out = StreamBuffer::default();
     let mut extra = format!(
         "x-request-id: {}\r\n{}",
-        exchange.accepted.id,
+        accepted.id,
         exchange.cors.as_deref().unwrap_or_default()
     );
+    if let Some(name) = accepted.errors.id_field() {
+        extra.push_str(&format!("{name}: {}\r\n", accepted.id));
+    }
     if exchange.attempts.was_tried() {
         extra.push_str(&select::backend_field(exchange));
     }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use lens::Tick;
-use wire::Dialect;
 use wire::http1::head::{Head, RequestLine};
+use wire::http1::path::decode;
+use wire::{Dialect, ErrorFormat};
 
 use crate::exchange::{Accepted, TraceParent};
 use crate::respond::Refusal;
@@ -66,13 +67,27 @@ pub fn accepted(
         head_at,
         endpoint: endpoint.get(..MAX_ENDPOINT).unwrap_or(endpoint).to_owned(),
         dialect,
+        errors: error_format(head),
         bytes: head.len as u64,
         client: None,
     }
 }
 
-/// Facts of a request whose head is malformed.
-pub fn unknown(head_at: Tick, bytes: usize) -> Accepted {
+/// The format of errors for a request. Clients of Anthropic send `anthropic-version`, also on
+/// paths that other APIs share with it, such as `/v1/models`.
+fn error_format(head: &Head<'_, RequestLine<'_>>) -> ErrorFormat {
+    match ErrorFormat::from_path(&decode(path(head.line.target))) {
+        ErrorFormat::OpenAi if head.get("anthropic-version").is_some() => ErrorFormat::Anthropic,
+        format => format,
+    }
+}
+
+/// Facts of a request whose head is malformed, of which `bytes` were received.
+pub fn unknown(head_at: Tick, bytes: &[u8]) -> Accepted {
+    // The first line may be intact, so that the API is known.
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let target = line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    let target = std::str::from_utf8(target).unwrap_or_default();
     Accepted {
         id: new_id(),
         trace: None,
@@ -80,7 +95,8 @@ pub fn unknown(head_at: Tick, bytes: usize) -> Accepted {
         head_at,
         endpoint: String::new(),
         dialect: None,
-        bytes: bytes as u64,
+        errors: ErrorFormat::from_path(path(target)),
+        bytes: bytes.len() as u64,
         client: None,
     }
 }

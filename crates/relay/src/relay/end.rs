@@ -11,7 +11,7 @@ use traffic::Exhausted;
 use traffic::settings::OnExhausted;
 use transport::{Sink, Source, StreamBuffer, clock};
 use wire::ending::Why;
-use wire::{Framing, Reader};
+use wire::{Framing, GatewayError, Reader};
 
 use super::{End, Phase, Relay};
 use crate::deadlines::Expired;
@@ -259,7 +259,15 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
             .as_ref()
             .filter(|reader| is_open && !(has_forwarded && reader.is_skipping()));
         if let (Some(dialect), Some(_)) = (self.context.dialect, reader) {
-            self.out.push(dialect.error_event(&failure.message(), failure.code()).as_bytes());
+            let event = dialect.error_format().event(&GatewayError {
+                status: failure.status(),
+                kind: failure.kind(),
+                code: failure.code(),
+                message: &failure.message(),
+                param: None,
+                request_id: self.request.id(),
+            });
+            self.out.push(event.as_bytes());
         }
     }
 

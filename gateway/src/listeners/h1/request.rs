@@ -155,7 +155,7 @@ impl Connection {
         let head = match head::parse_request(bytes, &mut fields, plan.head_limits) {
             Ok(head) => head,
             Err(error) => {
-                return Entered::Refused(accept::unknown(head_at, len), shared.bad_head(error));
+                return Entered::Refused(accept::unknown(head_at, bytes), shared.bad_head(error));
             }
         };
         let server = accept::server(&head.line);
@@ -313,7 +313,7 @@ impl Connection {
         began: Tick,
         refusal: Refusal,
     ) -> Next {
-        let accepted = accept::unknown(clock::now(), self.buffer.len());
+        let accepted = accept::unknown(clock::now(), &self.buffer);
         let exchange = ExchangeGuard::open(shared, plan, accepted, began);
         self.refuse(exchange, refusal).await
     }
