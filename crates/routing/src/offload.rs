@@ -2,7 +2,9 @@
 //!
 //! - *In*: the request, the predictions of both tiers, their availability.
 //! - *Out*: the tier, and the reason.
-//! - *Never*: flapping. The choice switches back only when the other tier is better by a margin.
+//! - *Never*: flapping, and a cloud that is as good as the edge. The choice switches only when the
+//!   other tier is better by a margin. Requests stay in the cloud only as long as a request from
+//!   the edge would go there.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -11,8 +13,12 @@ use serde::Serialize;
 use crate::predict::{Predicted, RequestSize};
 use crate::settings::{Complexity, Objective};
 
-/// Hysteresis: how much better the edge must be to win requests back.
+/// Hysteresis: a tier must be this much better to win requests from the other one.
 const MARGIN: f64 = 0.8;
+/// Requests in a row that would not have left the edge, after which they return to it: a tie must
+/// not stay in the cloud, which costs money. More than [`EXPLORE_AGAIN`], so that the edge was
+/// measured meanwhile.
+const RETURN_AFTER: u64 = 40;
 /// One in this many requests explores a cloud without measurements.
 const EXPLORE_EVERY: u64 = 8;
 
@@ -141,6 +147,8 @@ pub struct Offload {
     complexity: Complexity,
     /// Whether the last request that either tier could serve went to the cloud.
     away: AtomicBool,
+    /// Requests in a row that went to the cloud, but would not have left the edge.
+    undecided: AtomicU64,
     unknown: AtomicU64,
     weighed: AtomicU64,
 }
@@ -152,6 +160,7 @@ impl Offload {
             objective,
             complexity,
             away: AtomicBool::new(false),
+            undecided: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
             weighed: AtomicU64::new(0),
         }
@@ -183,6 +192,7 @@ impl Offload {
         if !weighed.contains(&decided) {
             return decided;
         }
+        let decided = self.returning(decided, question, edge, cloud);
         self.away.store(decided.leaves(), Ordering::Relaxed);
         // Explore occasionally, or a recovered tier is never noticed.
         let explores =
@@ -216,22 +226,59 @@ impl Offload {
         if edge.is_saturated && !cloud.is_saturated {
             return Offloaded::Saturated;
         }
+        self.weigh(question, edge, cloud, self.away.load(Ordering::Relaxed))
+    }
+
+    /// A decision for the cloud, or the one that holds at the edge if that has been for the edge
+    /// often enough.
+    fn returning(
+        &self,
+        decided: Offloaded,
+        question: &RequestSize,
+        edge: &TierOffer,
+        cloud: &TierOffer,
+    ) -> Offloaded {
+        let from_edge = self.weigh(question, edge, cloud, false);
+        if !decided.leaves() || from_edge.leaves() {
+            self.undecided.store(0, Ordering::Relaxed);
+            return decided;
+        }
+        if self.undecided.fetch_add(1, Ordering::Relaxed) + 1 < RETURN_AFTER {
+            return decided;
+        }
+        self.undecided.store(0, Ordering::Relaxed);
+        from_edge
+    }
+
+    /// Decide by predictions. `away`: requests go to the cloud at present.
+    fn weigh(
+        &self,
+        question: &RequestSize,
+        edge: &TierOffer,
+        cloud: &TierOffer,
+        away: bool,
+    ) -> Offloaded {
         let Some(at_edge) = &edge.predicted else { return Offloaded::Default };
-        let margin = if self.away.load(Ordering::Relaxed) { MARGIN } else { 1.0 };
+        // Whether the cloud has the lower cost, by the margin in favor of the present tier.
+        let is_cloud_better = |edge: f64, cloud: f64| {
+            if away { edge > cloud * MARGIN } else { cloud < edge * MARGIN }
+        };
         if let Some(misses) = self.misses(question, at_edge) {
-            if misses <= margin {
+            let in_cloud = cloud.predicted.as_ref().and_then(|cloud| self.misses(question, cloud));
+            let stays = if away { misses <= MARGIN } else { misses <= 1.0 };
+            // An edge that meets the objective has won already if it is not worse.
+            if stays || misses <= 1.0 && in_cloud.is_some_and(|cloud| misses <= cloud) {
                 return Offloaded::ObjectiveMet;
             }
-            let better = cloud
-                .predicted
-                .as_ref()
-                .and_then(|cloud| self.misses(question, cloud))
-                .is_none_or(|cloud| cloud < misses);
-            return if better { Offloaded::ObjectiveMissed } else { Offloaded::EdgeBetter };
+            return if in_cloud.is_none_or(|cloud| is_cloud_better(misses, cloud)) {
+                Offloaded::ObjectiveMissed
+            } else {
+                Offloaded::EdgeBetter
+            };
         }
         let Some(in_cloud) = &cloud.predicted else { return Offloaded::ExploreCloud };
         let (edge, cloud) = (self.weight(at_edge, edge.cost), self.weight(in_cloud, cloud.cost));
-        if edge <= cloud * margin { Offloaded::EdgeBetter } else { Offloaded::CloudBetter }
+        if is_cloud_better(edge, cloud) { Offloaded::CloudBetter } else { Offloaded::EdgeBetter }
     }
 
     fn too_much(&self, question: &RequestSize, traits: RequestTraits) -> Option<Offloaded> {
@@ -379,6 +426,8 @@ mod tests {
         assert_eq!(decide(0.39, 0.3), Offloaded::ObjectiveMet);
         assert_eq!(decide(0.45, 0.3), Offloaded::ObjectiveMet, "stays at the edge");
         assert_eq!(decide(0.6, 0.9), Offloaded::EdgeBetter, "both miss, the edge by less");
+        assert_eq!(decide(0.6, 0.55), Offloaded::EdgeBetter, "both miss, about equally");
+        assert_eq!(decide(0.51, 0.49), Offloaded::EdgeBetter, "too close to leave");
         let slow = Objective { completion: Duration::from_secs(1), ..Objective::default() };
         let offload = Offload::new(slow, Complexity::default());
         assert_eq!(
@@ -386,6 +435,52 @@ mod tests {
             Offloaded::EdgeBetter,
             "2.1 s against 2.2 s"
         );
+    }
+
+    #[test]
+    fn a_tier_must_be_better_by_the_margin_in_both_directions() {
+        for objective in [
+            Objective::default(),
+            Objective { ttft: Duration::from_millis(100), ..Objective::default() },
+        ] {
+            let offload = Offload::new(objective, Complexity::default());
+            let leaves = |edge: f64, cloud: f64| {
+                let (edge, cloud) = (tier_offer(edge), tier_offer(cloud));
+                offload.explain(&SMALL, RequestTraits::default(), &edge, &cloud).leaves()
+            };
+            let decide = |edge: f64, cloud: f64| {
+                let (edge, cloud) = (tier_offer(edge), tier_offer(cloud));
+                offload.decide(&SMALL, RequestTraits::default(), &edge, &cloud);
+            };
+            assert!(!leaves(0.12, 0.12) && !leaves(0.12, 0.1) && leaves(0.12, 0.09));
+            decide(0.12, 0.09);
+            assert!(leaves(0.12, 0.12) && leaves(0.12, 0.14) && !leaves(0.12, 0.16));
+        }
+    }
+
+    #[test]
+    fn a_tie_goes_to_the_edge_and_does_not_stay_in_the_cloud() {
+        let offload = Offload::new(Objective::default(), Complexity::default());
+        // Noise of a tenth around equal times.
+        let random = crate::random::Random::new(3);
+        let noisy = || tier_offer(0.12 * (0.9 + 0.2 * random.share()));
+        let cloud = |requests: usize| {
+            (0..requests)
+                .filter(|_| {
+                    let (edge, cloud) = (noisy(), noisy());
+                    let traits = RequestTraits::default();
+                    let decided = offload.decide(&SMALL, traits, &edge, &cloud);
+                    decided.leaves() && decided != Offloaded::ExploreCloud
+                })
+                .count()
+        };
+        assert_eq!(cloud(1000), 0);
+        // The edge has one slow phase. When it is over, requests return.
+        let (slow, fast) = (tier_offer(0.3), tier_offer(0.12));
+        let decided = offload.decide(&SMALL, RequestTraits::default(), &slow, &fast);
+        assert_eq!(decided, Offloaded::CloudBetter);
+        assert!((1..RETURN_AFTER as usize).contains(&cloud(1000)));
+        assert_eq!(cloud(1000), 0);
     }
 
     #[test]
