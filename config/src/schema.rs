@@ -182,7 +182,7 @@ pub static BACKEND: Section = Section {
             "0",
             "Maximum tokens of prompt and answer together, for routes with strict validation. 0 means unknown.",
         ),
-        field("weight", Kind::Count(1, 1000), "1", "Weight of this backend in its pools."),
+        field("weight", Kind::Count(1, 1000), "1", "Weight of this backend in its pools, with every `balance`: its share of requests at low load, and of the load otherwise."),
         field("health", Kind::Section(&HEALTH), "", "Active health checks. Without them, only the results of requests determine health."),
         field("engine_metrics", Kind::Section(&ENGINE_METRICS), "", "Scraping of the engine's own metrics. Default: off.")
             .was("signals"),

@@ -3,6 +3,7 @@
 mod affinity;
 pub(crate) mod least;
 pub(crate) mod prefix;
+pub(crate) mod turns;
 
 use lens::Tick;
 
@@ -73,6 +74,15 @@ impl<'a> Candidates<'a> {
         member.effective_weight(self.pool.slow_start(), self.now)
     }
 
+    /// Whether the weights of eligible backends differ, slow start included.
+    fn weights_differ(&self) -> bool {
+        if self.pool.all_weigh_the_same() && self.pool.slow_start() == 0 {
+            return false;
+        }
+        let mut weights = self.all().map(|(_, member)| self.effective_weight(member));
+        weights.next().is_some_and(|first| weights.any(|weight| weight != first))
+    }
+
     /// Tokens in flight for each unit of weight if the load were equal, this request included.
     fn fair(&self) -> f64 {
         let busy =
@@ -103,16 +113,17 @@ impl<'a> Candidates<'a> {
 pub(crate) fn choose(candidates: &Candidates<'_>) -> Option<Selection> {
     let balanced = |at| Selection { at, reason: Reason::Balanced };
     match &candidates.pool.settings.balance {
-        Balance::RoundRobin => round_robin(candidates).map(balanced),
-        Balance::Weighted => weighted(candidates).map(balanced),
+        Balance::RoundRobin => turns::choose(candidates).map(balanced),
+        Balance::Weighted => by_weight(candidates, None).map(balanced),
         Balance::LeastRequests => {
-            least::by(candidates, |member| member.requests() as f64 + candidates.faults(member))
-                .map(balanced)
+            let busy = |member: &Member| member.requests() as f64 + candidates.faults(member);
+            least::by(candidates, 1.0, busy).map(balanced)
         }
-        Balance::LeastTokens => least::by(candidates, |member| {
-            member.tokens() as f64 + candidates.faults(member) * candidates.pool.size()
-        })
-        .map(balanced),
+        Balance::LeastTokens => {
+            let size = candidates.pool.size();
+            let busy = |member: &Member| member.tokens() as f64 + candidates.faults(member) * size;
+            least::by(candidates, size, busy).map(balanced)
+        }
         Balance::PeakEwma => least::of_two(candidates).map(balanced),
         Balance::Prefix => prefix::choose(candidates),
         Balance::Session(_) => affinity::choose(candidates, true),
@@ -120,27 +131,14 @@ pub(crate) fn choose(candidates: &Candidates<'_>) -> Option<Selection> {
     }
 }
 
-fn round_robin(candidates: &Candidates<'_>) -> Option<usize> {
-    let all = candidates.pool.members().len();
-    let first = candidates.pool.turn();
-    (0..all)
-        .map(|step| (first.wrapping_add(step)) % all)
-        .find(|at| {
-            // A backend in slow start is skipped with a probability.
-            candidates.at(*at).is_some_and(|member| {
-                let share = member.share(candidates.pool.slow_start(), candidates.now);
-                share >= 1.0 || candidates.pool.random.share() < share
-            })
-        })
-        .or_else(|| candidates.all().next().map(|(at, _)| at))
-}
-
-fn weighted(candidates: &Candidates<'_>) -> Option<usize> {
-    let total: f64 = candidates.all().map(|(_, member)| candidates.effective_weight(member)).sum();
+/// A random backend, by weight, other than `except`.
+fn by_weight(candidates: &Candidates<'_>, except: Option<usize>) -> Option<usize> {
+    let all = || candidates.all().filter(|(at, _)| Some(*at) != except);
+    let total: f64 = all().map(|(_, member)| candidates.effective_weight(member)).sum();
     let mut draw = candidates.pool.random.share() * total;
-    let drawn = candidates.all().find(|(_, member)| {
+    let drawn = all().find(|(_, member)| {
         draw -= candidates.effective_weight(member);
         draw < 0.0
     });
-    drawn.or_else(|| candidates.all().last()).map(|(at, _)| at)
+    drawn.or_else(|| all().last()).map(|(at, _)| at)
 }

@@ -14,6 +14,7 @@ use lens::observe::{Observe, Samples};
 use serde::Serialize;
 
 use crate::balance::prefix::Prefixes;
+use crate::balance::turns::Turns;
 use crate::balance::{self, Candidates};
 use crate::budget::Budget;
 use crate::ewma::Mean;
@@ -45,7 +46,7 @@ pub struct Pool {
     /// Backends in the gateway's zone. Empty: no preference.
     near: Vec<bool>,
     pub(crate) random: Random,
-    pub(crate) cursor: AtomicU64,
+    pub(crate) turns: Turns,
     pub(crate) prefixes: Prefixes,
     /// Mean tokens of a request.
     size: Mean,
@@ -133,7 +134,8 @@ impl Pool {
     /// A pool. The same seed gives the same selections.
     pub fn new(settings: PoolSettings, members: Vec<Arc<Member>>, seed: u64) -> Self {
         let prefixes = Prefixes::new(settings.balance == Balance::Prefix);
-        let (random, cursor) = (Random::new(seed), AtomicU64::new(0));
+        let random = Random::new(seed);
+        let turns = Turns::new(members.iter().map(|member| member.weight));
         let same_weight = members
             .windows(2)
             .all(|pair| matches!(pair, [one, other] if one.weight == other.weight));
@@ -149,7 +151,7 @@ impl Pool {
             same_weight,
             near: Vec::new(),
             random,
-            cursor,
+            turns,
             prefixes,
             size,
             usual_ttft,
@@ -411,11 +413,6 @@ impl Pool {
     /// Prompt blocks looked up, and those found.
     pub fn prefix_blocks(&self) -> (u64, u64) {
         self.prefixes.counts()
-    }
-
-    /// The next index of a round.
-    pub(crate) fn turn(&self) -> usize {
-        self.cursor.fetch_add(1, Ordering::Relaxed) as usize
     }
 }
 

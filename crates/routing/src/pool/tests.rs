@@ -77,6 +77,109 @@ fn every_algorithm_balances_and_skips_ejected_backends() {
     }
 }
 
+fn weighted_pool(balance: Balance, weights: &[u32]) -> Pool {
+    let members = weights.iter().enumerate();
+    let members = members
+        .map(|(n, weight)| Arc::new(Member::new(format!("b{n}").into(), *weight, Tick(0))))
+        .collect();
+    Pool::new(PoolSettings { balance, ..PoolSettings::named("p") }, members, 42)
+}
+
+#[test]
+fn every_algorithm_gives_an_idle_backend_its_share_by_weight() {
+    for balance in all_balances() {
+        let counts = shares(&weighted_pool(balance.clone(), &[1, 2, 5]), Tick(0));
+        for (count, wanted) in counts.iter().zip([125.0, 250.0, 625.0]) {
+            let ratio = *count as f64 / wanted;
+            assert!((0.7..1.3).contains(&ratio), "{balance:?} {counts:?}");
+        }
+    }
+}
+
+#[test]
+fn load_is_by_weight_as_well() {
+    let balances = [
+        Balance::RoundRobin,
+        Balance::LeastRequests,
+        Balance::LeastTokens,
+        Balance::PeakEwma,
+        Balance::Prefix,
+    ];
+    for balance in balances {
+        let pool = weighted_pool(balance.clone(), &[1, 2, 5]);
+        let request = BalanceRequest { tokens: 10, ..BalanceRequest::default() };
+        // None of them ends.
+        let attempts: Vec<Attempt> = (0..800)
+            .map(|_| pool.begin(pool.choose(&request, Tick(0)).unwrap().at, size(10)).unwrap())
+            .collect();
+        let loads: Vec<u64> = pool.members().iter().map(|member| member.requests()).collect();
+        for (load, wanted) in loads.iter().zip([100.0, 200.0, 500.0]) {
+            assert!((0.85..1.15).contains(&(*load as f64 / wanted)), "{balance:?} {loads:?}");
+        }
+        drop(attempts);
+    }
+}
+
+#[test]
+fn backend_in_slow_start_gets_its_share_of_an_idle_pool() {
+    for balance in all_balances().into_iter().take(6) {
+        let members = [0, 100].map(|since| {
+            Arc::new(Member::new(format!("b{since}").into(), 1, Tick(since * SECOND)))
+        });
+        let settings = PoolSettings {
+            balance: balance.clone(),
+            slow_start: Duration::from_secs(10),
+            ..PoolSettings::named("p")
+        };
+        let pool = Pool::new(settings, members.into(), 42);
+        // A share of 0.25 beside one of 1.
+        let counts = shares(&pool, Tick(102 * SECOND + SECOND / 2));
+        assert!((130..270).contains(&counts[1]), "{balance:?} {counts:?}");
+    }
+}
+
+#[test]
+fn round_robin_is_exact_in_each_round_and_smooth() {
+    let pool = weighted_pool(Balance::RoundRobin, &[1, 2, 5]);
+    let choose = || pool.choose(&BalanceRequest::default(), Tick(0)).unwrap().at;
+    for _ in 0..1000 {
+        let round: Vec<usize> = (0..8).map(|_| choose()).collect();
+        let counts = [0, 1, 2].map(|at| round.iter().filter(|chosen| **chosen == at).count());
+        assert_eq!(counts, [1, 2, 5], "{round:?}");
+        assert!(!round.windows(4).any(|four| four == [2, 2, 2, 2]), "{round:?}");
+    }
+    // An ejected backend leaves its turns to all others.
+    let pool = weighted_pool(Balance::RoundRobin, &[1, 1, 1]);
+    down(&pool, 0, Tick(0));
+    assert_eq!(shares(&pool, Tick(1)), [0, 500, 500]);
+    // When it is back, it does not make up for lost turns.
+    let later = Tick(6 * SECOND);
+    let probe = pool.choose(&BalanceRequest::default(), later).unwrap();
+    assert_eq!(probe, Selection { at: 0, reason: Reason::HalfOpen });
+    pool.end(pool.begin(0, size(1)).unwrap(), AttemptResult::Success, later);
+    let choose = || pool.choose(&BalanceRequest::default(), later).unwrap().at;
+    let turns: Vec<usize> = (0..6).map(|_| choose()).collect();
+    assert_eq!(turns.iter().filter(|at| **at == 0).count(), 2, "{turns:?}");
+}
+
+/// One of three backends fails each request, which is retried on another one.
+#[test]
+fn a_retry_takes_no_turn_of_a_round() {
+    let pool = weighted_pool(Balance::RoundRobin, &[1, 1, 1]);
+    let mut first = [0; 3];
+    let mut retried = [0; 3];
+    for _ in 0..600 {
+        let at = pool.choose(&BalanceRequest::default(), Tick(0)).unwrap().at;
+        first[at] += 1;
+        if at == 0 {
+            let request = BalanceRequest { tried: &[0], ..BalanceRequest::default() };
+            retried[pool.choose(&request, Tick(0)).unwrap().at] += 1;
+        }
+    }
+    assert_eq!(first, [200, 200, 200]);
+    assert!(retried[0] == 0 && (70..=130).contains(&retried[1]), "{retried:?}");
+}
+
 #[test]
 fn ejected_backend_is_probed_once_a_second() {
     let pool = pool(Balance::PeakEwma, 3);
