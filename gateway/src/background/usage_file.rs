@@ -11,11 +11,10 @@ mod journal_file;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use observatory::Gauges;
-use parking_lot::Mutex;
 use pipeline::shared::Shared;
 use plan::clock::when;
 use traffic::UsageSums;
@@ -27,6 +26,8 @@ use journal_file::{JournalFile, Synced};
 const APPEND_INTERVAL: Duration = Duration::from_secs(1);
 /// The same during an upgrade, when two gateways count the usage of the same limits.
 const UPGRADE_INTERVAL: Duration = Duration::from_millis(100);
+/// Commands that may wait; more are not sent, because the file does not respond.
+const MAX_COMMANDS: usize = 4;
 /// Maximum wait for the file before a hand-over and at shutdown.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
@@ -34,7 +35,7 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 pub(crate) struct OpenUsageFile(Option<JournalFile>);
 
 /// The file of a running gateway, if one is configured: the thread that writes it.
-pub(crate) struct UsageFile(Option<Mutex<Sender<Command>>>);
+pub(crate) struct UsageFile(Option<SyncSender<Command>>);
 
 /// A request to the thread, and where it reports that it is done.
 enum Command {
@@ -67,7 +68,7 @@ impl OpenUsageFile {
     /// Start to append.
     pub(crate) fn start(self, shared: &Arc<Shared>) -> UsageFile {
         let Some(file) = self.0 else { return UsageFile(None) };
-        let (commands, received) = channel();
+        let (commands, received) = sync_channel(MAX_COMMANDS);
         let writer =
             UsageThread { file, shared: shared.clone(), handing_over: false, failed: false };
         // Ends with `Close`, or with the process if the file does not respond.
@@ -75,7 +76,7 @@ impl OpenUsageFile {
         if let Err(error) = thread.spawn(move || writer.write_until_closed(&received)) {
             tracing::error!(%error, "usage file: cannot start its thread, usage is not saved");
         }
-        UsageFile(Some(Mutex::new(commands)))
+        UsageFile(Some(commands))
     }
 }
 
@@ -89,7 +90,8 @@ impl UsageFile {
     /// No successor took the listeners.
     pub(crate) fn keep_on(&self) {
         if let Some(commands) = &self.0 {
-            let _ = commands.lock().send(Command::KeepOn);
+            // It fails only if the file does not respond.
+            let _ = commands.try_send(Command::KeepOn);
         }
     }
 
@@ -101,12 +103,14 @@ impl UsageFile {
     fn request(&self, command: impl FnOnce(SyncSender<()>) -> Command) {
         let Some(commands) = &self.0 else { return };
         let (done, is_done) = sync_channel(1);
-        // After `Close`, the thread no longer receives commands.
-        if commands.lock().send(command(done)).is_err() {
-            return;
-        }
-        if is_done.recv_timeout(MAX_WAIT) == Err(RecvTimeoutError::Timeout) {
-            tracing::error!(wait = ?MAX_WAIT, "usage file does not respond, the last usage is lost");
+        let responds = match commands.try_send(command(done)) {
+            Ok(()) => is_done.recv_timeout(MAX_WAIT) != Err(RecvTimeoutError::Timeout),
+            Err(TrySendError::Full(_)) => false,
+            // The file is closed.
+            Err(TrySendError::Disconnected(_)) => true,
+        };
+        if !responds {
+            tracing::error!(wait = ?MAX_WAIT, "usage file does not respond, recent usage may be lost");
         }
     }
 }
