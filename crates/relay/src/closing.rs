@@ -6,7 +6,7 @@
 //! - *Never*: a token count that was not measured.
 
 use lens::{MAX_CHOICES, StreamLens};
-use wire::ending::{Ending, Envelope, Why};
+use wire::ending::{Ending, Envelope, ResponseOutput, Why};
 use wire::{Dialect, Event, EventVisitor, Framing, Part, rewrite};
 
 /// The data needed to write the closing events of a stream.
@@ -17,11 +17,29 @@ pub(crate) struct Closing {
     envelope: Option<Envelope>,
     /// Data of the last forwarded event, if the dialect needs it.
     last: Vec<u8>,
+    /// Output of a Responses stream.
+    output: ResponseOutput,
+    /// Tokens of the prompt, if the client asked for usage.
+    prompt_tokens: Option<u64>,
 }
 
 impl Closing {
     pub(crate) fn new(dialect: Dialect, framing: Framing) -> Self {
-        Closing { dialect, framing, envelope: None, last: Vec::new() }
+        Closing {
+            dialect,
+            framing,
+            envelope: None,
+            last: Vec::new(),
+            output: ResponseOutput::default(),
+            prompt_tokens: None,
+        }
+    }
+
+    /// Report usage in the closing events, as the client asked. `prompt_tokens` is an estimate,
+    /// unless the prompt was counted; the backend's own number comes first.
+    pub(crate) fn with_usage(mut self, prompt_tokens: Option<u64>) -> Self {
+        self.prompt_tokens = prompt_tokens;
+        self
     }
 
     /// Record the data of a received event. The first one has the ids and names that all repeat.
@@ -38,6 +56,7 @@ impl Closing {
         if self.dialect.closing_needs_last_event() {
             self.last.clear();
             self.last.extend_from_slice(data);
+            self.keep_output();
         }
     }
 
@@ -46,6 +65,13 @@ impl Closing {
     pub(crate) fn passed_framed(&mut self, event: &[u8]) {
         if self.dialect.closing_needs_last_event() {
             self.last = rewrite::event_data(self.framing, event);
+            self.keep_output();
+        }
+    }
+
+    fn keep_output(&mut self) {
+        if self.dialect == Dialect::OpenAiResponses {
+            self.output.passed(&self.last);
         }
     }
 
@@ -63,12 +89,15 @@ impl Closing {
     ) -> String {
         let unnamed = Envelope::default();
         let envelope = self.envelope.as_ref().unwrap_or(&unnamed);
+        let counted = lens.usage().and_then(|usage| usage.prompt_tokens);
         Ending {
             dialect: self.dialect,
             envelope,
             last: &self.last,
             choices,
             tokens: lens.completion_tokens().0,
+            prompt_tokens: self.prompt_tokens.map(|estimate| counted.unwrap_or(estimate)),
+            output: &self.output,
             message,
             why,
         }

@@ -155,7 +155,7 @@ impl Failure {
             Failure::Unreadable => {
                 "The guardrail withheld the backend's answer because it cannot parse it.".into()
             }
-            Failure::Blocked { kind } => format!("The answer was withheld by the guardrail: it contains {kind}.").into(),
+            Failure::Blocked { kind } => format!("The guardrail withheld the answer ({kind}).").into(),
             Failure::RefusedByFilter(refused) => (&*refused.message).into(),
             Failure::GuardrailUnavailable { filter, failure } => {
                 format!("The guardrail filter {filter:?} is required and failed: {failure}. Try again in a moment.").into()

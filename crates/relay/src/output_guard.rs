@@ -146,6 +146,7 @@ impl OutputGuard {
         guardrail: Arc<Guardrail>,
         (dialect, framing): (Dialect, Framing),
         takes_usage: bool,
+        usage_of_prompt: Option<u64>,
     ) -> Self {
         let GuardrailTools { host, hasher } = request.guardrail_tools();
         let request_id = request.id().into();
@@ -179,7 +180,7 @@ impl OutputGuard {
             elsewhere: Elsewhere::default(),
             failure: None,
             stopped: false,
-            closing: Closing::new(dialect, framing),
+            closing: Closing::new(dialect, framing).with_usage(usage_of_prompt),
             ended: Vec::new(),
             opening: String::new(),
             splitter: Splitter::default(),

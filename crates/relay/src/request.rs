@@ -46,6 +46,8 @@ pub struct Context {
     pub stall_ns: u64,
     /// The route's guardrail.
     pub guardrail: Option<Arc<Guardrail>>,
+    /// Tokens of the prompt, if the client asked for usage in the stream.
+    pub usage_of_prompt: Option<u64>,
 }
 
 /// Maximum times for the tokens of a stream; zero means no limit.

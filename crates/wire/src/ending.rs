@@ -5,9 +5,13 @@
 //!   event that was forwarded.
 //! - *Out*: the bytes of the closing events. They contain an error only if the dialect has no
 //!   finish reason for this case.
-//! - *Never*: answer text; a token count that was not measured.
+//! - *Never*: answer text that was not forwarded; a token count other than the gateway's own.
+
+mod output;
 
 use std::fmt::Write;
+
+pub use output::ResponseOutput;
 
 use crate::dialect::Dialect;
 use crate::error_format::GatewayError;
@@ -86,6 +90,10 @@ pub struct Ending<'e> {
     pub choices: &'e [u32],
     /// Generated tokens that were forwarded, if known.
     pub tokens: Option<u64>,
+    /// Tokens of the prompt, if the client asked for usage.
+    pub prompt_tokens: Option<u64>,
+    /// The output of a Responses stream so far.
+    pub output: &'e ResponseOutput,
     /// Error message, for dialects without a finish reason.
     pub message: &'e str,
     /// Why the stream ends.
@@ -146,9 +154,9 @@ impl Ending<'_> {
                 )
             }
             Dialect::Generate | Dialect::Embeddings => {
-                let status = if self.why == Why::Length { 429 } else { 502 };
                 self.dialect.error_format().event(&GatewayError {
-                    status,
+                    // The type is the reason.
+                    status: 500,
                     kind: reason,
                     code: reason,
                     message: self.message,
@@ -170,21 +178,40 @@ impl Ending<'_> {
                 "data: {{{names}\"object\":\"{object}\",\"choices\":[{{\"index\":{choice},{body},\"finish_reason\":\"{reason}\"}}]}}\n\n"
             );
         }
+        if let Some(prompt) = self.prompt_tokens {
+            let tokens = self.tokens.unwrap_or(0);
+            let total = prompt.saturating_add(tokens);
+            let _ = write!(
+                out,
+                "data: {{{names}\"object\":\"{object}\",\"choices\":[],\"usage\":{{\"prompt_tokens\":{prompt},\"completion_tokens\":{tokens},\"total_tokens\":{total}}}}}\n\n"
+            );
+        }
         out.push_str("data: [DONE]\n\n");
         out
     }
 
+    /// The closing events of Responses: those of open items, and `response.incomplete`.
     fn response_incomplete(&self) -> String {
-        let number = member(self.last, b"sequence_number")
-            .and_then(|n| n.parse::<u64>().ok())
-            .map_or(0, |n| n + 1);
-        format!(
+        let last = member(self.last, b"sequence_number").and_then(|n| n.parse::<u64>().ok());
+        let mut number = last.map_or(0, |n| n + 1);
+        let mut out = String::new();
+        let items = self.output.close(&mut number, &mut out);
+        let usage = self.prompt_tokens.map_or_else(String::new, |prompt| {
+            let tokens = self.tokens.unwrap_or(0);
+            let total = prompt.saturating_add(tokens);
+            format!(
+                ",\"usage\":{{\"input_tokens\":{prompt},\"output_tokens\":{tokens},\"total_tokens\":{total}}}"
+            )
+        });
+        let _ = write!(
+            out,
             "event: response.incomplete\ndata: {{\"type\":\"response.incomplete\",\"sequence_number\":{number},\"response\":{{{}\"object\":\"response\",\
-             \"status\":\"incomplete\",\"incomplete_details\":{{\"reason\":\"{}\"}},\"error\":null,\"output\":[],\
-             \"parallel_tool_calls\":true,\"tool_choice\":\"auto\",\"tools\":[]}}}}\n\n",
+             \"status\":\"incomplete\",\"incomplete_details\":{{\"reason\":\"{}\"}},\"error\":null,\"output\":[{items}],\
+             \"parallel_tool_calls\":true,\"tool_choice\":\"auto\",\"tools\":[]{usage}}}}}\n\n",
             self.names(&["id", "created_at", "model"]),
             self.dialect.reason(self.why)
-        )
+        );
+        out
     }
 
     /// Anthropic's closing events. An open content block is closed first.
@@ -285,6 +312,8 @@ mod tests {
             last: last.as_bytes(),
             choices,
             tokens: Some(7),
+            prompt_tokens: (dialect != Dialect::OpenAiCompletions).then_some(11),
+            output: &ResponseOutput::default(),
             message: "It was stopped.",
             why: Why::Filtered,
         }
@@ -346,8 +375,14 @@ mod tests {
             "",
             &[0, 2],
         );
-        assert_eq!(chat.matches(r#""id":"c\"1","created":17,"model":"m/x","#).count(), 2, "{chat}");
+        assert_eq!(chat.matches(r#""id":"c\"1","created":17,"model":"m/x","#).count(), 3, "{chat}");
         assert!(chat.contains(r#""index":2"#));
+        assert!(
+            chat.ends_with("\"choices\":[],\"usage\":{\"prompt_tokens\":11,\"completion_tokens\":7,\"total_tokens\":18}}\n\ndata: [DONE]\n\n"),
+            "{chat}"
+        );
+        let unasked = ending(Dialect::OpenAiCompletions, "{}", "", &[0]);
+        assert!(!unasked.contains("usage"), "{unasked}");
         let responses = ending(
             Dialect::OpenAiResponses,
             r#"{"response":{"id":"r"}}"#,

@@ -110,9 +110,7 @@ impl ErrorFormat {
             ErrorFormat::Ollama => format!("{{\"error\":\"{message}\",\"code\":\"{code}\"}}"),
             ErrorFormat::Generate => {
                 let kind = tgi_type(status).unwrap_or(&code);
-                format!(
-                    "{{\"error\":\"{message}\",\"error_type\":\"{kind}\",\"code\":\"{code}\"}}"
-                )
+                format!("{{\"error\":\"{message}\",\"error_type\":\"{kind}\",\"code\":\"{code}\"}}")
             }
             ErrorFormat::LlamaCpp => {
                 let kind = llama_cpp_type(status);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kit::{Engine, Gateway, Step, sse};
 use lens::record::Outcome;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{CHAT, Keyed, bearer, endless, request};
 use crate::support::{ask, eventually, id, read_until, settings, settled};
@@ -236,6 +236,7 @@ async fn a_stream_ends_at_its_budget_and_pays_what_it_got() {
         } else {
             assert!(!answer.complete);
             assert_eq!(last["error"]["code"], "budget_exhausted");
+            assert_eq!(last["error"]["type"], "rate_limit_error");
         }
         let record = gateway.record("a").await;
         assert_eq!(
@@ -252,6 +253,67 @@ async fn a_stream_ends_at_its_budget_and_pays_what_it_got() {
         assert_eq!(gateway.metric("llm_lens_rate_limited_streams_total", "limit=\"t\""), 1.0);
         eventually("the engine's stream is cut", || engine.open() == 0).await;
     }
+}
+
+/// A client that expects usage gets the gateway's counts, and one of Responses its output so far.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_ends_at_its_budget_reports_usage_and_output() {
+    let engine = Engine::start(|seen| {
+        let mut steps = vec![Step::text(sse::STREAM_HEAD)];
+        let responses = seen.head.starts_with("POST /v1/responses");
+        if responses {
+            let item = json!({"id": "msg", "type": "message", "role": "assistant", "content": []});
+            let added = json!({"type": "response.output_item.added", "output_index": 0, "item": item});
+            steps.push(Step::chunk(format!("data: {added}\n\n")));
+        }
+        for at in 0..200 {
+            let delta = json!({"type": "response.output_text.delta", "item_id": "msg",
+                "output_index": 0, "content_index": 0, "delta": format!("t{at} "), "sequence_number": at});
+            let event = if responses { format!("data: {delta}\n\n") } else { sse::content(&format!("t{at} ")) };
+            steps.extend([Step::chunk(event), Step::ms(1)]);
+        }
+        steps.push(Step::AwaitClose(Duration::from_secs(5)));
+        steps
+    })
+    .await;
+    let limit = "{name: t, unit: output_tokens, amount: 20, window: 30d, per: all}";
+    let events = |answer: &kit::client::Answer| -> Vec<Value> {
+        let text = answer.text();
+        let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+        data.filter_map(|data| serde_json::from_str(data).ok()).collect()
+    };
+    let gateway = Gateway::with_settings(&limited(&engine, "", limit)).await;
+    let body = request(",\"stream\":true,\"stream_options\":{\"include_usage\":true}");
+    let answer = ask(&gateway, CHAT, "chat", &body).await;
+    let chat = events(&answer);
+    let usage = &chat.last().expect("events")["usage"];
+    let texts = chat.iter().filter(|event| event["choices"][0]["delta"]["content"].is_string());
+    assert_eq!(usage["completion_tokens"], texts.count(), "{}", answer.text());
+    assert!(usage["prompt_tokens"].as_u64().is_some_and(|tokens| tokens > 0), "{usage}");
+    assert!(answer.text().ends_with("data: [DONE]\n\n"));
+
+    let gateway = Gateway::with_settings(&limited(&engine, "", limit)).await;
+    let body = "{\"model\":\"m\",\"stream\":true,\"input\":\"hello\"}";
+    let responses = events(&ask(&gateway, "/v1/responses", "responses", body).await);
+    let deltas: String = responses.iter().filter_map(|event| event["delta"].as_str()).collect();
+    let kinds: Vec<&str> =
+        responses.iter().rev().take(4).filter_map(|event| event["type"].as_str()).collect();
+    assert_eq!(
+        kinds,
+        [
+            "response.incomplete",
+            "response.output_item.done",
+            "response.content_part.done",
+            "response.output_text.done"
+        ]
+    );
+    let response = &responses.last().expect("events")["response"];
+    assert!(deltas.starts_with("t0 t1 "), "{deltas}");
+    assert_eq!(response["output"][0]["content"][0]["text"], deltas);
+    assert!(response["usage"]["output_tokens"].as_u64().is_some_and(|tokens| tokens >= 20));
+    let numbers: Vec<u64> =
+        responses.iter().filter_map(|event| event["sequence_number"].as_u64()).collect();
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{numbers:?}");
 }
 
 /// Every dialect ends by its own rules, however the stream is split.

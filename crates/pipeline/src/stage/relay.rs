@@ -7,6 +7,7 @@ use lens::{State, Tick};
 use relay::{Context, GuardrailTools, Note, Parts, Request, Resume, TokenTimeouts};
 use traffic::Exhausted;
 use transport::AnswerHead;
+use wire::Dialect;
 
 use crate::exchange::{Exchange, Routed};
 use crate::stage::hedge::HedgedCall;
@@ -38,7 +39,17 @@ pub fn context(exchange: &Exchange) -> Context {
         choices: rate_limit::choices(exchange),
         stall_ns: routed.map_or(u64::MAX, |routed| routed.route.stall_ns),
         guardrail: exchange.guardrail(),
+        usage_of_prompt: usage_of_prompt(exchange),
     }
+}
+
+/// Tokens of the prompt, if the client expects usage at the end of its stream. Streams of Responses
+/// always have it.
+fn usage_of_prompt(exchange: &Exchange) -> Option<u64> {
+    let dialect = exchange.routed.as_ref()?.dialect?;
+    let asked = exchange.inspected.facts.as_ref()?.include_usage == Some(true);
+    let expects = dialect == Dialect::OpenAiResponses || (dialect.takes_stream_options() && asked);
+    expects.then_some(exchange.expected.input)
 }
 
 impl Request<HedgedCall> for Exchange {
@@ -131,6 +142,20 @@ impl Request<HedgedCall> for Exchange {
     }
 }
 
+/// The field `x-security-validated` with the guardrail's verdict on the prompt, or with `word`
+/// where no filter gave one; empty unless the route has `security_headers`.
+pub fn security_field(exchange: &Exchange, word: &str) -> String {
+    let wanted = exchange.routed.as_ref().is_some_and(|routed| {
+        routed.route.route.security_headers && routed.route.guardrail.is_some()
+    });
+    let guarded = &exchange.guarded;
+    let word = if guarded.word.is_empty() { word } else { guarded.word };
+    if !wanted || word.is_empty() {
+        return String::new();
+    }
+    format!("x-security-validated: {word}; risk={:.2}; level={}\r\n", guarded.risk, guarded.level)
+}
+
 /// The gateway's own fields of an answer's head.
 fn fields(exchange: &Exchange, first_byte: Tick) -> String {
     let mut fields = format!("x-request-id: {}\r\n", exchange.accepted.id);
@@ -138,15 +163,8 @@ fn fields(exchange: &Exchange, first_byte: Tick) -> String {
     fields.push_str(&rate_limit::fields(exchange));
     fields.push_str(&select::backend_field(exchange));
     if exchange.routed.as_ref().is_some_and(|r| r.route.route.security_headers) {
-        let (guarded, measured) =
-            (&exchange.guarded, if exchange.answer.measured { "events" } else { "bytes" });
-        if exchange.guardrail().is_some() {
-            let word = if guarded.word.is_empty() { "pass" } else { guarded.word };
-            fields.push_str(&format!(
-                "x-security-validated: {word}; risk={:.2}; level={}\r\n",
-                guarded.risk, guarded.level
-            ));
-        }
+        let measured = if exchange.answer.measured { "events" } else { "bytes" };
+        fields.push_str(&security_field(exchange, "pass"));
         fields.push_str(&format!("x-latency-monitored: {measured}\r\n"));
     }
     if exchange.routed.as_ref().is_some_and(|r| r.route.route.server_timing) {

@@ -99,6 +99,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
                     guardrail,
                     (dialect, head.framing),
                     takes_usage,
+                    self.context.usage_of_prompt,
                 ))
             }
             None => {
@@ -108,7 +109,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
             }
         }
         if streamed && (self.request.is_charged() || self.is_resumable) {
-            self.closing = Some(Closing::new(dialect, head.framing));
+            self.closing =
+                Some(Closing::new(dialect, head.framing).with_usage(self.context.usage_of_prompt));
         }
         if self.guardrail.as_ref().is_some_and(OutputGuard::alters)
             || self.strip.is_some()

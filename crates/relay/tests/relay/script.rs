@@ -344,6 +344,7 @@ pub fn context(dialect: Dialect) -> Context {
         choices: 1,
         stall_ns: u64::MAX,
         guardrail: None,
+        usage_of_prompt: None,
     }
 }
 
