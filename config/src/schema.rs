@@ -321,7 +321,7 @@ pub static ROUTE: Section = Section {
             "security_headers",
             Kind::Flag,
             "false",
-            "Add `x-security-validated` (the guardrail's verdict on the prompt) and `x-latency-monitored` (how the answer is measured) to answers.",
+            "Add `x-security-validated` (the guardrail's verdict on the prompt, also if it refuses it) and `x-latency-monitored` (how the answer is measured) to answers.",
         ),
         field("server_timing", Kind::Flag, "false", "Add a `Server-Timing` header with the durations known when the answer begins."),
         field("stall", Kind::Duration, "1s", "Minimum gap between two events with generated text that counts as a stall."),

@@ -32,6 +32,21 @@ pub enum Category {
 }
 
 impl Category {
+    /// What is wrong with a prompt that has such a finding, as the end of a sentence.
+    pub fn complaint(self) -> &'static str {
+        match self {
+            Category::Injection => "it looks like an attempt to override instructions",
+            Category::Toxicity => "it looks like abusive language",
+            Category::Pii => "it contains personal data",
+            Category::Secret => "it contains a credential",
+            Category::Topic => "its topic is not permitted",
+            Category::Size => "it is too large",
+            Category::Policy => "it matches a rule of the operator",
+            Category::Leak => "it contains protected text",
+            Category::Unsafe => "it looks unsafe",
+        }
+    }
+
     /// All of them.
     pub const ALL: [Category; 9] = [
         Category::Injection,

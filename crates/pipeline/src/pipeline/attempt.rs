@@ -355,6 +355,9 @@ pub async fn refuse<D: Sink>(exchange: &mut Exchange, refusal: &Refusal, sink: &
     if let Some(name) = accepted.errors.id_field() {
         extra.push_str(&format!("{name}: {}\r\n", accepted.id));
     }
+    // Before the guardrail has run, there is no verdict, unless it refuses to run.
+    let verdict = if refusal.outcome == Outcome::Blocked { "block" } else { "" };
+    extra.push_str(&relayed::security_field(exchange, verdict));
     if exchange.attempts.was_tried() {
         extra.push_str(&select::backend_field(exchange));
     }

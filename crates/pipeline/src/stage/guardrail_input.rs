@@ -11,8 +11,8 @@
 use std::sync::Arc;
 
 use filters::{
-    Assessment, Failure, Guardrail, Hooks, Place, Redacted, RequestHead, Side, Sizes, Subject,
-    TextSource, Verdict,
+    Assessment, Category, Failure, Guardrail, Hooks, Place, Redacted, RequestHead, Side, Sizes,
+    Subject, TextSource, Verdict,
 };
 use lens::State;
 use relay::Note;
@@ -103,10 +103,18 @@ pub async fn check_prompt(
         }
         _ => Redacted::Nothing,
     };
+    let category = |kind: &str| {
+        let mut found = assessment.found.iter().map(|(_, found)| found);
+        found.find(|found| found.kind == kind).map(|found| found.category)
+    };
+    let blocked = match &verdict {
+        Verdict::Block { kind } => complaint(category(kind), kind),
+        _ => String::new(),
+    };
     note(exchange, &subject, assessment);
     match verdict {
         Verdict::Pass => Ok(None),
-        Verdict::Block { kind } => Err(refusal(&guardrail, &kind)),
+        Verdict::Block { .. } => Err(refusal(&guardrail, &blocked)),
         Verdict::Failed { failure: Failure::TooLong, filter } => {
             Err(Refusal::prompt_too_long_to_check(&filter))
         }
@@ -124,7 +132,7 @@ pub async fn check_prompt(
                 Ok(Some(body))
             }
             Redacted::Nothing => Ok(None),
-            Redacted::Impossible => Err(refusal(&guardrail, "content that cannot be redacted")),
+            Redacted::Impossible => Err(refusal(&guardrail, "it cannot be redacted")),
         },
     }
 }
@@ -203,10 +211,37 @@ fn note(exchange: &mut Exchange, subject: &Subject, assessment: Assessment) {
 }
 
 /// The client gets the kind of the finding, never the text.
-fn refusal(guardrail: &Guardrail, kind: &str) -> Refusal {
-    let message = format!(
-        "The request was blocked by the guardrail {:?}: it contains {kind}. Remove it and send the request again.",
-        guardrail.settings.name
-    );
-    Refusal::blocked(400, "content_blocked", message)
+fn refusal(guardrail: &Guardrail, complaint: &str) -> Refusal {
+    let name = &guardrail.settings.name;
+    Refusal::blocked(
+        400,
+        "content_blocked",
+        format!("The guardrail {name:?} refused this prompt: {complaint}."),
+    )
+}
+
+/// What is wrong with a prompt, by the finding that blocks it; without one, its risk is too high.
+fn complaint(category: Option<Category>, kind: &str) -> String {
+    let what = category.map_or("its risk is too high", Category::complaint);
+    format!("{what} ({kind})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_say_what_a_prompt_looks_like() {
+        for (category, kind, want) in [
+            (
+                Some(Category::Injection),
+                "PROMPT_INJECTION",
+                "it looks like an attempt to override instructions (PROMPT_INJECTION)",
+            ),
+            (Some(Category::Pii), "EMAIL_ADDRESS", "it contains personal data (EMAIL_ADDRESS)"),
+            (None, "HIGH_RISK", "its risk is too high (HIGH_RISK)"),
+        ] {
+            assert_eq!(complaint(category, kind), want);
+        }
+    }
 }
