@@ -112,6 +112,7 @@ const MODULES: [(&str, &[&str]); 3] = [
             "jwks",
             "shared_limits",
             "plan",
+            "models",
             "observe",
         ],
     ),
@@ -127,7 +128,7 @@ const MODULES: [(&str, &[&str]); 3] = [
             "pipeline",
         ],
     ),
-    ("gateway", &["descriptors", "memory", "tls", "listeners", "admin", "background", "server"]),
+    ("gateway", &["descriptors", "hand_over", "memory", "reachable", "tls", "listeners", "admin", "background", "server"]),
 ];
 
 /// Maximum lines of a crate, without tests.

@@ -180,7 +180,7 @@ fn check_head(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>) -> Resu
         .routed
         .as_ref()
         .map(|routed| routed.route.clone())
-        .ok_or_else(Refusal::no_route)?;
+        .ok_or_else(Refusal::internal)?;
     origin::host(&route.route, head)?;
     exchange.cors = origin::fields(&route.route, head);
     authenticate::authorize(exchange)

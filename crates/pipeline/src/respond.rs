@@ -20,6 +20,11 @@ const RETRY_SOON: Cow<'static, str> = Cow::Borrowed("retry-after: 1\r\n");
 /// Field that HTTP requires with a 401.
 const CHALLENGE: Cow<'static, str> = Cow::Borrowed("www-authenticate: Bearer\r\n");
 
+/// Characters of a client's text that a message repeats.
+const MAX_SHOWN: usize = 64;
+/// Models that a message lists.
+const MAX_KNOWN: usize = 20;
+
 /// An error answer of the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -108,13 +113,40 @@ impl Refusal {
         }
     }
 
-    /// 404: no route matches.
-    pub fn no_route() -> Self {
-        Refusal::new(
-            404,
-            "no_route",
-            "No route matches this request. Check the path, the headers and the model.",
-        )
+    /// 404: no route matches the request. `known`: models that the caller can use on this path.
+    pub fn no_route((method, path): (&str, &str), model: Option<&str>, known: &[&str]) -> Self {
+        let message = match model {
+            Some(model) if !known.is_empty() => format!(
+                "No route takes the model {:?}. Known models: {}.",
+                shortened(model),
+                known_models(known)
+            ),
+            Some(model) => format!(
+                "No route takes {method} {} with the model {:?}. Check the path, the headers and \
+                 the model.",
+                shortened(path),
+                shortened(model)
+            ),
+            None => format!(
+                "No route takes {method} {}. Check the path, the headers and the model.",
+                shortened(path)
+            ),
+        };
+        let param = model.filter(|_| !known.is_empty()).map(|_| "model");
+        Refusal { param, ..Refusal::new(404, "no_route", message) }
+    }
+
+    /// 404: the model does not exist. `known`: models that the caller can use instead.
+    pub(crate) fn no_model(model: &str, known: &[&str]) -> Self {
+        let message = match known {
+            [] => format!("The model {:?} does not exist.", shortened(model)),
+            known => format!(
+                "The model {:?} does not exist. Known models: {}.",
+                shortened(model),
+                known_models(known)
+            ),
+        };
+        Refusal::invalid(404, "model_not_found", "model", message)
     }
 
     /// 503: no backend of the route can serve the request.
@@ -207,6 +239,15 @@ impl Refusal {
             path to the route's `passthrough`."
         );
         Refusal::new(404, "unknown_endpoint", message)
+    }
+
+    /// 405: an inference API that was not called with POST.
+    pub(crate) fn wrong_method(method: &str, path: &str) -> Self {
+        let message = format!("{method} {path} is not supported. Send a POST request.");
+        Refusal {
+            fields: Cow::Borrowed("allow: POST\r\n"),
+            ..Refusal::new(405, "method_not_allowed", message)
+        }
     }
 
     /// 405: TRACE would return the gateway's own headers.
@@ -353,6 +394,20 @@ impl Refusal {
             request_id,
         }
     }
+}
+
+/// The beginning of a text of the client, for a message.
+fn shortened(text: &str) -> String {
+    text.chars().take(MAX_SHOWN).collect()
+}
+
+/// A list of models for a message.
+fn known_models(known: &[&str]) -> String {
+    let mut text = known.iter().take(MAX_KNOWN).copied().collect::<Vec<_>>().join(", ");
+    if known.len() > MAX_KNOWN {
+        text.push_str(&format!(", and {} more", known.len() - MAX_KNOWN));
+    }
+    text
 }
 
 /// A failure before the answer began, as the client receives it.

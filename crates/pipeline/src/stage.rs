@@ -6,7 +6,7 @@
 //! ```
 //!
 //! `transport` connects; `pipeline` settles. `origin` and `validate` check settings of the route,
-//! `count_tokens` makes estimates exact; `hedge` and `mirror` send requests to further backends.
+//! `count_tokens` makes estimates exact; `models` answers `/v1/models`; `hedge` and `mirror` send requests to further backends.
 
 pub mod accept;
 pub mod admission;
@@ -18,6 +18,7 @@ pub mod guardrail_input;
 pub mod hedge;
 pub mod inspect;
 pub mod mirror;
+pub mod models;
 pub mod origin;
 pub mod rate_limit;
 pub mod record;

@@ -12,6 +12,7 @@ mod connect;
 mod h1;
 mod h2;
 mod kernel;
+mod model_list;
 mod pool;
 mod tls;
 
@@ -34,6 +35,7 @@ pub use call::Call;
 pub use connect::{Connection, connect, dial_tcp};
 pub use h1::{Edit, Edits, H1Source, Request};
 pub use h2::H2Source;
+pub use model_list::{ListedModel, ModelList};
 pub use tls::BuildError;
 
 /// The pingora peer of a backend. The host name is resolved here on each call, because pingora
@@ -72,6 +74,8 @@ pub struct Upstream {
     pub member: Arc<Member>,
     /// Why the last active check failed; `None` when it passed.
     pub last_check: Mutex<Option<String>>,
+    /// The models that it lists.
+    pub listed: ModelList,
 }
 
 static NUMBERS: AtomicUsize = AtomicUsize::new(0);
@@ -110,6 +114,7 @@ impl Upstream {
             queue,
             member,
             last_check: Mutex::default(),
+            listed: ModelList::default(),
             backend,
         })
     }

@@ -5,6 +5,8 @@
 //! - *Never*: a request that the route's guardrail must read; a client's credential in place of the
 //!   backend's own.
 
+mod respond;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,19 +20,23 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pipeline::ExchangeGuard;
-use pipeline::exchange::Exchange;
+use pipeline::exchange::ShownCredential;
 use pipeline::respond::Refusal;
 use pipeline::shared::Shared;
 use pipeline::stage::send::CREDENTIALS;
-use pipeline::stage::{accept, authenticate, endpoint, guardrail_input, origin, route};
+use pipeline::stage::{
+    accept, authenticate, endpoint, guardrail_input, models, origin, route, select,
+};
 use plan::{Plan, PlannedRoute};
 use plan::{clock, current_request, failure_log};
 use relay::Failure;
+use routing::AttemptResult;
 use wire::Framing;
 use wire::http1::head::{self, Head, RequestLine};
 
 use super::h2;
 use crate::tls::client_certificate;
+use respond::{allow, answer, refuse, upstream_refusal};
 
 /// Pingora's proxy with the gateway's rules for pass-through requests.
 pub(super) type Proxy = HttpProxy<PassThrough>;
@@ -114,6 +120,11 @@ impl ProxyHttp for PassThrough {
             exchange.set_route(route);
             return allow(session, fields).await.map(|()| true);
         }
+        if let Ok(head) = &parsed
+            && models::is_answered_here(&plan, head, shown.as_ref())
+        {
+            return answer_models(session, exchange, head, shown).await.map(|()| true);
+        }
         let admitted = match (found, &parsed) {
             (Ok(route), Ok(head)) => {
                 let id = exchange.accepted.id.clone();
@@ -157,46 +168,16 @@ impl ProxyHttp for PassThrough {
         Ok(())
     }
 
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Passing) -> Result<Box<HttpPeer>> {
-        let routed = ctx.exchange.as_ref().and_then(|e| e.routed.as_ref());
-        let Some(routed) = routed else {
-            return Error::e_explain(ErrorType::InternalError, "no route");
-        };
-        let Some(upstream) = routed.upstream() else {
-            return Error::e_explain(ErrorType::HTTPStatus(503), "no backend");
-        };
-        let timeouts = routed.route.route.timeouts;
-        // Release the permit of a previous attempt first.
-        ctx.permit = None;
-        ctx.permit = upstream.permit();
-        if ctx.permit.is_none() {
-            return Error::e_explain(ErrorType::HTTPStatus(503), "all connections are in use");
-        }
-        let looked_up = tokio::time::timeout(
-            nonzero(timeouts.connect).unwrap_or(FOREVER),
-            transport::peer(upstream),
-        )
-        .await;
-        let mut peer = match looked_up {
-            Ok(Ok(peer)) => peer,
-            Ok(Err(error)) => {
-                return Error::e_because(
-                    ErrorType::ConnectError,
-                    "the backend's name has no address",
-                    error,
-                );
-            }
-            Err(_) => {
-                return Error::e_explain(
-                    ErrorType::ConnectTimedout,
-                    "resolving the backend's name took too long",
-                );
-            }
-        };
-        peer.options.connection_timeout = nonzero(timeouts.connect);
-        peer.options.total_connection_timeout = nonzero(timeouts.connect);
-        peer.options.read_timeout = nonzero(timeouts.first_byte);
-        Ok(Box::new(peer))
+    async fn upstream_peer(
+        &self,
+        session: &mut Session,
+        ctx: &mut Passing,
+    ) -> Result<Box<HttpPeer>> {
+        let peer = find_peer(ctx).await;
+        peer.map_err(|mut error| {
+            error.set_retry(selects_another(session, ctx, &error));
+            error
+        })
     }
 
     async fn connected_to_upstream(
@@ -328,6 +309,41 @@ impl ProxyHttp for PassThrough {
         Ok(())
     }
 
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut Passing,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        error.set_retry(selects_another(session, ctx, &error));
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Passing,
+        reused: bool,
+    ) -> Box<Error> {
+        let is_repeatable = session.req_header().method.is_idempotent()
+            && !session.as_ref().retry_buffer_truncated();
+        if is_repeatable {
+            // A connection that was reused may have been dead: the same backend gets another.
+            error.retry.decide_reuse(reused);
+        } else {
+            error.set_retry(false);
+        }
+        let is_upstream = *error.esource() == pingora::ErrorSource::Upstream
+            && *error.etype() != ErrorType::Custom(UNREADABLE);
+        if is_upstream && !error.retry() {
+            error.set_retry(selects_another(session, ctx, &error));
+        }
+        error
+    }
+
     async fn fail_to_proxy(
         &self,
         session: &mut Session,
@@ -338,11 +354,7 @@ impl ProxyHttp for PassThrough {
             ErrorType::ReadTimedout if *error.esource() == pingora::ErrorSource::Downstream => {
                 Refusal::slow_request()
             }
-            ErrorType::ConnectTimedout => Refusal::connect_timeout(),
-            ErrorType::ReadTimedout => Refusal::from(&Failure::FirstByteTimeout),
-            ErrorType::Custom(UNREADABLE) => Refusal::from(&Failure::Unreadable),
-            ErrorType::HTTPStatus(503) => Refusal::busy(),
-            ErrorType::HTTPStatus(status) => {
+            ErrorType::HTTPStatus(status) if *status != 503 => {
                 Refusal::new(*status, "refused", "The request was refused.")
             }
             ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed
@@ -355,9 +367,7 @@ impl ProxyHttp for PassThrough {
                 }
             }
             _ if *error.esource() == pingora::ErrorSource::Downstream => Refusal::broken_body(),
-            ErrorType::InvalidHTTPHeader => Refusal::upstream_invalid(),
-            _ if error.etype().as_str().contains("Connect") => Refusal::connect_failed(),
-            _ => Refusal::upstream_closed(),
+            _ => upstream_refusal(error),
         };
         if let (Some(exchange), None) = (&mut ctx.exchange, session.response_written()) {
             let _ = refuse(session, exchange, &refusal).await;
@@ -411,7 +421,9 @@ impl PassThrough {
         head: &Head<'_, RequestLine<'_>>,
     ) -> std::result::Result<Arc<PlannedRoute>, Refusal> {
         accept::check(head)?;
-        route::find(plan, head, None).cloned().ok_or_else(Refusal::no_route)
+        route::find(plan, head, None).cloned().ok_or_else(|| {
+            Refusal::no_route((head.line.method, accept::path(head.line.target)), None, &[])
+        })
     }
 }
 
@@ -431,6 +443,85 @@ fn log_failure(exchange: &Exchange, error: &Error) {
     tracing::warn!(%backend, route, code, request_id, %error, suppressed, "backend call failed");
 }
 
+/// Answer a request for models.
+async fn answer_models(
+    session: &mut Session,
+    exchange: &mut ExchangeGuard,
+    head: &Head<'_, RequestLine<'_>>,
+    shown: Option<ShownCredential>,
+) -> Result<()> {
+    let id = exchange.accepted.id.clone();
+    match current_request::scope(id, models::list(exchange, head, shown)).await {
+        Ok(body) => answer(session, exchange, (200, ""), body).await,
+        Err(refusal) => refuse(session, exchange, &refusal).await,
+    }
+}
+
+/// The peer of the selected backend, with a permit for its connection.
+async fn find_peer(ctx: &mut Passing) -> Result<Box<HttpPeer>> {
+    let routed = ctx.exchange.as_ref().and_then(|e| e.routed.as_ref());
+    let Some(routed) = routed else {
+        return Error::e_explain(ErrorType::InternalError, "no route");
+    };
+    let Some(upstream) = routed.upstream() else {
+        return Error::e_explain(ErrorType::HTTPStatus(503), "no backend");
+    };
+    let timeouts = routed.route.route.timeouts;
+    // Release the permit of a previous attempt first.
+    ctx.permit = None;
+    ctx.permit = upstream.permit();
+    if ctx.permit.is_none() {
+        return Error::e_explain(ErrorType::HTTPStatus(503), "all connections are in use");
+    }
+    let looked_up = tokio::time::timeout(
+        nonzero(timeouts.connect).unwrap_or(FOREVER),
+        transport::peer(upstream),
+    )
+    .await;
+    let mut peer = match looked_up {
+        Ok(Ok(peer)) => peer,
+        Ok(Err(error)) => {
+            return Error::e_because(
+                ErrorType::ConnectError,
+                "the backend's name has no address",
+                error,
+            );
+        }
+        Err(_) => {
+            return Error::e_explain(
+                ErrorType::ConnectTimedout,
+                "resolving the backend's name took too long",
+            );
+        }
+    };
+    peer.options.connection_timeout = nonzero(timeouts.connect);
+    peer.options.total_connection_timeout = nonzero(timeouts.connect);
+    peer.options.read_timeout = nonzero(timeouts.first_byte);
+    Ok(Box::new(peer))
+}
+
+/// Select another backend for a safe request whose backend failed before its answer. The failure is
+/// recorded.
+fn selects_another(session: &Session, ctx: &mut Passing, error: &Error) -> bool {
+    let Some(exchange) = &mut ctx.exchange else { return false };
+    let is_safe = matches!(session.req_header().method.as_str(), "GET" | "HEAD");
+    let repeats = is_safe
+        && session.response_written().is_none()
+        && !session.as_ref().retry_buffer_truncated();
+    if !repeats || !select::may_retry(exchange) {
+        return false;
+    }
+    let code = upstream_refusal(error).code;
+    // The gateway's own connection limit proves nothing about the backend.
+    let ended = match error.etype() {
+        ErrorType::HTTPStatus(_) => AttemptResult::Unknown,
+        _ => AttemptResult::Failure,
+    };
+    select::record_failure(exchange, code, None, ended);
+    exchange.attempts.passes = false;
+    select::select(exchange).is_ok()
+}
+
 fn streams(response: &ResponseHeader) -> bool {
     let kind =
         response.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
@@ -439,36 +530,4 @@ fn streams(response: &ResponseHeader) -> bool {
 
 fn nonzero(wait: Duration) -> Option<Duration> {
     (!wait.is_zero()).then_some(wait)
-}
-
-/// Answer a CORS preflight.
-async fn allow(session: &mut Session, fields: String) -> Result<()> {
-    let mut header = ResponseHeader::build(200, Some(8))?;
-    header.insert_header("content-length", "0")?;
-    for (name, value) in fields.lines().filter_map(|line| line.split_once(": ")) {
-        header.insert_header(name.to_owned(), value)?;
-    }
-    session.write_response_header(Box::new(header), true).await
-}
-
-/// Send an error of the gateway on pingora's session, and close the connection, because the request
-/// may be partly unread.
-async fn refuse(session: &mut Session, exchange: &mut Exchange, refusal: &Refusal) -> Result<()> {
-    exchange.verdict.decide(refusal.outcome, Some(refusal.code));
-    exchange.answer.status = Some(refusal.status);
-    let accepted = &exchange.accepted;
-    let body = accepted.errors.body(&refusal.error(&accepted.id));
-    let mut header = ResponseHeader::build(refusal.status, Some(8))?;
-    header.insert_header("content-type", "application/json")?;
-    for (name, value) in refusal.fields.lines().filter_map(|line| line.split_once(": ")) {
-        header.insert_header(name.to_owned(), value)?;
-    }
-    header.insert_header("content-length", body.len().to_string())?;
-    header.insert_header("x-request-id", &*accepted.id)?;
-    if let Some(name) = accepted.errors.id_field() {
-        header.insert_header(name, &*accepted.id)?;
-    }
-    session.set_keepalive(None);
-    session.write_response_header(Box::new(header), false).await?;
-    session.write_response_body(Some(body.into()), true).await
 }

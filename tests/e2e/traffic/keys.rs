@@ -60,10 +60,10 @@ async fn invalid_credentials_are_refused_before_the_body_is_read() {
     }
     // Requests other than inference need a key, too.
     let mut client = keyed.gateway.client().await;
-    client.send("GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    client.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert_eq!(client.answer().await.status, 401);
     let mut client = keyed.gateway.client().await;
-    client.send(format!("GET /v1/models HTTP/1.1\r\nhost: x\r\n{}\r\n", bearer(&keys[0]))).await;
+    client.send(format!("GET /health HTTP/1.1\r\nhost: x\r\n{}\r\n", bearer(&keys[0]))).await;
     assert_eq!(client.answer().await.status, 200);
     assert_eq!(engine.seen().len(), 1, "and no engine heard of the others");
     assert!(!engine.seen()[0].head.contains(&keys[0]));
@@ -400,4 +400,37 @@ async fn missing_keys_or_settings_leave_the_old_ones_and_are_visible() {
     }
     let log = gateway.stderr();
     assert!(log.contains("reload failed") && log.contains("settings file is missing"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_see_only_the_models_that_they_permit() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let (keyed, keys) = Keyed::start(
+        &engine,
+        "{name: small, match: {models: [small]}, backend: e}, {name: r, backend: e}",
+        "",
+        &[
+            &["--owner", "a"],
+            &["--owner", "b", "--model", "small"],
+            &["--owner", "c", "--route", "r"],
+        ],
+    )
+    .await;
+    for (key, want) in [(0, &["small", "m"][..]), (1, &["small"]), (2, &["m"])] {
+        let mut client = keyed.gateway.client().await;
+        let fields = bearer(&keys[key]);
+        client.send(format!("GET /v1/models HTTP/1.1\r\nhost: x\r\n{fields}\r\n")).await;
+        let list = client.answer().await.json();
+        let ids = list["data"].as_array().expect("a list").iter().map(|model| &model["id"]);
+        assert_eq!(ids.collect::<Vec<_>>(), want, "key {key}");
+        // Names that a key does not permit are in no error, either.
+        client.send(format!("GET /v1/models/x HTTP/1.1\r\nhost: x\r\n{fields}\r\n")).await;
+        let error = client.answer().await.json();
+        let message = error["error"]["message"].as_str().expect("a message").to_owned();
+        assert!(message.ends_with(&format!("Known models: {}.", want.join(", "))), "{message}");
+    }
+    let mut client = keyed.gateway.client().await;
+    client.send("GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert_eq!(client.answer().await.status, 401);
+    assert!(engine.seen().is_empty());
 }

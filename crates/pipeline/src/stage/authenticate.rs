@@ -8,9 +8,11 @@
 //! The head alone identifies the caller, before the body is read. The route decides whether that is
 //! enough.
 
-use config::settings::Auth;
+use std::sync::Arc;
+
+use config::settings::{Auth, Route};
 use lens::State;
-use traffic::{Identity, credential};
+use traffic::{Caller, Identity, credential};
 use wire::http1::head::{Head, RequestLine};
 
 use crate::client_certificate::ClientCertificate;
@@ -76,21 +78,7 @@ pub fn authorize(exchange: &mut Exchange) -> Result<(), Refusal> {
     let Some(ShownCredential { who, .. }) = exchange.credential.take() else { return Ok(()) };
     let Some(routed) = &exchange.routed else { return Ok(()) };
     let route = &routed.route.route;
-    if route.auth == Auth::Off {
-        return Ok(());
-    }
-    if let Some(refusal) = refusal(&who, route.auth) {
-        return Err(refusal);
-    }
-    let caller = match who {
-        CredentialCheck::Known(caller) => caller,
-        CredentialCheck::Anonymous | CredentialCheck::Unknown | CredentialCheck::NotYet => {
-            exchange.plan.anonymous.clone()
-        }
-    };
-    if !caller.may_use(&route.name) {
-        return Err(Refusal::forbidden_route());
-    }
+    let Some(caller) = caller_on(&exchange.plan, &who, route)? else { return Ok(()) };
     let model = exchange.inspected.facts.as_ref().and_then(|facts| facts.model.as_deref());
     // A key that is restricted to models must not call without naming one.
     if exchange.accepted.dialect.is_some() && !caller.may_use_model(model.unwrap_or_default()) {
@@ -98,6 +86,30 @@ pub fn authorize(exchange: &mut Exchange) -> Result<(), Refusal> {
     }
     exchange.caller = Some(caller);
     Ok(())
+}
+
+/// The caller on a route; `None` on routes without authentication.
+pub fn caller_on(
+    plan: &Plan,
+    who: &CredentialCheck,
+    route: &Route,
+) -> Result<Option<Arc<Caller>>, Refusal> {
+    if route.auth == Auth::Off {
+        return Ok(None);
+    }
+    if let Some(refusal) = refusal(who, route.auth) {
+        return Err(refusal);
+    }
+    let caller = match who {
+        CredentialCheck::Known(caller) => caller.clone(),
+        CredentialCheck::Anonymous | CredentialCheck::Unknown | CredentialCheck::NotYet => {
+            plan.anonymous.clone()
+        }
+    };
+    if !caller.may_use(&route.name) {
+        return Err(Refusal::forbidden_route());
+    }
+    Ok(Some(caller))
 }
 
 fn refusal(who: &CredentialCheck, wanted: Auth) -> Option<Refusal> {

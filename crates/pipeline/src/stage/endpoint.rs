@@ -10,6 +10,7 @@
 //! - *Never*: a decision by the body, which is not read.
 
 use filters::settings::GuardrailSettings;
+use wire::Dialect;
 use wire::http1::head::{Head, RequestLine};
 
 use crate::exchange::{Exchange, Routed};
@@ -139,7 +140,11 @@ pub fn check(exchange: &Exchange, head: &Head<'_, RequestLine<'_>>) -> Result<()
     match endpoint {
         Endpoint::Other if is_exempt && !counts => Ok(()),
         Endpoint::Other if counts || guardrail.is_some() || protects => {
-            Err(Refusal::unknown_endpoint(method, &exchange.accepted.endpoint))
+            let path = &exchange.accepted.endpoint;
+            Err(match Dialect::from_path(path) {
+                Some(_) => Refusal::wrong_method(method, path),
+                None => Refusal::unknown_endpoint(method, path),
+            })
         }
         Endpoint::Inference if counts => Err(Refusal::uncountable_endpoint()),
         _ => Ok(()),

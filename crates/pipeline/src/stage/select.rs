@@ -39,7 +39,7 @@ const MAX_TOKENS: u64 = 1_000_000;
 
 /// Choose a backend, or take the one that was chosen when the last attempt failed.
 pub fn select(exchange: &mut Exchange) -> Result<(), Refusal> {
-    let Some(routed) = &exchange.routed else { return Err(Refusal::no_route()) };
+    let Some(routed) = &exchange.routed else { return Err(Refusal::internal()) };
     let now = clock::now();
     let route = routed.route.clone();
     if exchange.attempts.tried.is_empty() {

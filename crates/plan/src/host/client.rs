@@ -71,19 +71,21 @@ pub async fn get_path(upstream: &Arc<Upstream>, path: &str) -> Result<HostRespon
     if let Some((name, value)) = backend.credential() {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
+    if backend.provider == "anthropic" {
+        head.push_str("anthropic-version: 2023-06-01\r\n");
+    }
     head.push_str("\r\n");
+    let request = Request {
+        head: head.into_bytes(),
+        buffer: Arc::default(),
+        body: 0..0,
+        edits: [None, None],
+    };
+    if backend.http2 {
+        return exchange(&mut H2Source::open(upstream, request).await?).await;
+    }
     let connection = connect(upstream, CONNECT, true).await?;
-    let mut source = H1Source::new(
-        connection,
-        Request {
-            head: head.into_bytes(),
-            buffer: Arc::default(),
-            body: 0..0,
-            edits: [None, None],
-        },
-        LIMITS,
-    );
-    exchange(&mut source).await
+    exchange(&mut H1Source::new(connection, request, LIMITS)).await
 }
 
 fn request(upstream: &Upstream, ask: &HostRequest) -> Request {
