@@ -126,6 +126,7 @@ async fn prepare<D: Sink>(
         exchange.enter(State::Gateway);
         check_head(exchange, head)?;
         must_be_readable(exchange, unreadable)?;
+        validate::check_json(exchange, body)?;
         exchange.expected = rate_limit::expected(exchange, body);
         validate::check(exchange, body)?;
         exchange.hints = admission::read_hints(head);

@@ -10,6 +10,7 @@
 //! differently. Skipped values are checked for structure only; the engine validates the rest.
 
 mod cut;
+pub mod strict;
 mod text;
 
 pub use cut::{is_cut, last_members};

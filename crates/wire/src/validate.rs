@@ -78,7 +78,14 @@ pub fn check(dialect: Dialect, body: &[u8]) -> Result<(), Invalid> {
     let _ = Scan::new(body).object(|key, v| {
         let known = MEMBERS.iter().find(|(name, _)| name.as_bytes() == key);
         let needed = required.iter().find(|(name, _)| name.as_bytes() == key);
-        let Some((name, wanted)) = needed.or(known).copied() else { return v.skip() };
+        let Some((name, wanted)) = needed.or(known).copied() else {
+            let mut names = required.iter().chain(MEMBERS);
+            if let Some((name, _)) = names.find(|(name, _)| differs_in_case(name, key)) {
+                let wanted = "written in lower case";
+                wrong.get_or_insert(Invalid { param: name, wanted, actual: "" });
+            }
+            return v.skip();
+        };
         if v.peek() != Some(b'n') {
             seen.push(name);
         }
@@ -96,6 +103,18 @@ pub fn check(dialect: Dialect, body: &[u8]) -> Result<(), Invalid> {
         }
         (None, None) => Ok(()),
     }
+}
+
+/// Whether a key is a member's name in another case. Some engines, such as those written in Go,
+/// read it like the member; these also fold the long s and the Kelvin sign.
+fn differs_in_case(name: &str, key: &[u8]) -> bool {
+    let Ok(key) = std::str::from_utf8(key) else { return false };
+    let folded = key.chars().map(|c| match c {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        c => c.to_ascii_lowercase(),
+    });
+    key != name && folded.eq(name.chars())
 }
 
 fn required(dialect: Dialect) -> &'static [(&'static str, Expected)] {
@@ -254,6 +273,22 @@ mod tests {
             (
                 r#"{"model":"m","messages":[1],"stream":"yes"}"#,
                 "\"stream\" must be true or false, not a string",
+            ),
+            (
+                r#"{"model":"m","messages":[1],"stream":1}"#,
+                "\"stream\" must be true or false, not a number",
+            ),
+            (
+                r#"{"model":"m","messages":[1],"Stream":true}"#,
+                "\"stream\" must be written in lower case",
+            ),
+            (
+                r#"{"model":"m","messages":[1],"\u017ftream":true}"#,
+                "\"stream\" must be written in lower case",
+            ),
+            (
+                r#"{"model":"m","messages":[1],"MESSAGES":[2]}"#,
+                "\"messages\" must be written in lower case",
             ),
             (
                 r#"{"model":"m","messages":[1],"tools":{}}"#,

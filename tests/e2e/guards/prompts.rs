@@ -136,7 +136,7 @@ async fn hostile_text_is_answered_soon() {
     let deep = format!("{{\"messages\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     assert_eq!(ask(&gateway, CHAT, "deep", &deep).await.status, 400);
     let lone = "{\"messages\":[{\"role\":\"user\",\"content\":\"\\ud800 \\udc00 \\ud83d\"}]}";
-    assert_eq!(ask(&gateway, CHAT, "lone", lone).await.status, 200);
+    assert_eq!(ask(&gateway, CHAT, "lone", lone).await.status, 400);
     settled(&gateway).await;
 }
 

@@ -4,13 +4,28 @@
 //! - *Out*: a refusal in OpenAI's shape that names the member.
 //! - *Never*: a change of the body. Transparent routes, the default, are not checked.
 
-use wire::validate;
+use wire::{json, validate};
 
 use crate::exchange::Exchange;
 use crate::respond::Refusal;
+use crate::stage::guardrail_input;
 
-/// Characters of an unknown model name that an error repeats.
-const MAX_SHOWN: usize = 64;
+/// Refuse a body that is not valid JSON, where a validation or a guardrail acts on it: an engine
+/// with a lenient parser would read another text than the gateway.
+pub fn check_json(exchange: &Exchange, body: &[u8]) -> Result<(), Refusal> {
+    let acts = exchange.routed.as_ref().is_some_and(|routed| {
+        routed.route.route.strict
+            || routed.route.guardrail.as_deref().is_some_and(guardrail_input::acts)
+    });
+    // A body that the gateway cannot parse at all is refused elsewhere.
+    if !acts || exchange.inspected.facts.is_none() {
+        return Ok(());
+    }
+    json::strict::check(body).map_err(|malformed| {
+        let message = format!("The request body is not valid JSON: {malformed}.");
+        Refusal::new(400, "invalid_json", message)
+    })
+}
 
 /// Check the values of a body, and its model name.
 pub fn check(exchange: &Exchange, body: &[u8]) -> Result<(), Refusal> {
@@ -31,14 +46,17 @@ pub fn check(exchange: &Exchange, body: &[u8]) -> Result<(), Refusal> {
     if !names_any
         && !route.backends().any(|backend| backend.models.iter().any(|known| known == model))
     {
-        let mut known: Vec<&str> =
-            route.backends().flat_map(|backend| &backend.models).map(String::as_str).collect();
+        let may_use =
+            |known: &str| exchange.caller.as_ref().is_none_or(|caller| caller.may_use_model(known));
+        let mut known: Vec<&str> = route
+            .backends()
+            .flat_map(|backend| &backend.models)
+            .map(String::as_str)
+            .filter(|known| may_use(known))
+            .collect();
         known.sort_unstable();
         known.dedup();
-        let shown: String = model.chars().take(MAX_SHOWN).collect();
-        let message =
-            format!("The model `{shown}` does not exist. Available models: {}.", known.join(", "));
-        return Err(Refusal::invalid(404, "model_not_found", "model", message));
+        return Err(Refusal::no_model(model, &known));
     }
     Ok(())
 }
