@@ -36,6 +36,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use traffic::{GroupBy, Totals, UsageRow};
 
+use crate::reachable::{self, Needed};
 use crate::tls::Certificate;
 use connections::Connections;
 use params::{ApiError, Params};
@@ -167,12 +168,20 @@ async fn metrics(
     .await
 }
 
-async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
+async fn ready(
+    State(shared): State<Arc<Shared>>,
+    params: Params,
+) -> Result<(StatusCode, String), ApiError> {
+    let needed = Needed::from_param(params.get("backends")).ok_or_else(|| {
+        ApiError::bad("backends", "backends must be any, every_route or ignore".into())
+    })?;
     if shared.is_draining() {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-    } else {
-        (StatusCode::OK, "ready\n")
+        return Ok((StatusCode::SERVICE_UNAVAILABLE, "draining\n".into()));
     }
+    Ok(match reachable::unready(&shared, needed).await {
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+        None => (StatusCode::OK, "ready\n".into()),
+    })
 }
 
 async fn release(
@@ -246,7 +255,8 @@ fn usage(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
 const INDEX: &str = "\
 /metrics            Prometheus text, or protobuf with native histograms if the scraper accepts it
 /healthz            liveness
-/readyz             readiness (503 while draining)
+/readyz             readiness: 503 while draining, or if no backend of any route is up
+                    (?backends=every_route|ignore)
 /api/routes         counts, rates, percentiles and ledger shares by route and backend
 /api/requests       recent records, newest first
                     (?limit=N&id=ID&route=NAME&outcome=NAME&slower_than=500ms)

@@ -7,6 +7,7 @@
 mod descriptors;
 mod hand_over;
 mod memory;
+mod reachable;
 mod tls;
 
 mod listeners;

@@ -43,6 +43,7 @@ use crate::descriptors;
 use crate::hand_over::{self, Predecessor};
 use crate::listeners::{BindError, Bound, ProxyApp, Sockets};
 use crate::memory;
+use crate::reachable;
 
 /// Guardrail jobs that may wait. At a hundred microseconds each, the last waits for some 25 ms;
 /// only explicit settings make a deadline shorter than twice that.
@@ -204,11 +205,7 @@ impl Gateway {
         for route in &plan.routes {
             for pool in &route.route.pools {
                 let at = |backend: &Arc<config::settings::Backend>| {
-                    let scheme = if backend.tls.is_some() { "https" } else { "http" };
-                    format!(
-                        "{} at {scheme}://{}{}",
-                        backend.name, backend.authority, backend.prefix
-                    )
+                    format!("{} at {}", backend.name, reachable::url(backend))
                 };
                 let found = pool
                     .discovery
@@ -350,7 +347,8 @@ impl Gateway {
             reload::watch(self.shared.clone(), certificates, reload),
             discovery.keep(self.shared.clone()),
             health_checks::keep(self.shared.clone()),
-            jwks::keep(self.shared.clone())
+            jwks::keep(self.shared.clone()),
+            reachable::log_unreachable(&self.shared)
         );
     }
 

@@ -8,6 +8,7 @@ use kit::{Client, Engine, Gateway, Step, sse};
 use lens::record::Outcome;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::raw::accept;
 use crate::support::{
     ask, eventually, field, id, in_time, last_data, read_until, settings, settled, short_chat,
     tarpit, with_length,
@@ -204,13 +205,13 @@ const DYING: [Dying; 7] = [
         path: "/generate_stream",
         content_type: "text/event-stream",
         said: "data:{\"token\":{\"id\":1,\"text\":\"hi\",\"special\":false}}\n\n",
-        code_at: "/error_type",
+        code_at: "/code",
     },
     Dying {
         path: "/completion",
         content_type: "text/event-stream",
         said: "data: {\"content\":\"hi\",\"stop\":false}\n\n",
-        code_at: "/error/code",
+        code_at: "/error/reason",
     },
 ];
 
@@ -625,7 +626,7 @@ async fn a_slow_upload_does_not_use_up_the_wait_for_the_first_byte() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     const BODY: usize = 16 << 20;
     tokio::spawn(async move {
-        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut socket = accept(&listener).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
         let (mut sink, mut read) = (vec![0; 64 << 10], 0);
         while read < BODY {
@@ -889,7 +890,7 @@ async fn early_answer_of_the_engine_is_forwarded() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
-        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut socket = accept(&listener).await;
         let mut some = [0; 1024];
         let _ = socket.read(&mut some).await;
         let _ = socket

@@ -12,6 +12,7 @@ use lens::Record;
 use lens::record::Outcome;
 use tokio::task::JoinSet;
 
+use crate::raw::accept;
 use crate::support::{eventually, id, read_until, settings, tarpit};
 
 /// How soon the connection to the engine must be closed after the client disconnects.
@@ -156,7 +157,7 @@ async fn a_client_that_leaves_while_its_request_is_sent_is_noticed() {
             &format!("{{\"prompt\":\"{}\"}}", "x".repeat(24 << 20)),
         )
         .await;
-    let (_engine_side, _) = listener.accept().await.unwrap();
+    let _engine_side = accept(&listener).await;
     let began = Instant::now();
     drop(client);
     let record = gateway.record("sending").await;

@@ -108,6 +108,16 @@ pub struct Received {
     pub text: String,
 }
 
+/// Accepts the first connection with a request: a gateway also connects at its start.
+pub async fn accept(listener: &tokio::net::TcpListener) -> TcpStream {
+    loop {
+        let (socket, _) = listener.accept().await.expect("it listens");
+        if socket.peek(&mut [0]).await.is_ok_and(|len| len > 0) {
+            return socket;
+        }
+    }
+}
+
 /// Writes bytes on a new connection and reads until the gateway closes it, or is silent for a while
 /// after its last answer. Writing may fail: the gateway may have closed already.
 pub async fn send_raw(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Received {

@@ -6,6 +6,7 @@ use kit::{Client, Engine, Gateway, Step, sse};
 use lens::record::Outcome;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::raw::accept;
 use crate::support::{ask, eventually, field, in_time, read_until, settings};
 
 const PATH: &str = "/v1/chat/completions";
@@ -689,7 +690,7 @@ async fn bodies_of_unknown_requests_stream_through() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let engine = tokio::spawn(async move {
-        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut socket = accept(&listener).await;
         let mut read = Vec::new();
         while !String::from_utf8_lossy(&read).contains("first") {
             assert!(socket.read_buf(&mut read).await.unwrap() > 0);

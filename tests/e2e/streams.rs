@@ -9,6 +9,7 @@ use kit::{Client, Engine, Gateway, Step, sse};
 use lens::Record;
 use lens::record::Outcome;
 
+use crate::raw::accept;
 use crate::support::{ask, id, in_time, read_until, settings, short_chat, with_length};
 
 const PATH: &str = "/v1/chat/completions";
@@ -308,7 +309,7 @@ async fn events_are_forwarded_at_once() {
     let mut said = go.subscribe();
     let engine = tokio::spawn(async move {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut socket = accept(&listener).await;
         let mut request = [0; 4096];
         assert!(socket.read(&mut request).await.unwrap() > 0);
         socket.write_all(sse::STREAM_HEAD.as_bytes()).await.unwrap();

@@ -50,9 +50,13 @@ impl Answer {
             .unwrap_or_else(|e| panic!("no JSON ({e}): {}", self.text()))
     }
 
-    /// `error.code` of the body.
+    /// The stable code of an error, in the format of any API.
     pub fn error_code(&self) -> String {
-        self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
+        let error = self.json();
+        let code = ["/error/code", "/error/reason", "/code"]
+            .iter()
+            .find_map(|at| error.pointer(at).and_then(serde_json::Value::as_str));
+        code.unwrap_or_default().to_owned()
     }
 }
 

@@ -104,13 +104,19 @@ impl Engine {
         let script: Arc<Script> = Arc::new(script);
         let state = (seen.clone(), open.clone(), closed_early.clone());
         let accepting = tokio::spawn(async move {
-            for number in 0.. {
-                let Ok((socket, _)) = listener.accept().await else { return };
+            let numbers = Arc::<AtomicUsize>::default();
+            while let Ok((socket, _)) = listener.accept().await {
+                let numbers = numbers.clone();
                 let (script, (seen, open, closed_early)) = (script.clone(), state.clone());
                 tokio::spawn(async move {
                     open.fetch_add(1, Ordering::SeqCst);
-                    if serve(socket, number, &*script, &seen).await.is_none() {
-                        closed_early.fetch_add(1, Ordering::SeqCst);
+                    // A gateway connects at its start, without a request. Such connections have no
+                    // number.
+                    if socket.peek(&mut [0]).await.is_ok_and(|len| len > 0) {
+                        let number = numbers.fetch_add(1, Ordering::SeqCst);
+                        if serve(socket, number, &*script, &seen).await.is_none() {
+                            closed_early.fetch_add(1, Ordering::SeqCst);
+                        }
                     }
                     open.fetch_sub(1, Ordering::SeqCst);
                 });

@@ -121,7 +121,10 @@ impl Gateway {
                     .map(|l| address_in(l.split_once("//").expect("a URL").1))
                     .collect();
                 gateway
-                    .wait_until(|g| g.try_get("/readyz").is_some_and(|(status, _)| status == 200))
+                    .wait_until(|g| {
+                        g.try_get("/readyz?backends=ignore")
+                            .is_some_and(|(status, _)| status == 200)
+                    })
                     .await;
                 return gateway;
             }
