@@ -4,6 +4,8 @@
 
 /// The other commands, and errors of a gateway that cannot start.
 mod config_cli;
+/// Errors of the gateway, in the format of each API.
+mod errors;
 /// Failures between client and engine: what both get, and what the record has.
 mod failures;
 /// Guardrails: masking, refusals, and everything else unchanged.
@@ -20,6 +22,8 @@ mod lifecycle;
 mod load_test;
 /// Measurements of a known schedule, for each definition.
 mod measure;
+/// Lists of models, retries of safe requests, backends that are down at the start.
+mod models;
 /// Raw connections and frames, a strict engine, processes: for tests that need exact bytes.
 mod raw;
 /// Requests and heads of answers: ids, credentials, routes, added and removed fields.
