@@ -128,7 +128,20 @@ const MODULES: [(&str, &[&str]); 3] = [
             "pipeline",
         ],
     ),
-    ("gateway", &["descriptors", "hand_over", "memory", "reachable", "tls", "listeners", "admin", "background", "server"]),
+    (
+        "gateway",
+        &[
+            "descriptors",
+            "hand_over",
+            "memory",
+            "reachable",
+            "tls",
+            "listeners",
+            "admin",
+            "background",
+            "server",
+        ],
+    ),
 ];
 
 /// Maximum lines of a crate, without tests.

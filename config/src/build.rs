@@ -15,8 +15,8 @@ use wire::Dialect;
 
 use crate::problem::{Problem, nearest};
 use crate::settings::{
-    AccessLog, AdminListener, Audit, Backend, BackendTls, FirstToken, GuardrailSettings, Limits, Listener,
-    ListenerTls, Pattern, Pool, Route, Settings, Shutdown, Timeouts,
+    AccessLog, AdminListener, Audit, Backend, BackendTls, FirstToken, GuardrailSettings, Limits,
+    Listener, ListenerTls, Pattern, Pool, Route, Settings, Shutdown, Timeouts,
 };
 use crate::tree::{self, Table};
 

@@ -413,7 +413,8 @@ fn known_models(known: &[&str]) -> String {
 /// A failure before the answer began, as the client receives it.
 impl From<&Failure> for Refusal {
     fn from(failure: &Failure) -> Self {
-        let is_brief = matches!(failure, Failure::GuardrailUnavailable { .. } | Failure::ShuttingDown);
+        let is_brief =
+            matches!(failure, Failure::GuardrailUnavailable { .. } | Failure::ShuttingDown);
         Refusal {
             outcome: failure.outcome(),
             kind: Some(failure.kind()),

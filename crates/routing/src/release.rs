@@ -17,8 +17,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::random::Random;
 
 mod outcomes;
-pub use outcomes::{RouteHistory, VersionResult};
 use outcomes::{Recent, VersionCounts};
+pub use outcomes::{RouteHistory, VersionResult};
 
 /// A share of 1, in millionths.
 const WHOLE: u64 = 1_000_000;
@@ -249,8 +249,8 @@ impl Release {
         }
         let stable = self.stable.ttft.p95().filter(|_| reference == Reference::Stable);
         let (mine, theirs) = (self.canary.ttft.p95()?, stable.or(self.history.ttft_p95())?);
-        let slower = rollback.max_ttft_ratio > 0.0
-            && mine as f64 > theirs as f64 * rollback.max_ttft_ratio;
+        let slower =
+            rollback.max_ttft_ratio > 0.0 && mine as f64 > theirs as f64 * rollback.max_ttft_ratio;
         slower.then(|| {
             RollbackCause::Slower(Duration::from_nanos(mine), Duration::from_nanos(theirs))
         })

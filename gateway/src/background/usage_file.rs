@@ -4,7 +4,7 @@
 //! - *Out*: a file to which lines are appended once a second. Additions of the other gateway count
 //!   in the sums and limits of this one.
 //! - *Never*: file access on another thread after the start; a start that fails because of damaged
-//!   content: it fails if the file cannot be opened, or if another gateway uses it. ADR 0015.
+//!   content: it fails if the file cannot be opened, or if another gateway uses it. ADR 0016.
 
 mod journal_file;
 

@@ -20,7 +20,7 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pipeline::ExchangeGuard;
-use pipeline::exchange::ShownCredential;
+use pipeline::exchange::{Exchange, ShownCredential};
 use pipeline::respond::Refusal;
 use pipeline::shared::Shared;
 use pipeline::stage::send::CREDENTIALS;
@@ -29,7 +29,6 @@ use pipeline::stage::{
 };
 use plan::{Plan, PlannedRoute};
 use plan::{clock, current_request, failure_log};
-use relay::Failure;
 use routing::AttemptResult;
 use wire::Framing;
 use wire::http1::head::{self, Head, RequestLine};

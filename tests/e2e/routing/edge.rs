@@ -282,10 +282,8 @@ async fn dead_tier_is_ejected_and_returns() {
             if dead.load(Ordering::Relaxed) { failure.clone() } else { sse::stream(3, 2) }
         })
     };
-    let engines = [
-        mortal(&dead[0], sse::json(500, "{}")).await,
-        mortal(&dead[1], vec![Step::Reset]).await,
-    ];
+    let engines =
+        [mortal(&dead[0], sse::json(500, "{}")).await, mortal(&dead[1], vec![Step::Reset]).await];
     let gateway = Gateway::with_settings(&format!(
         "backends: [{{name: e, url: '{}'}}, {{name: c, url: '{}'}}]\n\
          pools: [{{name: edge, backends: [e], ejection: {{base: 1s}}}}, {{name: cloud, backends: [c], ejection: {{base: 1s}}}}]\n\

@@ -219,7 +219,9 @@ async fn version_without_requests_is_reported() {
         let field = answer.field("x-llm-lens-backend").unwrap_or_default();
         starved = if field.contains("version=canary") { "stable" } else { "canary" };
     }
-    let line = format!("one version has no requests, so the two cannot be compared; check canary.key and canary.share route=r version=\"{starved}\"");
+    let line = format!(
+        "one version has no requests, so the two cannot be compared; check canary.key and canary.share route=r version=\"{starved}\""
+    );
     gateway.wait_until(|g| g.stderr().contains("one version has no requests")).await;
     assert_eq!(gateway.stderr().matches(&line).count(), 1, "{}", gateway.stderr());
     let explained = gateway.get("/api/routes/explain?route=r").1;

@@ -10,6 +10,7 @@ use config::Found;
 use lens::Record;
 use observatory::Observatory;
 use pipeline::client_limits::ClientLimits;
+use pipeline::exchange::UpstreamRequest;
 use pipeline::respond::Refusal;
 use pipeline::shared::Shared;
 use pipeline::stage::{accept, authenticate};
@@ -49,9 +50,12 @@ pub fn of(text: &str) -> Arc<Shared> {
         pool: threads("shield"),
         counting: threads("count"),
     };
-    let plan = Plan::build(settings, &Found::new(), &tools, None).expect("a plan");
+    let plan = Plan::build(settings.clone(), &Found::new(), &tools, None).expect("a plan");
     Arc::new(Shared {
         plan: ArcSwap::from_pointee(plan),
+        started_with: settings,
+        last_reload: parking_lot::Mutex::default(),
+        drain: Arc::default(),
         found: parking_lot::Mutex::default(),
         observatory,
         tools,
@@ -102,6 +106,13 @@ impl Read {
     pub fn incoming(self) -> Incoming {
         let body = self.index.head_len()..self.buffer.len();
         Incoming { buffer: self.buffer.into(), head: self.index, body, encoded: false }
+    }
+
+    /// The request as it is sent to a backend.
+    pub fn upstream(self) -> UpstreamRequest {
+        let Incoming { buffer, head, body, .. } = self.incoming();
+        let buffer = Arc::new(buffer);
+        UpstreamRequest { head: (buffer.clone(), Arc::new(head)), body: (buffer, body) }
     }
 
     /// What a listener does: accept, then authenticate.

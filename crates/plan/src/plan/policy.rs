@@ -114,8 +114,6 @@ pub(super) fn release(
             let share = (canary.share != wanted.share).then_some(wanted.share);
             Arc::new(Release::after(release, share, rollback, seed))
         }
-        None => Arc::new(
-            Release::new(wanted.share, rollback, seed).with_history(history.clone()),
-        ),
+        None => Arc::new(Release::new(wanted.share, rollback, seed).with_history(history.clone())),
     })
 }

@@ -282,9 +282,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         }
         // Clients leave when they read the engine's error, but its failure is the cause.
         match parts.answer.lens.error() {
-            Some(error) => {
-                parts.verdict.decide(Outcome::UpstreamError, Some(&error.record_code()))
-            }
+            Some(error) => parts.verdict.decide(Outcome::UpstreamError, Some(&error.record_code())),
             None => parts.verdict.decide(Outcome::ClientGone, Some("client_closed")),
         }
         End::Gone

@@ -8,7 +8,7 @@
 //! A journal is a snapshot and additions, as JSON lines. The snapshot is a header and the sums of
 //! each row. An addition has a writer and a number, which grows with each addition of the writer:
 //! an addition up to the last known number is already included. Each line ends with a checksum of
-//! its text. ADR 0015 explains the design.
+//! its text. ADR 0016 explains the design.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -54,6 +54,22 @@ struct Accept {
     head: HeadIndex,
 }
 
+/// What the head of a request says about its body.
+#[derive(Clone, Copy)]
+struct BodyHead {
+    /// Length of the head.
+    len: usize,
+    framing: BodyFraming,
+    expects_continue: bool,
+}
+
+impl Accept {
+    fn body_head(&self) -> BodyHead {
+        let (framing, expects_continue) = (self.framing, self.expects_continue);
+        BodyHead { len: self.head.head_len(), framing, expects_continue }
+    }
+}
+
 /// How a request with a complete head is handled.
 enum Entered {
     Ours(Accept),
@@ -203,6 +219,7 @@ impl Connection {
     ) -> Next {
         let limits = plan.settings.limits;
         let body_timeout = plan.settings.timeouts.request_body;
+        let head = accept.body_head();
         let mut exchange = ExchangeGuard::open(shared, plan, accept.accepted, began);
         if let Err(refusal) = authenticate::admit(&mut exchange, accept.shown.take()) {
             return self.refuse(exchange, refusal).await;
@@ -210,7 +227,7 @@ impl Connection {
         // Bytes after the head belong to this request, and may belong to the next one.
         let mut buffer = HeldBuffer::new(std::mem::take(&mut self.buffer), &shared.memory);
         let max = (limits.request_body, shared.memory.max(&limits));
-        let reading = self.read_body(&mut buffer, &accept, max);
+        let reading = self.read_body(&mut buffer, head, max);
         let body = match with_timeout(body_timeout, reading).await {
             Some(Ok(Some(body))) => body,
             Some(Ok(None)) => {
@@ -242,19 +259,16 @@ impl Connection {
     async fn read_body(
         &mut self,
         buffer: &mut HeldBuffer,
-        accept: &Accept,
+        head: BodyHead,
         max: (usize, u64),
     ) -> Result<Option<std::ops::Range<usize>>, Refusal> {
-        let (head_len, limit) = (accept.head.head_len(), max.0);
-        if let BodyFraming::Length(length) = accept.framing
+        let (head_len, limit) = (head.len, max.0);
+        if let BodyFraming::Length(length) = head.framing
             && length > limit as u64
         {
             return Err(Refusal::body_too_large(limit));
         }
-        if accept.expects_continue
-            && accept.framing != BodyFraming::Empty
-            && buffer.len() == head_len
-        {
+        if head.expects_continue && head.framing != BodyFraming::Empty && buffer.len() == head_len {
             let interim = async {
                 self.io.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
                 self.io.flush().await
@@ -263,7 +277,7 @@ impl Connection {
                 return Ok(None);
             }
         }
-        let mut reader = BodyReader::new(accept.framing);
+        let mut reader = BodyReader::new(head.framing);
         // `head_len..end` is decoded payload; bytes from `raw` on are not decoded yet.
         let (mut end, mut raw) = (head_len, head_len);
         if !buffer.count(max.1) {

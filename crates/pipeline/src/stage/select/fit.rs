@@ -94,7 +94,9 @@ fn key(exchange: &Exchange, by: &By, head: &Head<'_, RequestLine<'_>>) -> Option
 /// The caller, unless it is anonymous.
 fn caller(exchange: &Exchange) -> Option<String> {
     let known = exchange.caller.as_ref();
-    known.filter(|caller| caller.id != exchange.plan.anonymous.id).map(|caller| caller.id.to_string())
+    known
+        .filter(|caller| caller.id != exchange.plan.anonymous.id)
+        .map(|caller| caller.id.to_string())
 }
 
 /// Whether a backend can serve the request, by its declared abilities.
