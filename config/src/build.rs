@@ -470,6 +470,7 @@ impl Builder {
     fn shutdown(&self, root: &Table) -> Shutdown {
         let table = self.section(root, "shutdown");
         Shutdown {
+            delay: table.duration("delay"),
             grace: table.duration("grace"),
             upgrade_socket: table.text("upgrade_socket").map(PathBuf::from),
         }

@@ -450,6 +450,9 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Shutdown {
+    /// How long new connections are accepted after the signal.
+    #[serde(serialize_with = "seconds")]
+    pub delay: Duration,
     /// How long streams may continue.
     #[serde(serialize_with = "seconds")]
     pub grace: Duration,

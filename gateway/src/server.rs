@@ -288,37 +288,17 @@ impl Gateway {
         let (end_paying, paid) = watch::channel(false);
         let paying = shared_limits::keep(self.shared.clone(), paid);
         tokio::pin!(admin, watching, paying);
-        let mut admin_ended = false;
         // Workers accept, and this thread is about to: the predecessor may drain.
         self.predecessor.lock().take().into_iter().for_each(Predecessor::report_serving);
-        loop {
-            let wanted = tokio::select! {
-                wanted = signals.wait(&reload) => wanted,
-                () = &mut admin => return Ok(End::Now),
-                () = &mut watching => return Ok(End::Now),
-                () = &mut paying => return Ok(End::Now),
-            };
-            match wanted {
-                Wanted::End => return Ok(End::Now),
-                Wanted::Drain => break,
-                Wanted::HandOver => {}
-            }
-            let handed = tokio::select! {
-                handed = self.hand_over() => handed,
-                wanted = signals.wait_for_end() => match wanted {
-                    Wanted::End => return Ok(End::Now),
-                    _ => break,
-                },
-                () = &mut admin => return Ok(End::Now),
-                () = &mut watching => return Ok(End::Now),
-                () = &mut paying => return Ok(End::Now),
-            };
-            if handed {
-                let _ = hand_admin_over.send(true);
-                admin_ended = true;
-                break;
-            }
-            // No successor took the listeners: the gateway continues.
+        let leaves = tokio::select! {
+            leaves = self.serve_until_drain(&mut signals, &reload) => leaves,
+            () = &mut admin => None,
+            () = &mut watching => None,
+            () = &mut paying => None,
+        };
+        let Some(is_replaced) = leaves else { return Ok(End::Now) };
+        if is_replaced {
+            let _ = hand_admin_over.send(true);
         }
         let grace = self.begin_drain(leave);
         tokio::select! {
@@ -330,7 +310,7 @@ impl Gateway {
             _ = signals.interrupt.recv() => return Ok(End::Now),
             () = async {
                 admin.as_mut().await;
-                if admin_ended {
+                if is_replaced {
                     std::future::pending().await
                 }
             } => {}
@@ -338,6 +318,33 @@ impl Gateway {
         let _ = end_paying.send(true);
         let _ = tokio::time::timeout(LAST_CHORES, paying).await;
         Ok(End::Drained)
+    }
+
+    /// Wait until the gateway has to drain; whether a successor replaces it. `None`: it ends now.
+    async fn serve_until_drain(&self, signals: &mut Signals, reload: &Notify) -> Option<bool> {
+        loop {
+            let wanted = match signals.wait(reload).await {
+                Wanted::HandOver => tokio::select! {
+                    handed = self.hand_over() => match handed {
+                        true => return Some(true),
+                        // No successor took the listeners: the gateway continues.
+                        false => continue,
+                    },
+                    wanted = signals.wait_for_end() => wanted,
+                },
+                wanted => wanted,
+            };
+            if wanted == Wanted::End {
+                return None;
+            }
+            // Load balancers send requests until they have noticed.
+            self.shared.draining.store(true, Ordering::Relaxed);
+            let delay = self.shared.plan.load().settings.shutdown.delay;
+            return tokio::select! {
+                () = tokio::time::sleep(delay) => Some(false),
+                _ = signals.interrupt.recv() => None,
+            };
+        }
     }
 
     /// Reload settings, discover backends, check their health; until the process ends.

@@ -368,6 +368,24 @@ async fn without_file_descriptors_it_waits_and_recovers() {
     gateway.wait_until(|g| g.open_files() < 40).await;
 }
 
+/// Load balancers that have not noticed yet are served during the delay.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_are_accepted_during_the_delay_of_a_shutdown() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let text = settings(&engine.url(), "shutdown: {delay: 3s}");
+    let mut gateway = Gateway::with_settings(&text).await;
+    let begun = Instant::now();
+    gateway.signal(Signal::SIGTERM);
+    gateway.wait_until(|g| g.get("/readyz").0 == 503).await;
+    let mut client = gateway.client().await;
+    client.post("/v1/chat/completions", "", CHAT).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.field("connection")), (200, Some("close")));
+    assert_eq!(gateway.get("/healthz").0, 200);
+    let status = gateway.ended(kit::client::PATIENCE).await.expect("it ends");
+    assert!(status.success() && begun.elapsed() >= Duration::from_secs(3), "{status}");
+}
+
 /// Idle clients beyond what the descriptors permit are closed; others and probes are answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_connections_do_not_use_up_the_descriptors() {

@@ -276,6 +276,12 @@ pub static SHUTDOWN: Section = Section {
     doc: "Draining at shutdown and upgrade.",
     fields: &[
         field(
+            "delay",
+            Kind::Duration,
+            "0s",
+            "How long the gateway still accepts connections after SIGTERM, while `/readyz` says 503. Set it to the time that load balancers take to notice.",
+        ),
+        field(
             "grace",
             Kind::Duration,
             "30s",
