@@ -108,7 +108,7 @@ fn model(name: &str, body: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_invalid_answer_is_a_502_and_not_retried() {
-    const CASES: [(&str, &str); 11] = [
+    const CASES: [(&str, &str); 15] = [
         ("close", "upstream_closed"),
         ("reset", "upstream_closed"),
         ("half-a-head", "upstream_closed"),
@@ -120,10 +120,17 @@ async fn an_invalid_answer_is_a_502_and_not_retried() {
         ("folded", "upstream_invalid_response"),
         ("switching", "upstream_invalid_response"),
         ("endless-head", "upstream_invalid_response"),
+        ("status-000", "upstream_invalid_response"),
+        ("status-099", "upstream_invalid_response"),
+        ("status-600", "upstream_invalid_response"),
+        ("endless-interim", "upstream_invalid_response"),
     ];
     let engine = Engine::start(|seen| {
         let ok = |fields: &str| {
             vec![Step::text(format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{fields}\r\n2\r\n{{}}\r\n0\r\n\r\n")), Step::Hang]
+        };
+        let status = |status: &str| {
+            vec![Step::text(format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\n\r\n"))]
         };
         match id(seen) {
             "close" => vec![Step::Close],
@@ -136,6 +143,13 @@ async fn an_invalid_answer_is_a_502_and_not_retried() {
             "unknown-coding" => ok("transfer-encoding: gzip, chunked\r\n"),
             "folded" => ok("x-a: b\r\n c\r\ncontent-length: 2\r\n"),
             "switching" => vec![Step::text("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"), Step::Hang],
+            "status-000" => status("000"),
+            "status-099" => status("099"),
+            "status-600" => status("600"),
+            "endless-interim" => vec![
+                Step::text("HTTP/1.1 102 Processing\r\n\r\n".repeat(33)),
+                Step::Hang,
+            ],
             "endless-head" => vec![Step::text(format!("HTTP/1.1 200 OK\r\nx-a: {}", "a".repeat(128 << 10))), Step::Hang],
             other => panic!("{other}"),
         }

@@ -59,6 +59,9 @@ pub(super) fn total_of(shared: &Shared, head: &[u8]) -> Duration {
     if total.is_zero() { FOREVER } else { total }
 }
 
+/// Maximum interim (1xx) answers before an answer.
+const MAX_INTERIM: usize = 32;
+
 /// Error type of an answer that must not pass unread.
 const UNREADABLE: &str = "UnreadableAnswer";
 
@@ -72,6 +75,8 @@ pub(crate) struct PassThrough {
 pub(crate) struct Passing {
     exchange: Option<ExchangeGuard>,
     began: lens::Tick,
+    /// Interim answers of the backend so far.
+    interim: usize,
     /// Its permit for a connection to the backend.
     permit: Option<transport::ConnectionPermit>,
 }
@@ -81,7 +86,7 @@ impl ProxyHttp for PassThrough {
     type CTX = Passing;
 
     fn new_ctx(&self) -> Passing {
-        Passing { exchange: None, began: clock::now(), permit: None }
+        Passing { exchange: None, began: clock::now(), interim: 0, permit: None }
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Passing) -> Result<bool> {
@@ -239,6 +244,14 @@ impl ProxyHttp for PassThrough {
             return Err(Error::explain(
                 ErrorType::Custom(UNREADABLE),
                 "a stream that the route's guardrail cannot read",
+            )
+            .into_up());
+        }
+        ctx.interim += usize::from(response.status.is_informational());
+        if ctx.interim > MAX_INTERIM || response.status.as_u16() > 599 {
+            return Err(Error::explain(
+                ErrorType::InvalidHTTPHeader,
+                "too many interim answers, or an invalid status code",
             )
             .into_up());
         }

@@ -101,6 +101,30 @@ async fn an_engine_that_switches_protocols_unasked_does_not_reach_the_client() {
     }
 }
 
+/// The stock proxy forwards interim answers, but not without end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interim_answers_and_statuses_of_engines_are_bounded() {
+    let engine = Engine::start(|seen| {
+        let interim = "HTTP/1.1 102 Processing\r\n\r\n";
+        let end = "content-length: 0\r\n\r\n";
+        let text = match crate::support::id(seen) {
+            "few" => interim.repeat(5) + "HTTP/1.1 200 OK\r\n" + end,
+            "many" => interim.repeat(40) + "HTTP/1.1 200 OK\r\n" + end,
+            status => format!("HTTP/1.1 {status} x\r\n{end}"),
+        };
+        vec![Step::text(text)]
+    })
+    .await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    for path in WAYS {
+        for (id, want) in [("few", 200), ("many", 502), ("000", 502), ("600", 502), ("999", 502)] {
+            let fields = format!("x-request-id: {id}\r\nconnection: close\r\n");
+            let heard = send_raw(gateway.address(), post(path, &fields, CHAT)).await;
+            assert_eq!(heard.statuses.last(), Some(&want), "{path} {id}: {heard:?}");
+        }
+    }
+}
+
 // Engines must not affect other clients.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -22,6 +22,10 @@ use super::{Upstream, kernel};
 use crate::leg::{AnswerHead, BodyListener, BodyStep, Source, UpstreamError};
 use crate::{HeldBuffer, buffer, clock};
 
+/// Maximum interim (1xx) answers before an answer. Each costs little, but an endless sequence would
+/// keep a core busy until the first-byte timeout.
+const MAX_INTERIM: usize = 32;
+
 /// A prepared request: the head written by the gateway, and the client's body with edits.
 #[derive(Debug)]
 pub struct Request {
@@ -83,6 +87,8 @@ pub struct H1Source {
     /// with the head.
     left: Vec<u8>,
     first_byte: Option<Tick>,
+    /// Interim answers so far.
+    interim: usize,
     body: BodyReader,
     reusable: bool,
 }
@@ -98,6 +104,7 @@ impl H1Source {
             is_sent: false,
             left: Vec::new(),
             first_byte: None,
+            interim: 0,
             body: BodyReader::new(BodyFraming::Empty),
             reusable: false,
         }
@@ -146,7 +153,12 @@ impl H1Source {
                 101 => {
                     return Err(head::HeadError::Malformed("unrequested 101 response").into());
                 }
-                100..=199 => {}
+                100..=199 => {
+                    self.interim += 1;
+                    if self.interim > MAX_INTERIM {
+                        return Err(head::HeadError::Malformed("too many interim answers").into());
+                    }
+                }
                 _ => {
                     self.body = BodyReader::new(framing);
                     if let Some(request) = self.request.take() {

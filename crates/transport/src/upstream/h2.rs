@@ -163,6 +163,9 @@ impl Source for H2Source {
         let Some(head) = session.response_header() else {
             return Poll::Ready(Err(UpstreamError::ClosedEarly));
         };
+        if head.status.as_u16() > 599 {
+            return Poll::Ready(Err(UpstreamError::H2("invalid status code".to_owned())));
+        }
         let mut fields = Vec::with_capacity(512);
         for (name, value) in &head.headers {
             if !matches!(

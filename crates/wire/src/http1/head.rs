@@ -214,6 +214,10 @@ pub fn parse_response<'a>(
     let (Some(status), Some(version)) = (parsed.code, parsed.version) else {
         return Err(HeadError::Malformed("no status line"));
     };
+    // RFC 9110, 15: other numbers are no status codes.
+    if !(100..=599).contains(&status) {
+        return Err(HeadError::Malformed("invalid status code"));
+    }
     let fields: &'a [httparse::Header<'a>] = parsed.headers;
     let http10 = version == 0;
     let stated = framing(fields, http10)?;
