@@ -112,6 +112,7 @@ pub struct TraceParent {
 pub struct Accepted {
     /// The id of the request.
     pub id: Arc<str>,
+    pub(crate) unique_id: Option<Arc<str>>,
     pub(crate) trace: Option<TraceParent>,
     /// Wall clock at the first byte, microseconds.
     pub started_at: u64,

@@ -1,5 +1,6 @@
 //! Stage 1: accepts a request by its head, and decides which server handles it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use lens::Tick;
@@ -15,6 +16,10 @@ use plan::clock;
 const MAX_ID: usize = 128;
 /// Longest path kept for the record.
 const MAX_ENDPOINT: usize = 256;
+/// Start of the gateway's API keys; 64 hex digits follow.
+const KEY_PREFIX: &str = "llk_";
+const KEY_LEN: usize = KEY_PREFIX.len() + 64;
+const MASKED_KEY: &str = "llk_***";
 
 /// Which server handles a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,10 +67,11 @@ pub fn accepted(
     let endpoint = path(head.line.target);
     Accepted {
         id: given.map_or_else(new_id, Arc::from),
+        unique_id: given.map(|_| new_id()),
         trace: head.get("traceparent").and_then(trace_parent),
         started_at: clock::wall_us(),
         head_at,
-        endpoint: endpoint.get(..MAX_ENDPOINT).unwrap_or(endpoint).to_owned(),
+        endpoint: recorded_path(endpoint),
         dialect,
         errors: error_format(head),
         bytes: head.len as u64,
@@ -90,6 +96,7 @@ pub fn unknown(head_at: Tick, bytes: &[u8]) -> Accepted {
     let target = std::str::from_utf8(target).unwrap_or_default();
     Accepted {
         id: new_id(),
+        unique_id: None,
         trace: None,
         started_at: clock::wall_us(),
         head_at,
@@ -111,10 +118,38 @@ pub fn path(target: &str) -> &str {
     target.split_once('?').map_or(target, |(path, _)| path)
 }
 
-/// A client's request id, if it is safe in headers and log lines.
+/// A path for the record, without API keys that it may have.
+fn recorded_path(path: &str) -> String {
+    let masked = mask_keys(path);
+    masked.get(..MAX_ENDPOINT).unwrap_or(&masked).to_owned()
+}
+
+/// A client's request id, if it is safe in headers and log lines, and has no API key.
 fn usable_id(value: &[u8]) -> Option<&str> {
     let fits = !value.is_empty() && value.len() <= MAX_ID && value.iter().all(u8::is_ascii_graphic);
-    fits.then(|| std::str::from_utf8(value).ok()).flatten()
+    let id = fits.then(|| std::str::from_utf8(value).ok()).flatten()?;
+    matches!(mask_keys(id), Cow::Borrowed(_)).then_some(id)
+}
+
+/// A text of a client with the gateway's API keys masked: some clients put a key into a path, a
+/// model or an id.
+pub fn mask_keys(text: &str) -> Cow<'_, str> {
+    let is_key = |from: usize| {
+        let digits = text.as_bytes().get(from + KEY_PREFIX.len()..from + KEY_LEN);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    let mut out = String::new();
+    let mut copied = 0;
+    for (from, _) in text.match_indices(KEY_PREFIX).filter(|(from, _)| is_key(*from)) {
+        out.push_str(text.get(copied..from).unwrap_or_default());
+        out.push_str(MASKED_KEY);
+        copied = from + KEY_LEN;
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(text.get(copied..).unwrap_or_default());
+    Cow::Owned(out)
 }
 
 /// Parse a W3C `traceparent` (Trace Context, section 3.2): `VERSION-TRACE_ID-SPAN_ID-FLAGS`. Later
@@ -149,6 +184,17 @@ mod tests {
         assert_eq!(usable_id(b"req-1"), Some("req-1"));
         for bad in [&b""[..], b"a b", b"a\x1b[1m", &[b'x'; 129], "é".as_bytes()] {
             assert_eq!(usable_id(bad), None);
+        }
+    }
+
+    #[test]
+    fn keys_are_masked_in_whatever_is_recorded() {
+        let key = format!("llk_{}", "0a".repeat(32));
+        assert_eq!(mask_keys(&format!("/v1/{key}/x/{key}")), "/v1/llk_***/x/llk_***");
+        assert_eq!(recorded_path(&format!("/{}{key}", "a".repeat(240))).len(), 1 + 240 + 7);
+        assert_eq!(usable_id(format!("id-{key}").as_bytes()), None);
+        for same in ["llk_", "llk_0a", &format!("llk_{}", "g".repeat(64)), &"é".repeat(40)] {
+            assert!(matches!(mask_keys(same), Cow::Borrowed(_)), "{same}");
         }
     }
 

@@ -14,7 +14,7 @@ use traffic::settings::DOLLAR;
 
 use crate::exchange::Exchange;
 use crate::shared::worker;
-use crate::stage::select;
+use crate::stage::{accept, select};
 use plan::clock;
 
 /// Maximum bytes of a model name in a record.
@@ -82,6 +82,7 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &TokenUsage) -> Recor
     Record {
         schema: SCHEMA,
         id: accepted.id.to_string(),
+        unique_id: accepted.unique_id.take().map(|id| id.to_string()),
         parent_span_id: accepted.trace.as_ref().map(|trace| trace.span_id.clone()),
         trace_flags: accepted.trace.as_ref().map(|trace| trace.flags),
         trace_id: accepted.trace.take().map(|trace| trace.trace_id),
@@ -106,7 +107,7 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &TokenUsage) -> Recor
             .facts
             .as_mut()
             .and_then(|f| f.model.take())
-            .map(bounded),
+            .map(|model| bounded(accept::mask_keys(&model).into_owned())),
         model_answered: answer.lens.model().map(str::to_owned),
         http_status: answer.status,
         stream: answer.streamed,
