@@ -2,12 +2,12 @@
 
 mod discovery;
 mod guardrails;
+mod listeners;
 mod routing;
 pub(crate) mod traffic;
 mod url;
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use wire::Dialect;
 use crate::problem::{Problem, nearest};
 use crate::settings::{
     AccessLog, AdminListener, Audit, Backend, BackendTls, FirstToken, GuardrailSettings, Limits,
-    Listener, ListenerTls, Pattern, Pool, Route, Settings, Shutdown, Timeouts,
+    Pattern, Pool, Route, Settings, Shutdown, Timeouts,
 };
 use crate::tree::{self, Table};
 
@@ -38,7 +38,8 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
             has_auth: auth.is_some(),
         },
     );
-    let listeners = b.listeners(&root);
+    let trusted_proxies = b.networks(&root, "trusted_proxies");
+    let listeners = b.listeners(&root, trusted_proxies.is_empty());
     let admin = b.section(&root, "admin");
     let settings = Settings {
         admin: AdminListener { address: b.address(&admin), hosts: b.admin_hosts(&admin) },
@@ -54,6 +55,7 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
         usage_file: root.text("usage_file").map(PathBuf::from),
         prices: b.prices(&root),
         listeners,
+        trusted_proxies,
         backends,
         pools,
         zone: root.text("zone").map(str::to_owned),
@@ -97,43 +99,6 @@ impl Builder {
         root.table(name).or_else(|| self.fallback.table(name)).cloned().unwrap_or_default()
     }
 
-    fn listeners(&mut self, root: &Table) -> Vec<Listener> {
-        let written = root.list("listeners");
-        let listeners: Vec<Table> = if written.is_empty() {
-            self.fallback.list("listeners").to_vec()
-        } else {
-            written.to_vec()
-        };
-        let mut seen = HashSet::new();
-        let mut out = Vec::new();
-        for table in &listeners {
-            let address = self.address(table);
-            if address.port() != 0 && !seen.insert(address) {
-                self.wrong(
-                    table,
-                    "address",
-                    format!("{address} is already the address of another listener"),
-                );
-            }
-            let tls = table.table("tls").map(|tls| ListenerTls {
-                cert: PathBuf::from(tls.text("cert").unwrap_or_default()),
-                key: PathBuf::from(tls.text("key").unwrap_or_default()),
-                allow_tls12: tls.text("min_version") == Some("1.2"),
-                client_ca: tls.text("client_ca").map(PathBuf::from),
-                client_required: tls.text("client_certificates") != Some("optional"),
-            });
-            if let (Some(files), Some(at)) = (&tls, table.table("tls")) {
-                for (field, path) in [("cert", &files.cert), ("key", &files.key)] {
-                    if let Err(e) = std::fs::File::open(path) {
-                        self.wrong(at, field, format!("cannot open {}: {e}", path.display()));
-                    }
-                }
-            }
-            out.push(Listener { address, h2c: table.flag("h2c"), tls });
-        }
-        out
-    }
-
     fn admin_hosts(&mut self, table: &Table) -> Vec<String> {
         let hosts = table.texts("hosts");
         let is_name = |host: &str| !host.is_empty() && !host.contains(['/', ':', '@', ' ', '*']);
@@ -143,18 +108,6 @@ impl Builder {
             self.wrong(table, "hosts", problem);
         }
         hosts.iter().map(|host| host.to_ascii_lowercase()).collect()
-    }
-
-    fn address(&mut self, table: &Table) -> SocketAddr {
-        let text = table.text("address").unwrap_or_default();
-        text.parse().unwrap_or_else(|_| {
-            self.wrong(
-                table,
-                "address",
-                format!("{text:?} is not an IP address with a port; write for example \"127.0.0.1:8080\" or \"0.0.0.0:8080\""),
-            );
-            SocketAddr::from(([127, 0, 0, 1], 0))
-        })
     }
 
     fn backends(&mut self, root: &Table) -> Vec<Arc<Backend>> {
@@ -214,6 +167,7 @@ impl Builder {
             unsupported: self.unsupported(table),
             zone: table.text("zone").map(str::to_owned),
             cost: table.number("cost").unwrap_or(0.0),
+            forwarded_headers: table.flag("forwarded_headers"),
         })
     }
 
@@ -244,6 +198,7 @@ impl Builder {
             unsupported: Vec::new(),
             zone: None,
             cost: 0.0,
+            forwarded_headers: false,
         })
     }
 
@@ -447,6 +402,7 @@ impl Builder {
                 .unwrap_or(u32::MAX),
             h2_streams: u32::try_from(table.count("h2_streams")).unwrap_or(u32::MAX),
             buffered_bytes: table.size("buffered_bytes"),
+            connection_age: table.duration("connection_age"),
             kernel_timestamps: table.flag("kernel_timestamps"),
         }
     }

@@ -88,6 +88,12 @@ pub static ROOT: Section = Section {
     doc: "Settings of `llm-lens gateway`.",
     fields: &[
         field("listeners", Kind::List(&LISTENER), "", "Addresses that clients connect to. Default: one, 127.0.0.1:8080."),
+        field(
+            "trusted_proxies",
+            Kind::Texts,
+            "",
+            "Networks of the load balancers in front of the gateway, such as `10.0.0.0/8`. Only their `X-Forwarded-*`, `Forwarded` and PROXY headers are believed. Default: none; the peer of a connection is the client.",
+        ),
         field("admin", Kind::Section(&ADMIN), "", "The listener for operators and scrapers."),
         field("workers", Kind::Count(0, 1024), "0", "Worker threads of the data path. 0 starts one for each core."),
         field("backends", Kind::List(&BACKEND), "", "Inference engines."),
@@ -198,6 +204,12 @@ pub static BACKEND: Section = Section {
             Kind::Number,
             "0",
             "Dollars per million tokens, for prompts and answers. `offload` compares the cost of edge and cloud with it.",
+        ),
+        field(
+            "forwarded_headers",
+            Kind::Flag,
+            "true",
+            "Send `X-Forwarded-For`, `-Proto` and `-Host`, `Forwarded` and `Via`. Turn it off for a provider that must not learn the addresses of clients.",
         ),
         field(
             "models",

@@ -1,9 +1,10 @@
 //! Checked settings. Only parsing builds them.
 
+mod network;
 mod routing;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use wire::Dialect;
 
 use crate::value::Secret;
 
+pub use self::network::Network;
 pub use self::routing::{Ability, CanarySettings, MirrorSettings, OffloadSettings, Pool, Resume};
 pub use ::routing::Rollback;
 pub use ::routing::settings::{
@@ -38,6 +40,8 @@ pub struct AdminListener {
 pub struct Settings {
     /// Where clients connect.
     pub listeners: Vec<Listener>,
+    /// Proxies in front of the gateway, whose fields about the client are believed.
+    pub trusted_proxies: Vec<Network>,
     /// The operator's listener.
     pub admin: AdminListener,
     /// Worker threads; 0 means one for each core.
@@ -181,6 +185,32 @@ pub struct Listener {
     pub h2c: bool,
     /// TLS.
     pub tls: Option<ListenerTls>,
+    /// Connections of trusted proxies begin with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Networks of the clients that may connect; empty: all.
+    pub allow: Vec<Network>,
+    /// Networks of clients that may not connect.
+    pub deny: Vec<Network>,
+}
+
+impl Listener {
+    /// A listener for HTTP/1.1 without TLS, open to all.
+    pub fn plain(address: SocketAddr) -> Self {
+        Listener {
+            address,
+            h2c: false,
+            tls: None,
+            proxy_protocol: false,
+            allow: Vec::new(),
+            deny: Vec::new(),
+        }
+    }
+
+    /// Whether a client with that address may connect.
+    pub fn admits(&self, address: IpAddr) -> bool {
+        let listed = |networks: &[Network]| networks.iter().any(|one| one.contains(address));
+        !listed(&self.deny) && (self.allow.is_empty() || listed(&self.allow))
+    }
 }
 
 /// Certificate and key files.
@@ -248,6 +278,8 @@ pub struct Backend {
     pub zone: Option<String>,
     /// Dollars for a million tokens.
     pub cost: f64,
+    /// Send `X-Forwarded-*`, `Forwarded` and `Via`.
+    pub forwarded_headers: bool,
 }
 
 impl Backend {
@@ -442,6 +474,9 @@ pub struct Limits {
     pub h2_streams: u32,
     /// Maximum bytes of request bodies and queued answers, over all clients; 0: half of the memory.
     pub buffered_bytes: usize,
+    /// Maximum age of a client connection; zero: no limit.
+    #[serde(serialize_with = "seconds")]
+    pub connection_age: Duration,
     /// Record kernel receive timestamps.
     pub kernel_timestamps: bool,
 }
@@ -462,6 +497,11 @@ pub struct Shutdown {
 }
 
 impl Settings {
+    /// Whether an address is one of `trusted_proxies`.
+    pub fn is_trusted(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(address))
+    }
+
     /// All declared models, sorted.
     pub fn declared_models(&self) -> Vec<&str> {
         let mut names: Vec<&str> =

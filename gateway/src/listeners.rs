@@ -16,6 +16,7 @@ mod h1;
 mod h2;
 mod pass_through;
 mod proxy;
+mod proxy_protocol;
 
 pub use bind::BindError;
 pub(crate) use bind::{Bound, Sockets};

@@ -154,7 +154,7 @@ impl Gateway {
         let listeners = settings
             .listeners
             .iter()
-            .map(|l| sockets.bind(l.address, l.h2c, l.tls.as_ref()))
+            .map(|listener| sockets.bind(listener))
             .collect::<Result<Vec<_>, _>>()?;
         let admin = sockets.bind_admin(settings.admin.address)?;
         // A predecessor has appended its usage before it passed the listeners on.

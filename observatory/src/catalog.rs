@@ -271,6 +271,13 @@ pub const CATALOG: &[Metric] = &[
         "Unix time at which the first certificate of the listener's chain expires.",
     ),
     metric("llm_lens_client_connections", Kind::Gauge, Unit::One, &[], "Open client connections."),
+    metric(
+        "llm_lens_client_denied_connections_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "Connections closed because of a listener's allow or deny list, or its PROXY header.",
+    ),
     histogram(
         "llm_lens_client_inter_token_seconds",
         Unit::Seconds,

@@ -6,6 +6,8 @@
 
 /// Clients of the admin listener.
 mod admin;
+/// Clients behind load balancers, lists of networks, old connections.
+mod clients;
 /// Where a message ends.
 mod framing;
 /// HTTP/2.

@@ -470,6 +470,28 @@ async fn connections_in_the_handshake_are_counted_and_timed() {
     assert_eq!(status(&gateway, &modern).await.expect("a place is free").0, "200");
 }
 
+/// The PROXY header stands before the handshake.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_header_may_precede_the_handshake() {
+    let certificates = Certificates::make();
+    let engine = Engine::start(|_| sse::stream(1, 0)).await;
+    let more = tls_listener(&certificates).replace("tls:", "proxy_protocol: true, tls:")
+        + "\ntrusted_proxies: [127.0.0.1]";
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &more)).await;
+    let modern = client(&certificates, &[&rustls::version::TLS13], None);
+    let mut socket = TcpStream::connect(gateway.address()).await.expect("the gateway accepts");
+    socket.write_all(b"PROXY TCP4 192.0.2.7 10.0.0.1 1234 443\r\n").await.unwrap();
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut tls = in_time(modern.connect(name, socket)).await.expect("a handshake");
+    tls.write_all(post(PATH, "connection: close\r\n", CHAT_STREAM).as_bytes()).await.unwrap();
+    let mut all = Vec::new();
+    in_time(tls.read_to_end(&mut all)).await.unwrap();
+    assert!(all.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&all));
+    let head = engine.seen().pop().expect("a request").head;
+    assert_eq!(crate::support::field(&head, "x-forwarded-for"), Some("192.0.2.7"));
+    assert_eq!(crate::support::field(&head, "x-forwarded-proto"), Some("https"));
+}
+
 /// A port scanner does not fill the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failed_handshakes_are_counted_and_not_logged() {

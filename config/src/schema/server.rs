@@ -70,6 +70,24 @@ pub static LISTENER: Section = Section {
             "",
             "Serve TLS, with ALPN for HTTP/2 and HTTP/1.1.",
         ),
+        field(
+            "proxy_protocol",
+            Kind::Flag,
+            "false",
+            "Connections begin with a PROXY header, version 1 or 2, which has the client's address. Connections from other addresses than `trusted_proxies` are closed.",
+        ),
+        field(
+            "allow",
+            Kind::Texts,
+            "",
+            "Networks of the clients that may connect. Default: all. Applies to the address of the connection, or of its PROXY header.",
+        ),
+        field(
+            "deny",
+            Kind::Texts,
+            "",
+            "Networks of clients that may not connect, even if `allow` has them.",
+        ),
     ],
 };
 
@@ -255,6 +273,12 @@ pub static LIMITS: Section = Section {
             Kind::Count(1, 10_000),
             "100",
             "Maximum concurrent streams of one HTTP/2 client connection.",
+        ),
+        field(
+            "connection_age",
+            Kind::Duration,
+            "0s",
+            "Maximum age of a client connection, within 10 %. An older one ends after its next answer, or with GOAWAY, so that clients spread over new gateways. 0s means no limit.",
         ),
         field(
             "buffered_bytes",

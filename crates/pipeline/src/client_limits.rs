@@ -40,6 +40,8 @@ pub struct ClientLimits {
     swept: AtomicU64,
     /// Connections refused.
     pub refused_connections: AtomicU64,
+    /// Connections that the listener does not admit, or whose PROXY header is missing or invalid.
+    pub denied_connections: AtomicU64,
     /// Requests refused by the rate of their address.
     pub refused_requests: AtomicU64,
     /// TLS handshakes that failed or took too long.
@@ -66,32 +68,26 @@ impl ClientLimits {
             swept: AtomicU64::new(0),
             refused_connections,
             refused_requests,
+            denied_connections: AtomicU64::new(0),
             failed_handshakes: AtomicU64::new(0),
         })
     }
 
-    /// Count a new connection; `None`: it exceeds a limit.
+    /// Count a new connection; `None`: it exceeds a limit. Without an address, only the limit on
+    /// all connections applies.
     pub fn admit_connection(
         self: &Arc<Self>,
         address: Option<IpAddr>,
         limits: &Limits,
     ) -> Option<ConnectionGuard> {
-        let address = address.map(traffic::network);
         let most = i64::try_from(self.max_connections(limits)).unwrap_or(i64::MAX);
-        let mut fits = self.all.fetch_add(1, Ordering::Relaxed) < most;
-        if let (Some(address), true) = (address, fits) {
-            let mut connections = self.connections.lock();
-            let mine = connections.entry(address).or_default();
-            *mine += 1;
-            fits = limits.connections_per_address == 0 || *mine <= limits.connections_per_address;
-        } else if let Some(address) = address {
-            *self.connections.lock().entry(address).or_default() += 1;
-        }
-        let counted = ConnectionGuard { limits: self.clone(), address };
+        let fits = self.all.fetch_add(1, Ordering::Relaxed) < most;
+        let mut counted = ConnectionGuard { limits: self.clone(), address: None };
         if !fits {
             self.refused_connections.fetch_add(1, Ordering::Relaxed);
+            return None;
         }
-        fits.then_some(counted)
+        address.is_none_or(|address| counted.assign(address, limits)).then_some(counted)
     }
 
     /// Maximum client connections: `limits.connections`, or what the system permits.
@@ -141,6 +137,22 @@ impl ClientLimits {
     }
 }
 
+impl ConnectionGuard {
+    /// Count the connection for an address, once it is known. `false`: it exceeds
+    /// `limits.connections_per_address`.
+    pub fn assign(&mut self, address: IpAddr, limits: &Limits) -> bool {
+        let address = *self.address.insert(traffic::network(address));
+        let mut connections = self.limits.connections.lock();
+        let mine = connections.entry(address).or_default();
+        *mine += 1;
+        let fits = limits.connections_per_address == 0 || *mine <= limits.connections_per_address;
+        if !fits {
+            self.limits.refused_connections.fetch_add(1, Ordering::Relaxed);
+        }
+        fits
+    }
+}
+
 impl Observe for ClientLimits {
     fn observe(&self, _: Tick, samples: &mut Samples) {
         samples.counts(&[
@@ -151,6 +163,10 @@ impl Observe for ClientLimits {
             (
                 "llm_lens_client_limited_requests_total",
                 self.refused_requests.load(Ordering::Relaxed),
+            ),
+            (
+                "llm_lens_client_denied_connections_total",
+                self.denied_connections.load(Ordering::Relaxed),
             ),
             (
                 "llm_lens_tls_handshake_failures_total",

@@ -2,6 +2,7 @@
 
 mod attempts;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -126,8 +127,23 @@ pub struct Accepted {
     pub errors: ErrorFormat,
     /// Bytes received from the client: the head, then also the body.
     pub bytes: u64,
-    /// The client's address.
-    pub client: Option<std::net::IpAddr>,
+    /// The other end of the connection.
+    pub peer: Peer,
+    /// The client's address: the peer's, or the one that a trusted proxy states.
+    pub client: Option<IpAddr>,
+}
+
+/// The other end of a client connection: the client, or a proxy in front of the gateway.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Peer {
+    /// Its address.
+    pub address: Option<IpAddr>,
+    /// It is one of `trusted_proxies`.
+    pub trusted: bool,
+    /// The connection uses TLS.
+    pub tls: bool,
+    /// The connection uses HTTP/2.
+    pub http2: bool,
 }
 
 /// Facts from the body. Written by `inspect`.

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! `transport` connects; `pipeline` settles. `origin` and `validate` check settings of the route,
-//! `count_tokens` makes estimates exact; `models` answers `/v1/models`; `hedge` and `mirror` send requests to further backends.
+//! `count_tokens` makes estimates exact; `models` answers `/v1/models`; `forwarded` finds the client
+//! behind proxies; `hedge` and `mirror` send requests to further backends.
 
 pub mod accept;
 pub mod admission;
@@ -14,6 +15,7 @@ pub mod audit;
 pub mod authenticate;
 pub mod count_tokens;
 pub mod endpoint;
+pub mod forwarded;
 pub mod guardrail_input;
 pub mod hedge;
 pub mod inspect;

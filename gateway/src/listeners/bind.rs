@@ -6,7 +6,7 @@ use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 
 use config::Settings;
-use config::settings::ListenerTls;
+use config::settings::Listener;
 use parking_lot::Mutex;
 use pingora::apps::ServerApp;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
@@ -55,7 +55,8 @@ pub enum BindError {
 /// A bound address.
 pub(crate) struct Bound {
     pub(crate) address: SocketAddr,
-    pub(crate) h2c: bool,
+    /// Its settings; of the admin listener, only the address is used.
+    pub(crate) listener: Listener,
     /// The name in the table of sockets.
     name: String,
     tls: Option<Arc<Acceptor>>,
@@ -86,13 +87,9 @@ impl Sockets {
         Ok(Sockets { inherited, table: Fds::new(), predecessor })
     }
 
-    pub(crate) fn bind(
-        &mut self,
-        wanted: SocketAddr,
-        h2c: bool,
-        tls: Option<&ListenerTls>,
-    ) -> Result<Bound, BindError> {
-        let tls = tls.map(Acceptor::load).transpose()?.map(Arc::new);
+    pub(crate) fn bind(&mut self, listener: &Listener) -> Result<Bound, BindError> {
+        let wanted = listener.address;
+        let tls = listener.tls.as_ref().map(Acceptor::load).transpose()?.map(Arc::new);
         let (address, name) = match self.take_inherited("", wanted) {
             Some((address, fd)) => (address, self.keep(address.to_string(), fd)),
             None => {
@@ -101,7 +98,7 @@ impl Sockets {
                 (address, self.keep(address.to_string(), listener.into_raw_fd()))
             }
         };
-        Ok(Bound { address, h2c, name, tls })
+        Ok(Bound { address, listener: listener.clone(), name, tls })
     }
 
     pub(crate) fn bind_admin(&mut self, wanted: SocketAddr) -> Result<Bound, BindError> {
@@ -113,7 +110,7 @@ impl Sockets {
             }
         };
         let name = self.keep(format!("{ADMIN}{address}"), fd);
-        Ok(Bound { address, h2c: false, name, tls: None })
+        Ok(Bound { address, listener: Listener::plain(wanted), name, tls: None })
     }
 
     /// The table of sockets to serve and to hand over, and the gateway that they came from. Inherited
@@ -172,7 +169,7 @@ impl Bound {
     }
 
     pub(crate) fn describe(&self) -> String {
-        let (scheme, protocols) = match (&self.tls, self.h2c) {
+        let (scheme, protocols) = match (&self.tls, self.listener.h2c) {
             (Some(_), _) => ("https", "HTTP/1.1 and HTTP/2"),
             (None, true) => ("http", "HTTP/1.1 and h2c"),
             (None, false) => ("http", "HTTP/1.1"),

@@ -21,6 +21,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use pipeline::shared::Shared;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::time::Instant;
 use transport::buffer;
 
 use super::pass_through::{Proxy, total_of};
@@ -38,6 +39,8 @@ struct Connection {
     buffer: Vec<u8>,
     /// Empty lines since the last request.
     empty_lines: usize,
+    /// When it is to end after an answer.
+    expires: Option<Instant>,
 }
 
 /// Serve a connection to its end.
@@ -46,8 +49,9 @@ pub(crate) async fn serve(
     proxy: &Arc<Proxy>,
     io: Stream,
     shutdown: &ShutdownWatch,
+    expires: Option<Instant>,
 ) {
-    let mut connection = Connection { io, buffer: Vec::new(), empty_lines: 0 };
+    let mut connection = Connection { io, buffer: Vec::new(), empty_lines: 0, expires };
     let mut leaving = shutdown.clone();
     loop {
         match connection.next(shared, &mut leaving).await {
@@ -75,6 +79,7 @@ impl Connection {
         proxy: &Arc<Proxy>,
         shutdown: &ShutdownWatch,
     ) -> Option<Connection> {
+        let (expires, is_expired) = (self.expires, self.is_expired());
         let mut first = self.buffer;
         // Requests that arrived in the same read stay with this connection.
         let rest = request::end_of_first(&first, shared.plan.load().head_limits)
@@ -82,7 +87,7 @@ impl Connection {
             .unwrap_or_default();
         let total = total_of(shared, &first);
         let mut session = ServerSession::new_http1(self.io);
-        session.set_keepalive(Some(60));
+        session.set_keepalive((!is_expired).then_some(60));
         session.set_pipelined_prefix(BytesMut::from(first.as_slice()));
         buffer::give(first);
         let reused =
@@ -90,7 +95,12 @@ impl Connection {
                 .await
                 .ok()??;
         let (io, _settings) = reused.consume();
-        Some(Connection { io, buffer: rest, empty_lines: 0 })
+        Some(Connection { io, buffer: rest, empty_lines: 0, expires })
+    }
+
+    /// Whether it is older than `limits.connection_age`.
+    fn is_expired(&self) -> bool {
+        self.expires.is_some_and(|at| Instant::now() >= at)
     }
 
     /// Read some bytes into the buffer; how many.

@@ -17,11 +17,11 @@ use lens::record::Outcome;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::v2::server::HttpSession as H2Session;
 use pingora::protocols::tls::SslDigest;
-use pipeline::exchange::{Accepted, ShownCredential};
+use pipeline::exchange::{Accepted, Peer, ShownCredential};
 use pipeline::respond::Refusal;
 use pipeline::shared::Shared;
 use pipeline::stage::accept::{self, Server};
-use pipeline::stage::authenticate;
+use pipeline::stage::{authenticate, forwarded};
 use pipeline::{ExchangeGuard, Incoming, with_timeout};
 use plan::Plan;
 use plan::clock;
@@ -49,14 +49,11 @@ pub(super) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     let plan = shared.plan.load_full();
     let mut buffer = HeldBuffer::new(as_http1(session), &shared.memory);
     let head_len = buffer.len();
-    let ParsedHead { mut accepted, head, encoded, shown } = parse_head(
-        shared,
-        &plan,
-        &buffer,
-        session.digest().and_then(|digest| digest.ssl_digest.as_deref()),
-    );
-    accepted.client =
-        session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
+    let tls = session.digest().and_then(|digest| digest.ssl_digest.as_deref());
+    let address = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
+    let peer = forwarded::peer(&plan, address, tls.is_some(), true);
+    let ParsedHead { accepted, head, encoded, shown } =
+        parse_head(shared, &plan, &buffer, peer, tls);
     let limits = plan.settings.limits;
     let max = (limits.request_body, shared.memory.max(&limits));
     let body_timeout = plan.settings.timeouts.request_body;
@@ -108,7 +105,13 @@ struct ParsedHead {
     shown: Option<ShownCredential>,
 }
 
-fn parse_head(shared: &Shared, plan: &Plan, bytes: &[u8], tls: Option<&SslDigest>) -> ParsedHead {
+fn parse_head(
+    shared: &Shared,
+    plan: &Plan,
+    bytes: &[u8],
+    peer: Peer,
+    tls: Option<&SslDigest>,
+) -> ParsedHead {
     let mut fields = head::field_buffer();
     let head = match head::parse_request(bytes, &mut fields, plan.head_limits) {
         Ok(head) => head,
@@ -126,8 +129,10 @@ fn parse_head(shared: &Shared, plan: &Plan, bytes: &[u8], tls: Option<&SslDigest
         Server::Exchange(dialect) => Some(dialect),
         Server::PassThrough => None,
     };
+    let mut accepted = accept::accepted(&head, dialect, clock::now());
+    (accepted.peer, accepted.client) = (peer, forwarded::client(plan, &peer, &head));
     ParsedHead {
-        accepted: accept::accepted(&head, dialect, clock::now()),
+        accepted,
         head: accept::check(&head).map(|()| HeadIndex::new(&head, bytes)),
         encoded: head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity")),
         shown: authenticate::read_credential(plan, &head, client_certificate(tls)),

@@ -20,12 +20,12 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pipeline::ExchangeGuard;
-use pipeline::exchange::{Exchange, ShownCredential};
+use pipeline::exchange::{Exchange, Peer, ShownCredential};
 use pipeline::respond::Refusal;
 use pipeline::shared::Shared;
 use pipeline::stage::send::CREDENTIALS;
 use pipeline::stage::{
-    accept, authenticate, endpoint, guardrail_input, models, origin, route, select,
+    accept, authenticate, endpoint, forwarded, guardrail_input, models, origin, route, select,
 };
 use plan::{Plan, PlannedRoute};
 use plan::{clock, current_request, failure_log};
@@ -105,6 +105,9 @@ impl ProxyHttp for PassThrough {
             }
         };
         let tls = session.digest().and_then(|digest| digest.ssl_digest.clone());
+        let address =
+            session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
+        let is_h2 = session.as_http2().is_some();
         let preflight = parsed.as_ref().ok().and_then(|head| origin::preflight(&plan, head));
         let certificate = client_certificate(tls.as_deref());
         let shown = parsed
@@ -117,8 +120,11 @@ impl ProxyHttp for PassThrough {
             accepted,
             ctx.began,
         ));
-        exchange.accepted.client =
-            session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
+        exchange.accepted.peer = forwarded::peer(&plan, address, tls.is_some(), is_h2);
+        exchange.accepted.client = match &parsed {
+            Ok(head) => forwarded::client(&plan, &exchange.accepted.peer, head),
+            Err(_) => address,
+        };
         exchange.enter(State::Connect);
         if let Some((route, fields)) = preflight {
             exchange.set_route(route);
@@ -210,6 +216,7 @@ impl ProxyHttp for PassThrough {
         let Some(routed) = &exchange.routed else { return Ok(()) };
         let Some(upstream) = routed.upstream() else { return Ok(()) };
         let backend = &upstream.backend;
+        describe_client(request, &exchange.accepted.peer, backend.forwarded_headers)?;
         // The absolute form, which a client may use, is not passed on.
         let target = request.uri.path_and_query().map_or("/", |p| p.as_str());
         let target = format!("{}{target}", backend.prefix);
@@ -532,6 +539,28 @@ fn selects_another(session: &Session, ctx: &mut Passing, error: &Error) -> bool 
     select::record_failure(exchange, code, None, ended);
     exchange.attempts.passes = false;
     select::select(exchange).is_ok()
+}
+
+/// Replace the fields about the client, or remove them if the backend must not learn them.
+fn describe_client(request: &mut RequestHeader, peer: &Peer, send: bool) -> Result<()> {
+    let mut own: Vec<(String, Vec<u8>)> = request
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
+        .collect();
+    // HTTP/2 may have the authority in place of the host.
+    let authority = request.uri.authority().map(|name| name.as_str().as_bytes().to_vec());
+    own.extend(authority.map(|name| ("host".to_owned(), name)));
+    for (name, _) in own.iter().filter(|(name, _)| forwarded::is_replaced(name)) {
+        request.remove_header(name.as_str());
+    }
+    if send {
+        let fields = own.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+        for (name, value) in forwarded::fields(peer, fields) {
+            request.insert_header(name, value)?;
+        }
+    }
+    Ok(())
 }
 
 fn streams(response: &ResponseHeader) -> bool {

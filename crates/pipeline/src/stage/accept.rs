@@ -8,7 +8,7 @@ use wire::http1::head::{Head, RequestLine};
 use wire::http1::path::decode;
 use wire::{Dialect, ErrorFormat};
 
-use crate::exchange::{Accepted, TraceParent};
+use crate::exchange::{Accepted, Peer, TraceParent};
 use crate::respond::Refusal;
 use plan::clock;
 
@@ -75,6 +75,7 @@ pub fn accepted(
         dialect,
         errors: error_format(head),
         bytes: head.len as u64,
+        peer: Peer::default(),
         client: None,
     }
 }
@@ -104,6 +105,7 @@ pub fn unknown(head_at: Tick, bytes: &[u8]) -> Accepted {
         dialect: None,
         errors: ErrorFormat::from_path(path(target)),
         bytes: bytes.len() as u64,
+        peer: Peer::default(),
         client: None,
     }
 }

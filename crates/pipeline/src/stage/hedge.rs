@@ -27,7 +27,7 @@ use transport::{
 };
 use wire::http1::head::HeadLimits;
 
-use crate::exchange::UpstreamRequest;
+use crate::exchange::{Peer, UpstreamRequest};
 use crate::respond::Refusal;
 use crate::stage::send::{self, HeadFacts};
 use plan::clock;
@@ -82,6 +82,7 @@ pub struct HedgePlan {
     edits: Edits,
     id: Arc<str>,
     keeps_credentials: bool,
+    peer: Peer,
     /// Delay after which the hedge is sent.
     after: Duration,
     /// Maximum hedges as a share of requests.
@@ -250,6 +251,7 @@ impl HedgePlan {
             model,
             id: &self.id,
             keeps_credentials: self.keeps_credentials,
+            peer: self.peer,
             body_len,
             edits: &self.edits,
         };

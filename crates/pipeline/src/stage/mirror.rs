@@ -17,7 +17,7 @@ use transport::{BodyStep, Call, Edit, Edits, Request, Source, StreamBuffer, Upst
 use wire::http1::head::HeadLimits;
 use wire::{Dialect, Framing, Reader, ReaderLimits};
 
-use crate::exchange::{Exchange, UpstreamRequest};
+use crate::exchange::{Exchange, Peer, UpstreamRequest};
 use crate::stage::select;
 use crate::stage::send::{self, HeadFacts};
 use plan::clock;
@@ -35,6 +35,7 @@ struct MirroredRequest {
     model_at: Option<Range<usize>>,
     id: Arc<str>,
     keeps_credentials: bool,
+    peer: Peer,
     /// The client's own credential is passed on.
     with_credential: bool,
     dialect: Dialect,
@@ -66,6 +67,7 @@ pub fn start(exchange: &Exchange, request: &UpstreamRequest) {
         model_at: exchange.inspected.facts.as_ref().and_then(|facts| facts.model_at.clone()),
         id: exchange.accepted.id.clone(),
         keeps_credentials: exchange.plan.keys.is_some(),
+        peer: exchange.accepted.peer,
         with_credential: exchange.attempts.with_credential,
         dialect,
         question: select::request_size(exchange),
@@ -190,6 +192,7 @@ impl MirroredRequest {
             model: pool.model.as_deref(),
             id: &self.id,
             keeps_credentials: self.keeps_credentials,
+            peer: self.peer,
             body_len,
             edits: &edits,
         };

@@ -14,8 +14,8 @@ use wire::http1::head::{Head, RequestLine};
 use wire::http1::path::encode;
 use wire::request::StreamOptions;
 
-use crate::exchange::Exchange;
-use crate::stage::{accept, inspect};
+use crate::exchange::{Exchange, Peer};
+use crate::stage::{accept, forwarded, inspect};
 use plan::PlannedPool;
 
 /// A request to a backend: the head, and the edits of the body.
@@ -28,8 +28,8 @@ pub struct PreparedRequest {
 
 /// Fields of the client that are not forwarded. The gateway sets its own where the backend needs
 /// one.
-const REPLACED_FIELDS: [&str; 6] =
-    ["host", "content-length", "expect", "x-request-id", "accept-encoding", "forwarded"];
+const REPLACED_FIELDS: [&str; 5] =
+    ["host", "content-length", "expect", "x-request-id", "accept-encoding"];
 /// Fields that carry credentials. The client's are removed if the backend has its own key, or if
 /// the gateway authenticates clients.
 pub const CREDENTIALS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
@@ -54,6 +54,7 @@ pub fn prepare(
         model: exchange.routed.as_ref().and_then(|routed| routed.pool().model.as_deref()),
         id: &exchange.accepted.id,
         keeps_credentials: exchange.plan.keys.is_some(),
+        peer: exchange.accepted.peer,
         body_len,
         edits: &edits,
     };
@@ -75,6 +76,8 @@ pub struct HeadFacts<'s> {
     pub id: &'s str,
     /// Credentials of clients are not forwarded.
     pub keeps_credentials: bool,
+    /// The other end of the client's connection.
+    pub peer: Peer,
     pub(crate) body_len: usize,
     pub(crate) edits: &'s Edits,
 }
@@ -96,12 +99,20 @@ pub fn head_for(
         let replaced = REPLACED_FIELDS.iter().any(|n| n.eq_ignore_ascii_case(name))
             && !(route.forward_compression && name.eq_ignore_ascii_case("accept-encoding"));
         let credential = withheld && CREDENTIALS.iter().any(|n| n.eq_ignore_ascii_case(name));
-        if replaced || credential || head.is_hop_by_hop(name) {
+        if replaced || credential || forwarded::is_replaced(name) || head.is_hop_by_hop(name) {
             continue;
         }
         push(&mut out, &[name, ": "]);
         out.extend_from_slice(field.value);
         out.extend_from_slice(b"\r\n");
+    }
+    if backend.forwarded_headers {
+        let request = head.fields.iter().map(|field| (field.name, field.value));
+        for (name, value) in forwarded::fields(&facts.peer, request) {
+            push(&mut out, &[name, ": "]);
+            out.extend_from_slice(&value);
+            out.extend_from_slice(b"\r\n");
+        }
     }
     if !route.forward_compression {
         push(&mut out, &["accept-encoding: identity\r\n"]);

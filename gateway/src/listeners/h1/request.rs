@@ -1,18 +1,16 @@
 //! One request on an HTTP/1.1 connection, from its first byte to the end of its answer.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lens::Tick;
 use lens::record::Outcome;
-use pingora::protocols::SocketDigest;
 use pingora::server::ShutdownWatch;
 use pipeline::exchange::{Accepted, ShownCredential};
 use pipeline::respond::Refusal;
 use pipeline::shared::Shared;
 use pipeline::stage::accept::{self, Server};
-use pipeline::stage::authenticate;
+use pipeline::stage::{authenticate, forwarded};
 use pipeline::{ExchangeGuard, Incoming, with_timeout};
 use plan::Plan;
 use plan::clock;
@@ -22,6 +20,7 @@ use wire::http1::head::{self, HeadIndex, HeadLimits};
 use wire::http1::{BodyFraming, BodyReader, Progress};
 
 use super::Connection;
+use crate::listeners::proxy::peer_address;
 use crate::listeners::wait_for_drain;
 use crate::tls::client_certificate;
 
@@ -186,12 +185,9 @@ impl Connection {
             return Entered::PassThrough;
         }
         let mut accepted = accept::accepted(&head, dialect, head_at);
-        let socket = self.io.get_socket_digest();
-        accepted.client = socket
-            .as_deref()
-            .and_then(SocketDigest::peer_addr)
-            .and_then(|a| a.as_inet())
-            .map(SocketAddr::ip);
+        let tls = self.io.get_ssl_digest();
+        accepted.peer = forwarded::peer(plan, peer_address(&self.io), tls.is_some(), false);
+        accepted.client = forwarded::client(plan, &accepted.peer, &head);
         Entered::Ours(Accept {
             accepted,
             framing: head.framing,
@@ -201,11 +197,7 @@ impl Connection {
             encoded: head
                 .get("content-encoding")
                 .is_some_and(|v| !v.eq_ignore_ascii_case(b"identity")),
-            shown: authenticate::read_credential(
-                plan,
-                &head,
-                client_certificate(self.io.get_ssl_digest().as_deref()),
-            ),
+            shown: authenticate::read_credential(plan, &head, client_certificate(tls.as_deref())),
             head: HeadIndex::new(&head, bytes),
         })
     }
@@ -245,7 +237,7 @@ impl Connection {
         self.buffer = buffer.split_off(body.end);
         buffer.count(max.1);
         let incoming = Incoming { buffer, head: accept.head, body, encoded: accept.encoded };
-        let keep_alive = accept.keep_alive && !shared.is_draining();
+        let keep_alive = accept.keep_alive && !shared.is_draining() && !self.is_expired();
         // TLS buffers bytes until it is flushed.
         let buffers = self.io.get_ssl_digest().is_some();
         let mut sink =

@@ -35,6 +35,7 @@ pub fn plan(
         edits: edits.clone(),
         id: exchange.accepted.id.clone(),
         keeps_credentials: exchange.plan.keys.is_some(),
+        peer: exchange.accepted.peer,
         after,
         budget: hedges.budget,
         question: select::request_size(exchange),

@@ -1,0 +1,218 @@
+//! The client behind proxies: its address, and the fields that describe it to backends.
+//!
+//! - *In*: the peer of the connection; `X-Forwarded-*`, `Forwarded` and `Via` of the request.
+//! - *Out*: the client's address, for limits and keys; the same fields for the backend.
+//! - *Never*: a claim of a peer that is not in `trusted_proxies`. Its fields are replaced.
+
+use std::net::IpAddr;
+
+use plan::Plan;
+use wire::http1::head::{Head, RequestLine};
+
+use crate::exchange::Peer;
+
+/// Name of the gateway in `Via`.
+const NAME: &str = "llm-lens";
+const FOR: &str = "x-forwarded-for";
+const PROTO: &str = "x-forwarded-proto";
+const HOST: &str = "x-forwarded-host";
+const FORWARDED: &str = "forwarded";
+const VIA: &str = "via";
+
+/// The peer of a connection, by the settings in force.
+pub fn peer(plan: &Plan, address: Option<IpAddr>, tls: bool, http2: bool) -> Peer {
+    let trusted = address.is_some_and(|address| plan.settings.is_trusted(address));
+    Peer { address, trusted, tls, http2 }
+}
+
+/// The client's address: that of the peer or, behind trusted proxies, the last address in
+/// `X-Forwarded-For` that is not one of them.
+pub fn client(plan: &Plan, peer: &Peer, head: &Head<'_, RequestLine<'_>>) -> Option<IpAddr> {
+    if !peer.trusted {
+        return peer.address;
+    }
+    let values = head.fields.iter().rev().filter(|field| field.name.eq_ignore_ascii_case(FOR));
+    let mut last = peer.address;
+    for part in values.flat_map(|field| field.value.rsplit(|byte| *byte == b',')) {
+        // Nothing before an invalid address can be attributed.
+        let Some(address) = address(part) else { return last };
+        last = Some(address);
+        if !plan.settings.is_trusted(address) {
+            break;
+        }
+    }
+    last
+}
+
+/// Whether a field of the client describes the client or its way here. [`fields`] has the ones that
+/// are sent instead.
+pub fn is_replaced(name: &str) -> bool {
+    let starts = |prefix: &str| {
+        name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    starts("x-forwarded-")
+        || [FORWARDED, VIA, "x-real-ip"].iter().any(|one| one.eq_ignore_ascii_case(name))
+}
+
+/// The fields for a backend, from those of the request: a trusted proxy's are kept and continued.
+pub fn fields<'h>(
+    peer: &Peer,
+    request: impl Iterator<Item = (&'h str, &'h [u8])> + Clone,
+) -> Vec<(&'static str, Vec<u8>)> {
+    let values = |name: &'static str| {
+        request.clone().filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+    };
+    // All values of a field as one list, if the peer is trusted.
+    let list = |name: &'static str, believed: bool| {
+        let mut all = values(name).filter(|_| believed).collect::<Vec<_>>().join(&b", "[..]);
+        if !all.is_empty() {
+            all.extend_from_slice(b", ");
+        }
+        all
+    };
+    let first = |name: &'static str| values(name).find(|_| peer.trusted).map(<[u8]>::to_vec);
+    let host = values("host").next().filter(|host| is_host(host)).unwrap_or_default();
+    let proto = if peer.tls { "https" } else { "http" };
+    let mut out = Vec::with_capacity(5);
+    if let Some(address) = peer.address {
+        let mut chain = list(FOR, peer.trusted);
+        chain.extend_from_slice(address.to_canonical().to_string().as_bytes());
+        out.push((FOR, chain));
+    }
+    out.push((PROTO, first(PROTO).unwrap_or_else(|| proto.as_bytes().to_vec())));
+    if let Some(host) = first(HOST).or_else(|| (!host.is_empty()).then(|| host.to_vec())) {
+        out.push((HOST, host));
+    }
+    let mut chain = list(FORWARDED, peer.trusted);
+    chain.extend_from_slice(element(peer.address, host, proto).as_bytes());
+    out.push((FORWARDED, chain));
+    // Loops are detected by `Via`, so that of any client is continued (RFC 9110, 7.6.3).
+    let mut chain = list(VIA, true);
+    chain.extend_from_slice(if peer.http2 { b"2 " } else { b"1.1 " });
+    chain.extend_from_slice(NAME.as_bytes());
+    out.push((VIA, chain));
+    out
+}
+
+/// An element of `Forwarded` (RFC 7239, section 4).
+fn element(address: Option<IpAddr>, host: &[u8], proto: &str) -> String {
+    let node = match address.map(|address| address.to_canonical()) {
+        Some(IpAddr::V4(address)) => address.to_string(),
+        Some(IpAddr::V6(address)) => format!("\"[{address}]\""),
+        None => "unknown".to_owned(),
+    };
+    match std::str::from_utf8(host) {
+        Ok(host) if !host.is_empty() => format!("for={node};host=\"{host}\";proto={proto}"),
+        _ => format!("for={node};proto={proto}"),
+    }
+}
+
+/// Whether a value of `Host` can stand in quotes.
+fn is_host(host: &[u8]) -> bool {
+    host.iter().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(byte))
+}
+
+/// An address of `X-Forwarded-For`, which may have a port.
+fn address(part: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(part).ok()?.trim();
+    let bare = text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(ip, _)| ip);
+    let address: IpAddr = match bare {
+        Some(address) => address.parse().ok()?,
+        None => text.parse().ok().or_else(|| {
+            let (address, port) = text.split_once(':')?;
+            port.parse::<u16>().ok()?;
+            address.parse().ok()
+        })?,
+    };
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(peer: &Peer, request: &[(&str, &str)]) -> Vec<(&'static str, String)> {
+        fields(peer, request.iter().map(|(name, value)| (*name, value.as_bytes())))
+            .into_iter()
+            .map(|(name, value)| (name, String::from_utf8(value).expect("text")))
+            .collect()
+    }
+
+    const CLAIMS: [(&str, &str); 7] = [
+        ("Host", "api.example:8080"),
+        ("X-Forwarded-For", "1.1.1.1, 2.2.2.2"),
+        ("x-forwarded-for", "3.3.3.3"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Host", "public.example"),
+        ("Forwarded", "for=1.1.1.1"),
+        ("Via", "1.0 old"),
+    ];
+
+    #[test]
+    fn claims_of_strangers_are_replaced() {
+        let address = Some(IpAddr::from([10, 0, 0, 9]));
+        let stranger = Peer { address, trusted: false, tls: false, http2: true };
+        assert_eq!(
+            all(&stranger, &CLAIMS),
+            [
+                ("x-forwarded-for", "10.0.0.9".to_owned()),
+                ("x-forwarded-proto", "http".into()),
+                ("x-forwarded-host", "api.example:8080".into()),
+                ("forwarded", "for=10.0.0.9;host=\"api.example:8080\";proto=http".into()),
+                ("via", "1.0 old, 2 llm-lens".into()),
+            ]
+        );
+    }
+
+    #[test]
+    fn claims_of_trusted_proxies_are_continued() {
+        let address = Some("2001:db8::1".parse().expect("an address"));
+        let proxy = Peer { address, trusted: true, tls: true, http2: false };
+        assert_eq!(
+            all(&proxy, &CLAIMS),
+            [
+                ("x-forwarded-for", "1.1.1.1, 2.2.2.2, 3.3.3.3, 2001:db8::1".to_owned()),
+                ("x-forwarded-proto", "https".into()),
+                ("x-forwarded-host", "public.example".into()),
+                (
+                    "forwarded",
+                    "for=1.1.1.1, for=\"[2001:db8::1]\";host=\"api.example:8080\";proto=https"
+                        .into()
+                ),
+                ("via", "1.0 old, 1.1 llm-lens".into()),
+            ]
+        );
+    }
+
+    #[test]
+    fn hosts_cannot_break_out_of_their_quotes() {
+        let sent = all(&Peer::default(), &[("host", "a\";for=1.2.3.4;x=\"")]);
+        assert_eq!(sent[1], ("forwarded", "for=unknown;proto=http".into()));
+    }
+
+    #[test]
+    fn addresses_are_read_with_and_without_ports() {
+        for (text, want) in [
+            ("1.2.3.4", "1.2.3.4"),
+            (" 1.2.3.4:80 ", "1.2.3.4"),
+            ("::1", "::1"),
+            ("[::1]:80", "::1"),
+            ("::ffff:1.2.3.4", "1.2.3.4"),
+        ] {
+            assert_eq!(address(text.as_bytes()), want.parse().ok(), "{text}");
+        }
+        for bad in ["", "unknown", "_hidden", "1.2.3", "1.2.3.4:x", "[::1", "a:1"] {
+            assert_eq!(address(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn fields_about_the_client_are_known() {
+        for name in ["X-Forwarded-For", "x-forwarded-port", "FORWARDED", "Via", "X-Real-IP"] {
+            assert!(is_replaced(name), "{name}");
+        }
+        for name in ["x-forwarded", "x-request-id", "viable", "é-forwarded-for-is-long"] {
+            assert!(!is_replaced(name), "{name}");
+        }
+    }
+}
