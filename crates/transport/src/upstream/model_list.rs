@@ -13,7 +13,7 @@ pub struct ListedModel {
     pub id: String,
     /// When it was made, in Unix seconds; 0: unknown.
     pub created: u64,
-    /// Who made it; empty: unknown.
+    /// Its owner; empty: unknown.
     pub owned_by: String,
     /// Maximum tokens of prompt and answer together; `None`: not listed.
     pub context_length: Option<u64>,

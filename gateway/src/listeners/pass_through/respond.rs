@@ -3,9 +3,13 @@
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
-use pipeline::exchange::Exchange;
+use pipeline::ExchangeGuard;
+use pipeline::exchange::{Exchange, ShownCredential};
 use pipeline::respond::Refusal;
+use pipeline::stage::models;
+use plan::current_request;
 use relay::Failure;
+use wire::http1::head::{Head, RequestLine};
 
 use super::UNREADABLE;
 
@@ -17,6 +21,20 @@ pub(super) async fn allow(session: &mut Session, fields: String) -> Result<()> {
         header.insert_header(name.to_owned(), value)?;
     }
     session.write_response_header(Box::new(header), true).await
+}
+
+/// Answer a request for models.
+pub(super) async fn answer_models(
+    session: &mut Session,
+    exchange: &mut ExchangeGuard,
+    head: &Head<'_, RequestLine<'_>>,
+    shown: Option<ShownCredential>,
+) -> Result<()> {
+    let id = exchange.accepted.id.clone();
+    match current_request::scope(id, models::list(exchange, head, shown)).await {
+        Ok(body) => answer(session, exchange, (200, ""), body).await,
+        Err(refusal) => refuse(session, exchange, &refusal).await,
+    }
 }
 
 /// Send an error of the gateway on pingora's session, and close the connection, because the request
@@ -34,7 +52,7 @@ pub(super) async fn refuse(
 }
 
 /// Send a JSON answer of the gateway on pingora's session.
-pub(super) async fn answer(
+async fn answer(
     session: &mut Session,
     exchange: &Exchange,
     (status, fields): (u16, &str),

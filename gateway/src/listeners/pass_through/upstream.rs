@@ -1,0 +1,118 @@
+//! The backend's side of a request that pingora forwards: its peer, the fields about the client, and
+//! what follows from a failure.
+
+use lens::record::Outcome;
+use pingora::http::RequestHeader;
+use pingora::proxy::Session;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+use pipeline::exchange::{Exchange, Peer};
+use pipeline::stage::{forwarded, select};
+use plan::failure_log;
+use routing::AttemptResult;
+
+use super::respond::upstream_refusal;
+use super::{FOREVER, Passing, nonzero};
+
+/// The peer of the selected backend, with a permit for its connection.
+pub(super) async fn find_peer(ctx: &mut Passing) -> Result<Box<HttpPeer>> {
+    let routed = ctx.exchange.as_ref().and_then(|e| e.routed.as_ref());
+    let Some(routed) = routed else {
+        return Error::e_explain(ErrorType::InternalError, "no route");
+    };
+    let Some(upstream) = routed.upstream() else {
+        return Error::e_explain(ErrorType::HTTPStatus(503), "no backend");
+    };
+    let timeouts = routed.route.route.timeouts;
+    // Release the permit of a previous attempt first.
+    ctx.permit = None;
+    ctx.permit = upstream.permit();
+    if ctx.permit.is_none() {
+        return Error::e_explain(ErrorType::HTTPStatus(503), "all connections are in use");
+    }
+    let looked_up = tokio::time::timeout(
+        nonzero(timeouts.connect).unwrap_or(FOREVER),
+        transport::peer(upstream),
+    )
+    .await;
+    let mut peer = match looked_up {
+        Ok(Ok(peer)) => peer,
+        Ok(Err(error)) => {
+            return Error::e_because(
+                ErrorType::ConnectError,
+                "the backend's name has no address",
+                error,
+            );
+        }
+        Err(_) => {
+            return Error::e_explain(
+                ErrorType::ConnectTimedout,
+                "resolving the backend's name took too long",
+            );
+        }
+    };
+    peer.options.connection_timeout = nonzero(timeouts.connect);
+    peer.options.total_connection_timeout = nonzero(timeouts.connect);
+    peer.options.read_timeout = nonzero(timeouts.first_byte);
+    Ok(Box::new(peer))
+}
+
+/// Select another backend for a safe request whose backend failed before its answer. The failure is
+/// recorded.
+pub(super) fn selects_another(session: &Session, ctx: &mut Passing, error: &Error) -> bool {
+    let Some(exchange) = &mut ctx.exchange else { return false };
+    let is_safe = matches!(session.req_header().method.as_str(), "GET" | "HEAD");
+    let repeats = is_safe
+        && session.response_written().is_none()
+        && !session.as_ref().retry_buffer_truncated();
+    if !repeats || !select::may_retry(exchange) {
+        return false;
+    }
+    let code = upstream_refusal(error).code;
+    // The gateway's own connection limit proves nothing about the backend.
+    let ended = match error.etype() {
+        ErrorType::HTTPStatus(_) => AttemptResult::Unknown,
+        _ => AttemptResult::Failure,
+    };
+    select::record_failure(exchange, code, None, ended);
+    exchange.attempts.passes = false;
+    select::select(exchange).is_ok()
+}
+
+/// Replace the fields about the client, or remove them if the backend must not learn them.
+pub(super) fn describe_client(request: &mut RequestHeader, peer: &Peer, send: bool) -> Result<()> {
+    let mut own: Vec<(String, Vec<u8>)> = request
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
+        .collect();
+    // HTTP/2 may have the authority in place of the host.
+    let authority = request.uri.authority().map(|name| name.as_str().as_bytes().to_vec());
+    own.extend(authority.map(|name| ("host".to_owned(), name)));
+    for (name, _) in own.iter().filter(|(name, _)| forwarded::is_replaced(name)) {
+        request.remove_header(name.as_str());
+    }
+    if send {
+        let fields = own.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+        for (name, value) in forwarded::fields(peer, fields) {
+            request.insert_header(name, value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Write a log line about a call that the backend failed.
+pub(super) fn log_failure(exchange: &Exchange, error: &Error) {
+    let is_fault = *error.esource() != pingora::ErrorSource::Downstream
+        && matches!(exchange.verdict.outcome(), Some(Outcome::UpstreamFailed | Outcome::Timeout));
+    let (Some(routed), Some(code), true) =
+        (&exchange.routed, exchange.verdict.code.as_deref(), is_fault)
+    else {
+        return;
+    };
+    let Some(backend) = routed.upstream().map(|upstream| &upstream.backend.name) else { return };
+    let Some(admitted) = failure_log::admit(backend, code) else { return };
+    let (route, suppressed) = (&*routed.route.route.name, admitted.suppressed);
+    let request_id = &*exchange.accepted.id;
+    tracing::warn!(%backend, route, code, request_id, %error, suppressed, "backend call failed");
+}
