@@ -298,8 +298,9 @@ fn places_where_backends_are_found_are_read() {
     let source = |discover: &str| {
         config::parse("f", &finding(discover)).unwrap().pools[0].discovery.clone().unwrap().source
     };
+    let hold = std::time::Duration::from_secs(30);
     let servers = vec!["10.0.0.1:53".parse().unwrap(), "[fd00::1]:5353".parse().unwrap()];
-    let dns = |port, servers| config::Source::Dns { name: "llm.test".into(), port, servers };
+    let dns = |port, servers| config::Source::Dns { name: "llm.test".into(), port, servers, hold };
     assert_eq!(source("{dns: llm.test}"), dns(8443, Vec::new()));
     assert_eq!(
         source("{dns: llm.test, port: 80, servers: [10.0.0.1, '[fd00::1]:5353']}"),
@@ -307,7 +308,7 @@ fn places_where_backends_are_found_are_read() {
     );
     assert_eq!(
         source("{srv: _llm._tcp.test.}"),
-        config::Source::Srv { name: "_llm._tcp.test.".into(), servers: Vec::new() }
+        config::Source::Srv { name: "_llm._tcp.test.".into(), servers: Vec::new(), hold }
     );
     let service = config::Source::Kubernetes {
         namespace: Some("m".into()),

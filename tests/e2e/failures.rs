@@ -80,7 +80,9 @@ async fn failed_calls_are_logged_with_their_backend_and_at_most_once_a_second() 
     }
     let suppressed: usize = lines("suppressed=")
         .iter()
-        .filter_map(|line| line.split("suppressed=").nth(1)?.split(' ').next()?.parse().ok())
+        .filter_map(|line| {
+            line.split("suppressed=").nth(1)?.split(' ').next()?.parse::<usize>().ok()
+        })
         .sum();
     let counted = suppressed + lines("backend=dead").len();
     assert!((FAILED..=asked).contains(&counted), "{counted} of {asked}");

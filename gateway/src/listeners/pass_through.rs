@@ -110,16 +110,10 @@ impl ProxyHttp for PassThrough {
         let is_h2 = session.as_http2().is_some();
         let preflight = parsed.as_ref().ok().and_then(|head| origin::preflight(&plan, head));
         let certificate = client_certificate(tls.as_deref());
-        let shown = parsed
-            .as_ref()
-            .ok()
-            .and_then(|head| authenticate::read_credential(&plan, head, certificate));
-        let exchange = ctx.exchange.insert(ExchangeGuard::open(
-            &self.shared,
-            plan.clone(),
-            accepted,
-            ctx.began,
-        ));
+        let read = |head| authenticate::read_credential(&plan, head, certificate);
+        let shown = parsed.as_ref().ok().and_then(read);
+        let opened = ExchangeGuard::open(&self.shared, plan.clone(), accepted, ctx.began);
+        let exchange = ctx.exchange.insert(opened);
         exchange.accepted.peer = forwarded::peer(&plan, address, tls.is_some(), is_h2);
         exchange.accepted.client = match &parsed {
             Ok(head) => forwarded::client(&plan, &exchange.accepted.peer, head),
@@ -145,16 +139,14 @@ impl ProxyHttp for PassThrough {
             (Ok(_), Err(error)) => Err(self.shared.bad_head(*error)),
         };
         if let Err(refusal) = admitted {
-            refuse(session, exchange, &refusal).await?;
-            return Ok(true);
+            return refuse(session, exchange, &refusal).await.map(|()| true);
         }
+        let timeouts = exchange.timeouts();
+        session.set_read_timeout(nonzero(timeouts.request_body));
+        session.set_write_timeout(nonzero(timeouts.client_write));
         if self.shared.is_draining() {
             session.set_keepalive(None);
         }
-        let waits =
-            ctx.exchange.as_ref().map_or(plan.settings.timeouts, |exchange| exchange.timeouts());
-        session.set_read_timeout(nonzero(waits.request_body));
-        session.set_write_timeout(nonzero(waits.client_write));
         Ok(false)
     }
 

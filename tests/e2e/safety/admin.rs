@@ -49,7 +49,7 @@ async fn probes_are_answered_whatever_other_admin_clients_do() {
 async fn admin_pages_are_served_to_known_hosts_only() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let more = "admin: {address: \"127.0.0.1:0\", hosts: [lens.internal]}";
-    let gateway = Gateway::with_settings(&settings(&engine.url(), "", more)).await;
+    let gateway = Gateway::with_settings(&settings(&engine.url(), more)).await;
     const PATHS: [(&str, &str); 10] = [
         ("GET", "/"),
         ("GET", "/metrics"),
@@ -87,7 +87,7 @@ async fn records_are_filtered_and_unknown_parameters_are_refused() {
         steps
     })
     .await;
-    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "")).await;
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "")).await;
     for id in ["fast", "slow"] {
         crate::support::ask(&gateway, "/v1/chat/completions", id, CHAT).await;
         gateway.record(id).await;

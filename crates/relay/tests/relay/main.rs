@@ -12,7 +12,7 @@ use lens::record::Outcome;
 use relay::{Context, End, TokenTimeouts};
 use wire::{Dialect, Framing};
 
-use captures::streams;
+use captures::{Body, streams};
 use script::{ScriptedRequest, ScriptedSink, ScriptedSource, Step, Takes, context, run, settings};
 
 const MS: Duration = Duration::from_millis(1);
@@ -67,6 +67,24 @@ fn is_told_of_the_failure(taken: &[u8], body: &[u8], code: &str) {
     assert!(data.to_string().contains(code), "{data}");
 }
 
+/// A complete stream reached the client unchanged; an incomplete one ended with an error event.
+fn is_forwarded_or_told(body: &Body, request: &ScriptedRequest, sink: &ScriptedSink, end: &End) {
+    let lens = &request.answer.lens;
+    if let End::Broken = end {
+        assert!(!body.complete && sink.ended == Some(false), "{}", body.name);
+        assert!(lens.error().is_none() && !lens.is_complete(1), "{}", body.name);
+        return is_told_of_the_failure(&sink.taken, &body.bytes, "incomplete_stream");
+    }
+    assert!(matches!(end, End::Complete) && sink.ended == Some(true), "{}: {end:?}", body.name);
+    assert_eq!(
+        String::from_utf8_lossy(&sink.taken),
+        String::from_utf8_lossy(&body.bytes),
+        "{}",
+        body.name
+    );
+    assert_eq!(request.answer.bytes_to_client, body.bytes.len() as u64, "{}", body.name);
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_stream_passes_unchanged_however_it_is_cut_and_taken() {
     let streams = streams();
@@ -90,27 +108,8 @@ async fn every_stream_passes_unchanged_however_it_is_cut_and_taken() {
             let mut sink = ScriptedSink::new(takes);
             let (end, cut) =
                 run(&mut request, context(body.dialect), &mut source, &mut sink, None).await;
-            let lens = &request.answer.lens;
             assert!(cut.is_none() && request.backend_released && request.committed);
-            if let End::Broken = end {
-                assert!(!body.complete && sink.ended == Some(false), "{}: {takes:?}", body.name);
-                assert!(lens.error().is_none() && !lens.is_complete(1), "{}", body.name);
-                is_told_of_the_failure(&sink.taken, &body.bytes, "incomplete_stream");
-            } else {
-                assert!(
-                    matches!(end, End::Complete) && sink.ended == Some(true),
-                    "{}: {end:?}",
-                    body.name
-                );
-                assert_eq!(
-                    String::from_utf8_lossy(&sink.taken),
-                    String::from_utf8_lossy(&body.bytes),
-                    "{}: {takes:?}",
-                    body.name
-                );
-                let sent = request.answer.bytes_to_client;
-                assert_eq!(sent, body.bytes.len() as u64, "{}", body.name);
-            }
+            is_forwarded_or_told(&body, &request, &sink, &end);
             // However it was cut, the same is counted, and each mark lies between the first and the
             // last read.
             let counts = *request.answer.lens.counts();

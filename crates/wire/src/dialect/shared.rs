@@ -89,9 +89,10 @@ impl ChoiceTokens {
     /// Set the count of a choice, and return the sum. The prompt is counted with the first choice.
     pub(super) fn add(&mut self, choice: u32, mut usage: Usage) -> Usage {
         if let Some(tokens) = usage.completion_tokens {
-            match self.0.iter().position(|(known, _)| *known == choice) {
-                Some(at) => self.0[at].1 = tokens,
-                None if self.0.len() < Self::MAX => self.0.push((choice, tokens)),
+            let is_full = self.0.len() >= Self::MAX;
+            match self.0.iter_mut().find(|(known, _)| *known == choice) {
+                Some((_, count)) => *count = tokens,
+                None if !is_full => self.0.push((choice, tokens)),
                 None => {}
             }
             usage.completion_tokens =

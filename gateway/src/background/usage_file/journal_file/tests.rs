@@ -105,7 +105,8 @@ fn journal_that_has_grown_becomes_a_snapshot_that_others_find() {
 fn damaged_content_is_counted_copied_and_written_anew() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("usage.jsonl");
-    let damages: [&dyn Fn(&mut Vec<u8>); 4] = [
+    type Damage<'d> = &'d dyn Fn(&mut Vec<u8>);
+    let damages: [Damage<'_>; 4] = [
         &|text| text.push(0xff),
         &|text| text.extend(b"{\"time\":\"2999-01-01\",\"requests\":-5}\n"),
         &|text| text.extend([0; 5000]),
