@@ -434,7 +434,7 @@ async fn error_answers_of_the_engine_pass_unchanged() {
             "{\"type\":\"error\",\"error\":{\"type\":\"rate_limit_error\",\"message\":\"no\"}}"
                 .to_owned(),
         ),
-        _ if status % 2 == 0 => ("text/html; charset=utf-8", format!("<h1>{status}</h1>")),
+        _ if status.is_multiple_of(2) => ("text/html; charset=utf-8", format!("<h1>{status}</h1>")),
         _ => ("application/json", format!("{{ \"status\" : {status} }}")),
     };
     let own = |status: u16| match status {

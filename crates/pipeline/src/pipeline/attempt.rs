@@ -137,9 +137,10 @@ async fn try_backend<D: Sink>(
 ) -> AttemptEnd {
     // Boxed, so that requests that need not wait do not carry its size.
     if let Some(queue) = admission::queue(exchange) {
+        let named = request.with_head(|head| admission::named_tenant(&queue, head));
         let waited = tokio::select! {
             biased;
-            waited = Box::pin(admission::enter(exchange, &request, &queue)) => waited,
+            waited = Box::pin(admission::enter(exchange, &queue, named)) => waited,
             () = poll_fn(|cx| sink.poll_gone(cx)) => return AttemptEnd::Done(client_gone(exchange)),
         };
         if let Err(refusal) = waited {

@@ -13,12 +13,15 @@ use traffic::settings::TenantKey;
 use traffic::{AdmissionQueue, Caller, Permit, QueueRequest, Shed, ShedReason, network};
 use wire::http1::head::{Head, RequestLine};
 
-use crate::exchange::{ClientHints, Exchange, UpstreamRequest};
+use crate::exchange::{ClientHints, Exchange};
 use crate::respond::Refusal;
 use plan::clock;
 
 /// Code of a request that the queue sheds.
 pub(super) const SHED: &str = "overloaded";
+
+/// Maximum bytes of a header value that names a tenant; a longer one is ignored.
+const MAX_TENANT: usize = 256;
 
 /// Read the client's hints. Invalid numbers are ignored.
 pub fn read_hints(head: &Head<'_, RequestLine<'_>>) -> ClientHints {
@@ -35,19 +38,27 @@ pub fn queue(exchange: &Exchange) -> Option<Arc<AdmissionQueue>> {
     exchange.routed.as_ref().and_then(|routed| routed.upstream()?.queue.clone())
 }
 
-/// Acquire a permit, waiting in the queue if necessary.
+/// The tenant that the request names in the header of the settings, if they have one.
+pub fn named_tenant(queue: &AdmissionQueue, head: &Head<'_, RequestLine<'_>>) -> Option<Arc<str>> {
+    let TenantKey::Header(name) = queue.tenant_key() else { return None };
+    let value = std::str::from_utf8(head.get(name)?).ok()?.trim();
+    (1..=MAX_TENANT).contains(&value.len()).then(|| value.into())
+}
+
+/// Acquire a permit, waiting in the queue if necessary. `named` is the tenant that the request
+/// names.
 ///
 /// # Cancel safety
 /// Dropping the future leaves the queue.
 pub async fn enter(
     exchange: &mut Exchange,
-    request: &UpstreamRequest,
     queue: &Arc<AdmissionQueue>,
+    named: Option<Arc<str>>,
 ) -> Result<(), Refusal> {
     let expected = &exchange.expected;
     exchange.permit = Some(match queue.enter(expected.input, expected.output) {
         Some(place) => place,
-        None => wait(exchange, request, queue).await.map_err(|shed| refusal(&shed))?,
+        None => wait(exchange, queue, named).await.map_err(|shed| refusal(&shed))?,
     });
     exchange.enter(State::Gateway);
     Ok(())
@@ -55,11 +66,11 @@ pub async fn enter(
 
 async fn wait(
     exchange: &mut Exchange,
-    request: &UpstreamRequest,
     queue: &Arc<AdmissionQueue>,
+    named: Option<Arc<str>>,
 ) -> Result<Permit, Shed> {
     exchange.enter(State::Queue);
-    let tenant = request.with_head(|head| tenant(exchange, queue.tenant_key(), head));
+    let tenant = named.unwrap_or_else(|| tenant(exchange, queue.tenant_key()));
     let mut waiting = queue.wait(queue_request(exchange, tenant), clock::now())?;
     match tokio::time::timeout(waiting.max_wait(), waiting.turn()).await {
         Ok(turn) => turn,
@@ -67,19 +78,9 @@ async fn wait(
     }
 }
 
-/// Maximum bytes of a header value that names a tenant; a longer one is ignored.
-const MAX_TENANT: usize = 256;
-
-/// The tenant of a request: the value of the configured header, or its owner or key. Callers
-/// without a key are grouped by network address.
-fn tenant(exchange: &Exchange, key: &TenantKey, head: &Head<'_, RequestLine<'_>>) -> Arc<str> {
-    if let TenantKey::Header(name) = key {
-        let value = head.get(name).and_then(|value| std::str::from_utf8(value).ok());
-        let value = value.map(str::trim).filter(|value| (1..=MAX_TENANT).contains(&value.len()));
-        if let Some(value) = value {
-            return value.into();
-        }
-    }
+/// The tenant of a request that names none: its owner or key. Callers without a key are grouped by
+/// network address.
+fn tenant(exchange: &Exchange, key: &TenantKey) -> Arc<str> {
     let known = exchange.caller.as_deref().filter(|c| c.id != exchange.plan.anonymous.id);
     match (known, key) {
         (Some(caller), TenantKey::Key) => caller.id.clone(),

@@ -10,7 +10,6 @@ use config::Found;
 use lens::Record;
 use observatory::Observatory;
 use pipeline::client_limits::ClientLimits;
-use pipeline::exchange::UpstreamRequest;
 use pipeline::respond::Refusal;
 use pipeline::shared::Shared;
 use pipeline::stage::{accept, authenticate};
@@ -106,13 +105,6 @@ impl Read {
     pub fn incoming(self) -> Incoming {
         let body = self.index.head_len()..self.buffer.len();
         Incoming { buffer: self.buffer.into(), head: self.index, body, encoded: false }
-    }
-
-    /// The request as it is sent to a backend.
-    pub fn upstream(self) -> UpstreamRequest {
-        let Incoming { buffer, head, body, .. } = self.incoming();
-        let buffer = Arc::new(buffer);
-        UpstreamRequest { head: (buffer.clone(), Arc::new(head)), body: (buffer, body) }
     }
 
     /// What a listener does: accept, then authenticate.

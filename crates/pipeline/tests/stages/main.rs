@@ -299,26 +299,25 @@ async fn a_prompt_is_counted_by_the_file_of_its_route() {
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_is_full_queues_and_sheds() {
     let shared = shared(", admission: {max_requests: 1, queue: 1, max_wait: 5s}", "", "");
-    let request = chat("x").upstream();
     let mut first = chat("x").routed(&shared);
     let queue = admission::queue(&first).expect("the backend has a queue");
-    admission::enter(&mut first, &request, &queue).await.expect("there is room");
+    admission::enter(&mut first, &queue, None).await.expect("there is room");
     let mut second = chat("x").routed(&shared);
     let waiting = {
-        let (queue, request) = (queue.clone(), request.clone());
-        tokio::spawn(async move {
-            admission::enter(&mut second, &request, &queue).await.map(|()| second)
-        })
+        let queue = queue.clone();
+        tokio::spawn(
+            async move { admission::enter(&mut second, &queue, None).await.map(|()| second) },
+        )
     };
     tokio::task::yield_now().await;
     let mut third = chat("x").routed(&shared);
-    let shed = admission::enter(&mut third, &request, &queue).await.expect_err("the queue is full");
+    let shed = admission::enter(&mut third, &queue, None).await.expect_err("the queue is full");
     assert_eq!((shed.status, shed.code), (503, "overloaded"));
     drop(first);
     let second = waiting.await.expect("no panic").expect("its turn came");
     let began = tokio::time::Instant::now();
-    let late = admission::enter(&mut third, &request, &queue).await.expect_err("no request ends");
+    let late = admission::enter(&mut third, &queue, None).await.expect_err("no request ends");
     assert_eq!((late.code, began.elapsed().as_secs()), ("overloaded", 5));
     drop(second);
-    admission::enter(&mut third, &request, &queue).await.expect("there is room again");
+    admission::enter(&mut third, &queue, None).await.expect("there is room again");
 }

@@ -8,8 +8,8 @@
 //!
 //! The gradient of Netflix's concurrency-limits library (`Gradient2Limit`), with a floor of time
 //! to first token in place of the long-term mean. Each prompt length, by powers of two, has its own
-//! floor: the lowest mean of one to two [`WINDOW`]s, so that an engine that is permanently slower is
-//! not throttled forever. The slowness is the recent mean of time to first token / floor; the
+//! floor: the lowest mean of one to two [`WINDOW`]s, so that an engine that is permanently slower
+//! is not throttled forever. The slowness is the recent mean of time to first token / floor; the
 //! gradient is `g = clamp(TOLERANCE / slowness, 0.5, 1)`, and every [`PERIOD`]
 //! `cap = cap + SMOOTH x (cap x g + sqrt(cap) - cap)`.
 

@@ -193,7 +193,7 @@ impl Load {
     }
 }
 
-/// Two tenants of the same use, one of which asks for much more.
+/// Two tenants of the same use, one of which requests much more output.
 #[test]
 fn requested_output_that_is_not_used_costs_no_turn() {
     let of = |output| TokenUsage { input: 10, output, ..TokenUsage::default() };
