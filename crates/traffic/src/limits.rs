@@ -146,6 +146,15 @@ impl RateLimits {
         self.limits.iter().any(|limit| counts(&limit.settings))
     }
 
+    /// Whether any limit of a route depends on the model, which requires parsing bodies.
+    pub fn depend_on_model_of(&self, route: &str) -> bool {
+        let depends = |settings: &settings::Limit| {
+            (!settings.models.is_empty() || settings.per == Per::Model)
+                && Pattern::allow(&settings.routes, route)
+        };
+        self.limits.iter().any(|limit| depends(&limit.settings))
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.limits.is_empty()

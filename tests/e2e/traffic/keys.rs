@@ -292,7 +292,14 @@ async fn uncountable_requests_are_refused() {
     let limited = "rate_limits: [{name: t, unit: total_tokens, amount: 1000, window: 30d}]";
     let (counted, counted_keys) =
         Keyed::start(&engine, routes, limited, &[&["--owner", "a"]]).await;
+    // A limit that depends on the model cannot count a request whose model is unknown.
+    let by_model = "rate_limits: [{name: m, unit: requests, amount: 1000, models: [m]}]";
+    let (modelled, modelled_keys) =
+        Keyed::start(&engine, routes, by_model, &[&["--owner", "a"]]).await;
     for (gateway, key, path, status) in [
+        (&modelled, &modelled_keys[0], "/v1/images/generations", 403),
+        (&modelled, &modelled_keys[0], "/v1/rerank", 200),
+        (&modelled, &modelled_keys[0], "/tokenize", 200),
         (&keyed, &keys[0], "/infill", 403),
         (&keyed, &keys[0], "/v1/rerank", 200),
         (&keyed, &keys[1], "/infill", 200),

@@ -164,6 +164,7 @@ fn must_count(exchange: &Exchange, routed: &Routed) -> bool {
     let mut upstreams = routed.route.pools.iter().flat_map(|pool| &pool.upstreams);
     exchange.caller.as_ref().is_some_and(|caller| !caller.models.is_empty())
         || routed.route.counts_tokens
+        || routed.route.counts_models
         || upstreams.any(|upstream| upstream.queue.is_some())
 }
 

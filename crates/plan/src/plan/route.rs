@@ -44,6 +44,8 @@ pub struct PlannedRoute {
     pub must_read: bool,
     /// Whether a rate limit on this route counts tokens or cost.
     pub counts_tokens: bool,
+    /// Whether a limit depends on the model.
+    pub counts_models: bool,
     /// Metric groups by pool, backend and operation.
     groups: Vec<Vec<[MetricGroup; OPERATIONS.len()]>>,
     /// Metric group of requests without a backend, on routes whose backends are discovered.
@@ -93,7 +95,8 @@ impl RouteParts<'_> {
             PlannedRoute::new((route, pools, guardrail), self.models, self.observatory);
         // Requests that are not parsed cannot be counted.
         planned.counts_tokens = self.rate_limits.count_tokens_of(&route.name);
-        planned.must_read |= planned.counts_tokens;
+        planned.counts_models = self.rate_limits.depend_on_model_of(&route.name);
+        planned.must_read |= planned.counts_tokens || planned.counts_models;
         let known = self
             .before
             .and_then(|plan| plan.routes.iter().find(|known| known.route.name == route.name));
@@ -163,6 +166,7 @@ impl PlannedRoute {
             counters: Arc::default(),
             tokenizer: None,
             counts_tokens: false,
+            counts_models: false,
             groups,
             unmatched,
         }
