@@ -803,19 +803,19 @@ pub const CATALOG: &[Metric] = &[
         &["route", "backend", "gen_ai_operation_name"],
         "Bytes read from backends and not yet written to clients.",
     ),
-    metric(
-        "llm_lens_tls_handshake_failures_total",
-        Kind::Counter,
-        Unit::One,
-        &[],
-        "TLS handshakes of clients that failed or took too long.",
-    ),
     histogram(
         "llm_lens_time_per_output_token_seconds",
         Unit::Seconds,
         LENS_SECONDS,
         &["route", "backend", "gen_ai_request_model", "tokens"],
         "Mean time per output token after the first event, one value per request, by whether its tokens were counted by the engine or estimated by the gateway.",
+    ),
+    metric(
+        "llm_lens_tls_handshake_failures_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "TLS handshakes of clients that failed or took too long.",
     ),
     histogram(
         "llm_lens_ttft_without_guardrail_seconds",

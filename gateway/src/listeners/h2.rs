@@ -116,7 +116,8 @@ fn parse_head(
     let head = match head::parse_request(bytes, &mut fields, plan.head_limits) {
         Ok(head) => head,
         Err(error) => {
-            let accepted = accept::unknown(clock::now(), bytes);
+            let mut accepted = accept::unknown(clock::now(), bytes);
+            (accepted.peer, accepted.client) = (peer, peer.address);
             return ParsedHead {
                 accepted,
                 head: Err(shared.bad_head(error)),

@@ -114,7 +114,7 @@ async fn a_proxy_header_states_the_client() {
     ]
     .concat();
     let mut open = Vec::new();
-    for (header, want) in [(first, "192.0.2.7"), (&second, "192.0.2.8")] {
+    for (header, want) in [(first, "192.0.2.7"), (&second[..], "192.0.2.8")] {
         let mut client = gateway.client().await;
         client.send(header).await;
         for path in WAYS {

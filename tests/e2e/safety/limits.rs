@@ -512,11 +512,17 @@ async fn bodies_of_one_http2_connection_are_bounded() {
 /// Answers that a client does not read take room as well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queued_answers_count_and_are_released() {
-    let engine = Engine::start(|_| sse::stream(20_000, 0)).await;
+    let engine = Engine::start(|_| {
+        // More than the sockets hold.
+        let event = sse::content(&"x".repeat(60 << 10));
+        let events = std::iter::repeat_with(|| Step::chunk(&event)).take(500);
+        std::iter::once(Step::text(sse::STREAM_HEAD)).chain(events).collect()
+    })
+    .await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
     let mut client = gateway.client().await;
     client.post(WAYS[0], "", CHAT_STREAM).await;
-    gateway.wait_until(|g| g.metric("llm_lens_buffered_bytes", "") > 0.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_buffered_bytes", "") > 65_536.0).await;
     drop(client);
     gateway.wait_until(|g| g.metric("llm_lens_buffered_bytes", "") == 0.0).await;
 }
