@@ -287,7 +287,7 @@ async fn dead_tier_is_ejected_and_returns() {
     let gateway = Gateway::with_settings(&format!(
         "backends: [{{name: e, url: '{}'}}, {{name: c, url: '{}'}}]\n\
          pools: [{{name: edge, backends: [e], ejection: {{base: 1s}}}}, {{name: cloud, backends: [c], ejection: {{base: 1s}}}}]\n\
-         routes: [{{name: r, pool: edge, fallback: [cloud], offload: {{header: x-hard}}}}]\n",
+         routes: [{{name: r, pool: edge, fallback: [cloud], offload: {{header: x-hard, ttft: 60s}}}}]\n",
         engines[0].url(),
         engines[1].url()
     ))

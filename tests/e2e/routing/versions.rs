@@ -159,7 +159,7 @@ async fn canary_with_all_requests_is_compared_with_the_past_of_the_route() {
     let _alone = crate::support::alone().await;
     for (canary, why) in [
         (sse::json(400, "{\"error\":{\"message\":\"no\"}}"), "failure ratio too high"),
-        (after_ms(60), "time to first token too high"),
+        (after_ms(200), "time to first token too high"),
     ] {
         let (old, new) = (good().await, always(canary).await);
         let text = |canary: &str| {
@@ -176,7 +176,7 @@ async fn canary_with_all_requests_is_compared_with_the_past_of_the_route() {
         }
         settled(&gateway).await;
         gateway.write_settings(&text(
-            ", canary: {pool: new, share: 1.0, min_requests: 30, max_ttft_ratio: 3}",
+            ", canary: {pool: new, share: 1.0, min_requests: 30, max_ttft_ratio: 2}",
         ));
         gateway.wait_until(|g| g.metric("llm_lens_canary_share", "route=\"r\"") == 1.0).await;
         for n in 0..60 {
@@ -220,7 +220,7 @@ async fn version_without_requests_is_reported() {
         starved = if field.contains("version=canary") { "stable" } else { "canary" };
     }
     let line = format!(
-        "one version has no requests, so the two cannot be compared; check canary.key and canary.share route=r version=\"{starved}\""
+        "one version has no requests, so the two cannot be compared; check canary.key and canary.share route=r share=0.5 version={starved}"
     );
     gateway.wait_until(|g| g.stderr().contains("one version has no requests")).await;
     assert_eq!(gateway.stderr().matches(&line).count(), 1, "{}", gateway.stderr());
