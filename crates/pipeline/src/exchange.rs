@@ -17,7 +17,6 @@ use transport::Upstream;
 use wire::{Dialect, ErrorFormat, RequestFacts};
 
 use crate::shared::Shared;
-use crate::stage::rate_limit;
 pub(crate) use attempts::with_head;
 pub use attempts::{Attempts, UpstreamRequest};
 use plan::clock;
@@ -269,14 +268,14 @@ impl Exchange {
     }
 
     /// Release the backend's permit and load counts: its answer is complete, even if the client
-    /// still reads.
-    pub fn leave(&mut self) {
+    /// still reads. `used`: the use of the whole request.
+    pub fn leave(&mut self, used: &TokenUsage) {
         if let Some(permit) = self.permit.take() {
             let first = self.answer.lens.marks().first_token.arrival;
             let ttft = first
                 .zip(self.sent.at)
                 .map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent)));
-            permit.leave(clock::now(), ttft, &rate_limit::total_used(self));
+            permit.leave(clock::now(), ttft, used);
         }
         self.attempts.leave();
     }

@@ -41,7 +41,8 @@ impl DerefMut for ExchangeGuard {
 impl Drop for ExchangeGuard {
     fn drop(&mut self) {
         let exchange = &mut self.0;
-        exchange.leave();
+        let used = rate_limit::total_used(exchange);
+        exchange.leave(&used);
         exchange.group().in_flight.requests.fetch_sub(1, Ordering::Relaxed);
         if std::thread::panicking() {
             observatory::Gauges::count(&exchange.shared.observatory.gauges().panics);

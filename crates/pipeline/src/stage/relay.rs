@@ -101,7 +101,8 @@ impl Request<HedgedCall> for Exchange {
     }
 
     fn release_backend(&mut self) {
-        self.leave();
+        let used = rate_limit::total_used(self);
+        self.leave(&used);
     }
 
     fn is_resumable(&self) -> bool {
