@@ -106,6 +106,7 @@ const MODULES: [(&str, &[&str]); 3] = [
         &[
             "audit",
             "clock",
+            "client_limits",
             "current_request",
             "failure_log",
             "host",
@@ -118,15 +119,7 @@ const MODULES: [(&str, &[&str]); 3] = [
     ),
     (
         "crates/pipeline",
-        &[
-            "client_certificate",
-            "client_limits",
-            "respond",
-            "shared",
-            "exchange",
-            "stage",
-            "pipeline",
-        ],
+        &["client_certificate", "respond", "shared", "exchange", "stage", "pipeline"],
     ),
     (
         "gateway",

@@ -88,7 +88,7 @@ pub(crate) fn take(path: &Path) -> io::Result<(Vec<NamedSocket>, Predecessor)> {
         Err(error) => return Err(error),
     }
     let listener = UnixListener::bind(path)?;
-    // The folder is private, so nobody else could connect before this.
+    // The folder is private, so that no other user could connect before this.
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
     let taken = accept(&listener);

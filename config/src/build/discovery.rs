@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Builder;
 use crate::discovery::{Discovery, Source};
@@ -11,6 +12,8 @@ use crate::tree::Table;
 
 /// Largest file of backends, in bytes.
 const MAX_FILE: u64 = 1 << 20;
+/// How long backends stay when their name has no records.
+const HOLD: Duration = Duration::from_secs(30);
 /// The port of name servers.
 const DNS: u16 = 53;
 
@@ -54,7 +57,7 @@ impl Builder {
             return None;
         }
         let (name, servers) = (name.to_owned(), self.dns_servers(table));
-        let hold = table.duration("hold");
+        let hold = table.given_duration("hold").unwrap_or(HOLD);
         Some(match kind {
             "dns" => Source::Dns { name, port: self.port(table).unwrap_or(port), servers, hold },
             "srv" => Source::Srv { name, servers, hold },

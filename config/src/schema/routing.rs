@@ -85,8 +85,8 @@ pub static DISCOVER: Section = Section {
         field(
             "hold",
             Kind::Duration,
-            "30s",
-            "For `dns` and `srv`: how long the previous backends stay when the name has no records. A name may be without records for a moment while it is replaced.",
+            "",
+            "For `dns` and `srv`: how long the previous backends stay when the name has no records. A name may be without records for a moment while it is replaced. Default: 30s.",
         ),
     ],
 };

@@ -2,8 +2,8 @@
 //!
 //! - *In*: the source of a pool's backends.
 //! - *Out*: an [`Update`] after each change or lookup.
-//! - *Never*: a failed lookup treated as an empty answer: known backends stay. An empty answer leaves
-//!   them for a while, too.
+//! - *Never*: a failed lookup treated as an empty answer: known backends stay. An empty answer
+//!   leaves them for a while, too.
 
 #[cfg(feature = "dns")]
 mod dns;

@@ -10,7 +10,6 @@
 //! `tests/architecture.rs` enforces that.
 
 mod client_certificate;
-pub mod client_limits;
 pub mod respond;
 pub use client_certificate::{ClientCertificate, certificate_expiry};
 

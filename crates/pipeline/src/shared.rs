@@ -18,9 +18,9 @@ use traffic::UsageSums;
 use transport::Memory;
 use wire::http1::head::HeadError;
 
-use crate::client_limits::ClientLimits;
 use crate::respond::Refusal;
 use plan::audit::Audit;
+use plan::client_limits::ClientLimits;
 use plan::{Plan, Tools};
 use relay::DrainDeadline;
 

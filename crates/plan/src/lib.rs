@@ -11,6 +11,8 @@
 
 pub mod audit;
 pub mod clock;
+
+pub mod client_limits;
 pub mod current_request;
 pub mod failure_log;
 

@@ -19,9 +19,9 @@ use pingora::protocols::l4::socket::SocketAddr as PeerAddress;
 use pingora::protocols::l4::stream::Stream as TcpStream;
 use pingora::protocols::{ALPN, GetSocketDigest, SocketDigest, Stream};
 use pingora::server::ShutdownWatch;
-use pipeline::client_limits::ConnectionGuard;
 use pipeline::shared::Shared;
 use pipeline::with_timeout;
+use plan::client_limits::ConnectionGuard;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 

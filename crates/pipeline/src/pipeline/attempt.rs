@@ -33,7 +33,8 @@ enum AttemptEnd {
     /// No answer has begun: the result for the backend, and the client's error if no other backend
     /// is tried.
     Failed(AttemptResult, Refusal),
-    /// The backend answered with an error of this status and code, and the next backend is selected.
+    /// The backend answered with an error of this status and code, and the next backend is
+    /// selected.
     Again(u16, String),
     /// The stream failed with this code, and the backend that resumes it is selected.
     InterruptedStream(String),

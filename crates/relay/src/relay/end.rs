@@ -109,8 +109,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         Ok(())
     }
 
-    /// Whether another backend resumes the stream. This requires that some, but not all, of the text
-    /// was forwarded, and nothing that cannot be resumed.
+    /// Whether another backend resumes the stream. This requires that some, but not all, of the
+    /// text was forwarded, and nothing that cannot be resumed.
     fn may_resume(&mut self) -> Resume {
         let Some(strip) = self.strip.as_mut().filter(|_| self.is_resumable && self.head.is_none())
         else {

@@ -44,7 +44,8 @@ impl Turns {
             if stored >= last {
                 return Some((at, stored));
             }
-            // Stored at once: a position that moved along with the last turn would never be reached.
+            // Stored at once: a position that moved along with the last turn would never be
+            // reached.
             let caught_up = last + stride(candidates.effective_weight(member)) / 2;
             let _ = slot.compare_exchange(stored, caught_up, Ordering::Relaxed, Ordering::Relaxed);
             Some((at, slot.load(Ordering::Relaxed)))

@@ -19,7 +19,7 @@ use lens::Tick;
 use lens::observe::{Observe, Samples};
 use parking_lot::Mutex;
 
-use plan::clock;
+use crate::clock;
 
 /// Maximum addresses with a rate of their own.
 const MAX_ADDRESSES: usize = 1 << 16;
