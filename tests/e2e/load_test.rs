@@ -72,8 +72,8 @@ async fn requests_that_a_server_began_to_answer_are_not_sent_again() {
     assert_eq!(engine.seen().len(), 4, "{}", text(&output.stdout));
 }
 
-/// A run whose engine answers `answered` requests and then says nothing more; once all are in the
-/// engine's hands, `signals` are sent.
+/// A run whose engine answers four requests and no more. `signals` are sent once others are in
+/// flight.
 async fn interrupted(signals: &[Signal], more: &[&str]) -> (Output, Folder) {
     let gate = Arc::new(AtomicBool::new(false));
     let held = gate.clone();
@@ -251,7 +251,7 @@ async fn a_wrong_admin_listener_is_an_error() {
     let output = run(of(&engine.url(), &admin)).await;
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(1), "{err}");
-    assert!(err.contains("none of the 3 answered requests"), "{err}");
+    assert!(err.contains("has no record of any request of this run"), "{err}");
     assert!(out.contains("3 requests in"), "the run is lost: {out}");
     let output = run(of(&data, &admin)).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lens::compare::{Comparison, compare as compare_histograms};
@@ -21,6 +22,11 @@ use crate::{runtime, write_stdout};
 /// Exit codes after a signal: 128 and its number, as shells report them.
 const EXIT_INT: u8 = 130;
 const EXIT_TERM: u8 = 143;
+
+/// Maximum time until the gateway has recorded the last request: it does so in the background.
+const RECORDS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Interval between looks at its records.
+const RECORDS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Runs a load test and writes its reports. Fails if no request succeeded. INT and TERM stop it;
 /// what was measured until then is reported. A second signal ends it at once.
@@ -96,16 +102,25 @@ async fn prepare(mut config: Config, admin: Option<&str>) -> Result<Config> {
 
 /// Joins the run with the gateway's records.
 async fn joined(admin: &str, outcome: &Outcome) -> Result<Joined, String> {
-    let joined = join::join(&outcome.samples, &join::records(admin).await?);
-    let answered = outcome.samples.iter().filter(|sample| sample.status.is_some()).count();
-    if joined.matched == 0 && answered > 0 {
-        return Err(format!(
-            "the gateway at {admin} has a record of none of the {answered} answered requests; \
-             is it the gateway that serves {}, with limits.records above 0?",
-            outcome.url
-        ));
+    let last = outcome.samples.iter().rfind(|sample| sample.status.is_some());
+    let until = tokio::time::Instant::now() + RECORDS_TIMEOUT;
+    loop {
+        let records = join::records(admin).await?;
+        let has_last = last.is_none_or(|last| records.iter().any(|r| r.id == last.id));
+        if !has_last && tokio::time::Instant::now() < until {
+            tokio::time::sleep(RECORDS_INTERVAL).await;
+            continue;
+        }
+        let joined = join::join(&outcome.samples, &records);
+        if joined.matched == 0 && last.is_some() {
+            return Err(format!(
+                "the gateway at {admin} has no record of any request of this run; \
+                 is it the gateway that serves {}, with limits.records above 0?",
+                outcome.url
+            ));
+        }
+        return Ok(joined);
     }
-    Ok(joined)
 }
 
 /// Writes the reports. If the gateway's records could not be read, they are written before the
