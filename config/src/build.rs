@@ -3,26 +3,28 @@
 mod discovery;
 mod guardrails;
 mod listeners;
+mod names;
 mod routing;
+mod server;
 pub(crate) mod traffic;
 mod url;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use wire::Dialect;
 
-use crate::problem::{Problem, nearest};
+use crate::problem::Problem;
+use crate::schema::ROOT;
 use crate::settings::{
-    AccessLog, AdminListener, Audit, Backend, BackendTls, FirstToken, GuardrailSettings, Limits,
-    Pattern, Pool, Route, Settings, Shutdown, Timeouts,
+    AdminListener, Backend, BackendTls, GuardrailSettings, Pattern, Pool, Route, Settings, Timeouts,
 };
 use crate::tree::{self, Table};
 
-/// Build settings from the root of a checked tree.
-pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
-    let mut b = Builder { problems: Vec::new(), fallback: defaults()? };
+/// Build settings from the root of a checked tree. Settings with problems lack what has one.
+pub(crate) fn settings(root: Table, problems: Vec<Problem>) -> (Settings, Vec<Problem>) {
+    let mut b = Builder { problems, fallback: defaults(), faulty: BTreeSet::new() };
     let timeouts = b.timeouts(root.table("timeouts"));
     let mut backends = b.backends(&root);
     let pools = b.pools(&root, &mut backends);
@@ -35,14 +37,15 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
             pools: &pools,
             guardrails: &guardrails,
             timeouts,
-            has_auth: auth.is_some(),
+            has_auth: auth.is_some() || root.is_explained("auth"),
         },
     );
-    let trusted_proxies = b.networks(&root, "trusted_proxies");
-    let listeners = b.listeners(&root, trusted_proxies.is_empty());
     let admin = b.section(&root, "admin");
+    let admin = AdminListener { address: b.address(&admin), hosts: b.admin_hosts(&admin) };
+    let trusted_proxies = b.networks(&root, "trusted_proxies");
+    let listeners = b.listeners(&root, admin.address, trusted_proxies.is_empty());
     let settings = Settings {
-        admin: AdminListener { address: b.address(&admin), hosts: b.admin_hosts(&admin) },
+        admin,
         workers: root.size("workers"),
         limits: b.limits(&root),
         shutdown: b.shutdown(&root),
@@ -63,17 +66,19 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
         routes,
         timeouts,
     };
-    if b.problems.is_empty() { Ok(settings) } else { Err(b.problems) }
+    (settings, b.problems)
 }
 
 /// The optional sections with their defaults.
-fn defaults() -> Result<Table, Vec<Problem>> {
-    let root = tree::read(
+fn defaults() -> Table {
+    let root = tree::read_as(
         "{timeouts: {}, limits: {}, shutdown: {}, admin: {}, audit: {}, access_log: {}, listeners: [{address: \"127.0.0.1:8080\"}], guardrails: [{name: x, risk: {}, sizes: {}, toxicity: {}}], pools: [{name: x, ejection: {}}]}",
-    )?;
+        &ROOT,
+    )
+    .expect("invariant: the schema's defaults are valid");
     let first = |list| root.list(list).first().cloned().unwrap_or_default();
     let (guardrail, pool) = (first("guardrails"), first("pools"));
-    Ok(root.with_sections_of(&guardrail).with_sections_of(&pool))
+    root.with_sections_of(&guardrail).with_sections_of(&pool)
 }
 
 /// Entries that routes refer to by name.
@@ -88,52 +93,49 @@ struct Known<'k> {
 struct Builder {
     problems: Vec<Problem>,
     fallback: Table,
+    /// Lists, and names of their entries, that have a problem: a reference to such an entry is not
+    /// another one. `(list, "")` stands for an entry whose name is not known.
+    faulty: BTreeSet<(&'static str, String)>,
 }
 
 impl Builder {
+    /// Report a problem, unless another one explains it.
     fn wrong(&mut self, table: &Table, field: &str, message: impl Into<String>) {
-        self.problems.push(table.place(field).problem(message));
+        if !table.is_explained(field) {
+            self.problems.push(table.place(field).problem(message));
+        }
     }
 
     fn section(&self, root: &Table, name: &str) -> Table {
         root.table(name).or_else(|| self.fallback.table(name)).cloned().unwrap_or_default()
     }
 
-    fn admin_hosts(&mut self, table: &Table) -> Vec<String> {
-        let hosts = table.texts("hosts");
-        let is_name = |host: &str| !host.is_empty() && !host.contains(['/', ':', '@', ' ', '*']);
-        for host in hosts.iter().filter(|host| !is_name(host.strip_prefix("*.").unwrap_or(host))) {
-            let problem =
-                format!("{host:?} is not a host name; write for example \"lens.internal\"");
-            self.wrong(table, "hosts", problem);
-        }
-        hosts.iter().map(|host| host.to_ascii_lowercase()).collect()
-    }
-
     fn backends(&mut self, root: &Table) -> Vec<Arc<Backend>> {
         let tables = root.list("backends");
-        if tables.is_empty() {
+        if tables.is_empty() && !root.is_explained("backends") {
             self.problems.push(root.place.problem("no backend is configured; add one under \"backends\", or start with --upstream URL"));
         }
         self.unique_names(tables);
-        tables
-            .iter()
-            .enumerate()
-            .filter_map(|(index, table)| self.backend(index, table).map(Arc::new))
-            .collect()
+        self.note_unnamed(root, "backends");
+        let mut backends = Vec::new();
+        for (index, table) in tables.iter().enumerate() {
+            match self.backend(index, table) {
+                Some(backend) => backends.push(Arc::new(backend)),
+                None => {
+                    let name = table.text("name").unwrap_or_default().to_owned();
+                    self.faulty.insert(("backends", name));
+                }
+            }
+        }
+        backends
     }
 
     fn backend(&mut self, index: usize, table: &Table) -> Option<Backend> {
-        let url = table.text("url")?;
-        let parts = match url::engine_url(url) {
-            Ok(parts) => parts,
-            Err(why) => {
-                self.wrong(table, "url", why);
-                return None;
-            }
-        };
+        let parts = table
+            .text("url")
+            .and_then(|url| url::engine_url(url).map_err(|why| self.wrong(table, "url", why)).ok());
         let tls_table = table.table("tls");
-        if tls_table.is_some() && !parts.tls {
+        if tls_table.is_some() && parts.as_ref().is_some_and(|parts| !parts.tls) {
             self.wrong(table, "tls", "needs an https:// url; change the url or remove tls");
         }
         let ca = tls_table.and_then(|t| t.text("ca")).map(PathBuf::from);
@@ -142,6 +144,10 @@ impl Builder {
         {
             self.wrong(at, "ca", format!("cannot open {}: {e}", path.display()));
         }
+        let (admission, health) = (self.admission(table), self.health(table));
+        let (engine_metrics, unsupported) = (self.engine_metrics(table), self.unsupported(table));
+        // Everything is checked before a backend without a valid url is given up.
+        let parts = parts?;
         let server_name =
             tls_table.and_then(|t| t.text("server_name")).unwrap_or(&parts.host).to_owned();
         Some(Backend {
@@ -158,13 +164,13 @@ impl Builder {
             http2: table.flag("http2"),
             max_connections: table.size("max_connections"),
             idle_connections: table.size("idle_connections"),
-            admission: self.admission(table),
+            admission,
             context_length: table.count("context_length"),
             models: table.texts("models").to_vec(),
             weight: u32::try_from(table.count("weight")).unwrap_or(1),
-            health: self.health(table),
-            engine_metrics: self.engine_metrics(table),
-            unsupported: self.unsupported(table),
+            health,
+            engine_metrics,
+            unsupported,
             zone: table.text("zone").map(str::to_owned),
             cost: table.number("cost").unwrap_or(0.0),
             forwarded_headers: table.flag("forwarded_headers"),
@@ -202,30 +208,9 @@ impl Builder {
         })
     }
 
-    /// The list entry that a field names; an unknown name is a problem.
-    fn named<'l, T>(
-        &mut self,
-        table: &Table,
-        field: &str,
-        known: &'l [Arc<T>],
-        name: impl Fn(&T) -> &str,
-    ) -> Option<&'l Arc<T>> {
-        let wanted = table.text(field)?;
-        let found = known.iter().find(|one| name(one) == wanted);
-        if found.is_none() {
-            let names: Vec<&str> = known.iter().map(|one| name(one)).collect();
-            let hint = nearest(wanted, names.iter().copied()).map_or_else(
-                || format!("known: {}", names.join(", ")),
-                |near| format!("did you mean {near:?}?"),
-            );
-            self.wrong(table, field, format!("{field} {wanted:?} does not exist; {hint}"));
-        }
-        found
-    }
-
     fn routes(&mut self, root: &Table, known: &Known<'_>) -> Vec<Arc<Route>> {
         let tables = root.list("routes");
-        if tables.is_empty() {
+        if tables.is_empty() && !root.is_explained("routes") {
             self.problems.push(root.place.problem(
                 "no route is configured; add one under \"routes\" with a name and a backend",
             ));
@@ -241,28 +226,15 @@ impl Builder {
     fn route(&mut self, index: usize, table: &Table, known: &Known<'_>) -> Option<Route> {
         let guardrail =
             self.named(table, "guardrail", known.guardrails, |guardrail| &guardrail.name);
-        let pools = self.route_pools(table, known.backends, known.pools)?;
+        let pools = self.route_pools(table, known.backends, known.pools);
         let conditions = table.table("match").cloned().unwrap_or_default();
-        let path = conditions.text("path").map(Pattern::new);
-        if let Some(Pattern::Exact(p) | Pattern::Prefix(p)) = &path
-            && !p.starts_with('/')
-        {
-            self.wrong(&conditions, "path", format!("{p:?} must begin with a slash"));
-        }
-        let headers = self.header_conditions(&conditions);
-        let labels = table.map("labels");
-        for name in labels.keys() {
-            if !is_label(name) || matches!(name.as_str(), "route" | "backend" | "server_address") {
-                self.wrong(
-                    table,
-                    "labels",
-                    format!(
-                        "{name:?} cannot be a label; use letters, digits and underscores, not \"route\", \"backend\" or \"server_address\""
-                    ),
-                );
-            }
-        }
-        let retries = self.retries(table);
+        let (path, headers) = (self.path(&conditions), self.header_conditions(&conditions));
+        let labels = self.labels(table);
+        let (mirror, retries) = (self.mirror(table, known.pools), self.retries(table));
+        let resume = self.resume(table, &retries);
+        let (auth, cors) = (self.route_auth(table, known.has_auth), self.origins(table));
+        // Everything is checked before a route without valid pools is given up.
+        let pools = pools?;
         Some(Route {
             name: table.text("name").unwrap_or_default().into(),
             index,
@@ -271,8 +243,8 @@ impl Builder {
             models: conditions.texts("models").iter().map(|m| Pattern::new(m)).collect(),
             backend: pools.first()?.representative()?.clone(),
             canary: self.canary(table, &pools),
-            mirror: self.mirror(table, known.pools),
-            resume: self.resume(table, &retries),
+            mirror,
+            resume,
             retries,
             hedges: self.hedges(table, &pools),
             offload: self.offload(table, &pools),
@@ -286,16 +258,42 @@ impl Builder {
             timeouts: table
                 .table("timeouts")
                 .map_or(known.timeouts, |given| route_timeouts(given, known.timeouts)),
-            auth: self.route_auth(table, known.has_auth),
+            auth,
             default_output_tokens: table.count("default_output_tokens"),
             reserved_output_tokens: table.count("reserved_output_tokens"),
             tokenizer: table.text("tokenizer").map(PathBuf::from),
             passthrough: traffic::patterns(table, "passthrough"),
             hosts: table.texts("hosts").iter().map(|host| host.to_ascii_lowercase()).collect(),
-            cors: self.origins(table),
+            cors,
             strict: table.text("validation") == Some("strict"),
             labels,
         })
+    }
+
+    fn path(&mut self, conditions: &Table) -> Option<Pattern> {
+        let path = conditions.text("path").map(Pattern::new);
+        if let Some(Pattern::Exact(p) | Pattern::Prefix(p)) = &path
+            && !p.starts_with('/')
+        {
+            self.wrong(conditions, "path", format!("{p:?} must begin with a slash"));
+        }
+        path
+    }
+
+    fn labels(&mut self, table: &Table) -> BTreeMap<String, String> {
+        let labels = table.map("labels");
+        for name in labels.keys() {
+            if !is_label(name) || matches!(name.as_str(), "route" | "backend" | "server_address") {
+                self.wrong(
+                    table,
+                    "labels",
+                    format!(
+                        "{name:?} cannot be a label; use letters, digits and underscores, not \"route\", \"backend\" or \"server_address\""
+                    ),
+                );
+            }
+        }
+        labels
     }
 
     fn origins(&mut self, table: &Table) -> Vec<String> {
@@ -329,116 +327,6 @@ impl Builder {
         }
         out
     }
-
-    fn unique_names(&mut self, tables: &[Table]) {
-        let mut seen = HashSet::new();
-        for table in tables {
-            if let Some(name) = table.text("name") {
-                if !seen.insert(name) {
-                    self.wrong(table, "name", format!("the name {name:?} is used twice"));
-                }
-                if name.is_empty()
-                    || name.len() > 64
-                    || !name.bytes().all(|b| {
-                        b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/')
-                    })
-                {
-                    self.wrong(
-                        table,
-                        "name",
-                        format!("{name:?} is not a name; use up to 64 letters, digits, \"-\", \"_\", \".\" and \"/\""),
-                    );
-                }
-            }
-        }
-    }
-
-    fn timeouts(&self, table: Option<&Table>) -> Timeouts {
-        let table = table.or_else(|| self.fallback.table("timeouts")).cloned().unwrap_or_default();
-        Timeouts {
-            request_head: table.duration("request_head"),
-            request_body: table.duration("request_body"),
-            idle: table.duration("idle"),
-            connect: table.duration("connect"),
-            first_byte: table.duration("first_byte"),
-            between_events: table.duration("between_events"),
-            first_token: first_token(&table).unwrap_or(FirstToken::After(FirstToken::LONGEST)),
-            between_tokens: table.duration("between_tokens"),
-            total: table.duration("total"),
-            client_write: table.duration("client_write"),
-        }
-    }
-
-    fn limits(&mut self, root: &Table) -> Limits {
-        let table = self.section(root, "limits");
-        for (field, min) in [
-            ("request_head", 1024),
-            ("event", 1024),
-            ("stream_buffer", 16 << 10),
-            ("request_body", 1024),
-        ] {
-            if table.size(field) < min {
-                self.wrong(&table, field, format!("must be at least {min} bytes"));
-            }
-        }
-        let buffered = table.size("buffered_bytes");
-        if buffered > 0 && buffered < table.size("request_body") {
-            self.wrong(&table, "buffered_bytes", "must be at least limits.request_body");
-        }
-        // A held event is written as one chunk, whose size line has eight digits.
-        if table.size("event") > 1 << 30 {
-            self.wrong(&table, "event", "must be at most 1GiB");
-        }
-        Limits {
-            request_head: table.size("request_head"),
-            header_fields: table.size("header_fields"),
-            request_body: table.size("request_body"),
-            event: table.size("event"),
-            stream_buffer: table.size("stream_buffer"),
-            records: table.size("records"),
-            connections: table.size("connections"),
-            connections_per_address: table.size("connections_per_address"),
-            requests_per_address: u32::try_from(table.count("requests_per_address"))
-                .unwrap_or(u32::MAX),
-            h2_streams: u32::try_from(table.count("h2_streams")).unwrap_or(u32::MAX),
-            buffered_bytes: table.size("buffered_bytes"),
-            connection_age: table.duration("connection_age"),
-            kernel_timestamps: table.flag("kernel_timestamps"),
-        }
-    }
-
-    fn audit(&self, root: &Table) -> Audit {
-        let table = self.section(root, "audit");
-        Audit {
-            file: table.text("file").filter(|file| !file.is_empty()).map(PathBuf::from),
-            key: table.secret("key").cloned(),
-            max_size: table.count("max_size"),
-            keep: table.size("keep"),
-        }
-    }
-
-    fn access_log(&self, root: &Table) -> AccessLog {
-        let table = self.section(root, "access_log");
-        let file = table.text("file").filter(|file| !file.is_empty()).map(PathBuf::from);
-        AccessLog { file, max_size: table.count("max_size"), keep: table.size("keep") }
-    }
-
-    fn shutdown(&self, root: &Table) -> Shutdown {
-        let table = self.section(root, "shutdown");
-        Shutdown {
-            delay: table.duration("delay"),
-            grace: table.duration("grace"),
-            upgrade_socket: table.text("upgrade_socket").map(PathBuf::from),
-        }
-    }
-}
-
-/// The first-token timeout of a section, if it is given or has a default.
-fn first_token(table: &Table) -> Option<FirstToken> {
-    match table.text("first_token") {
-        Some(_) => Some(FirstToken::Auto),
-        None => table.given_duration("first_token").map(FirstToken::After),
-    }
 }
 
 fn route_timeouts(given: &Table, general: Timeouts) -> Timeouts {
@@ -446,7 +334,7 @@ fn route_timeouts(given: &Table, general: Timeouts) -> Timeouts {
     Timeouts {
         connect: or("connect", general.connect),
         first_byte: or("first_byte", general.first_byte),
-        first_token: first_token(given).unwrap_or(general.first_token),
+        first_token: server::first_token(given).unwrap_or(general.first_token),
         between_events: or("between_events", general.between_events),
         between_tokens: or("between_tokens", general.between_tokens),
         total: or("total", general.total),

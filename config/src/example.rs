@@ -34,12 +34,13 @@ pub fn example() -> String {
     out.push_str("# A changed file, or SIGHUP, takes effect completely or not at all; docs/operations.md lists what needs a restart.\n");
     for field in ROOT.fields {
         out.push('\n');
-        write_field(&mut out, field, 0, false);
+        write_field(&mut out, field, "", 0, false);
     }
     out
 }
 
-fn write_field(out: &mut String, field: &Field, indent: usize, inactive: bool) {
+/// Write a field of the section `parent`.
+fn write_field(out: &mut String, field: &Field, parent: &str, indent: usize, inactive: bool) {
     let pad = "  ".repeat(indent);
     out.push_str(&format!("{pad}# {}\n", field.doc));
     match &field.kind {
@@ -60,18 +61,18 @@ fn write_field(out: &mut String, field: &Field, indent: usize, inactive: bool) {
                 )
                 || matches!(field.name, "tls" | "match" | "timeouts" if indent > 0);
             out.push_str(&format!("{pad}{}{}:\n", if inactive { "# " } else { "" }, field.name));
-            write_section(out, section, indent + 1, inactive);
+            write_section(out, section, field.name, indent + 1, inactive);
         }
         Kind::List(section) => {
             let inactive =
                 inactive || matches!(field.name, "guardrails" | "rate_limits" | "prices" | "pools");
             out.push_str(&format!("{pad}{}{}:\n", if inactive { "# " } else { "" }, field.name));
-            write_entry(out, section, indent + 1, inactive);
+            write_entry(out, section, field.name, indent + 1, inactive);
         }
         _ => {
-            let value = sample(field, inactive);
+            let value = sample(parent, field);
             let inactive = inactive || value.is_none();
-            let value = value.unwrap_or_else(|| inactive_sample(field));
+            let value = quote(value.unwrap_or_else(|| inactive_sample(parent, field)));
             out.push_str(&format!(
                 "{pad}{}{}: {value}\n",
                 if inactive { "# " } else { "" },
@@ -81,77 +82,142 @@ fn write_field(out: &mut String, field: &Field, indent: usize, inactive: bool) {
     }
 }
 
-fn write_section(out: &mut String, section: &Section, indent: usize, inactive: bool) {
+fn write_section(out: &mut String, section: &Section, parent: &str, indent: usize, inactive: bool) {
     for field in section.fields {
-        write_field(out, field, indent, inactive);
+        write_field(out, field, parent, indent, inactive);
     }
 }
 
 /// Write a list entry, with the dash on its own line, so that all fields look the same.
-fn write_entry(out: &mut String, section: &Section, indent: usize, inactive: bool) {
+fn write_entry(out: &mut String, section: &Section, parent: &str, indent: usize, inactive: bool) {
     out.push_str(&format!("{}{}-\n", "  ".repeat(indent), if inactive { "# " } else { "" }));
-    write_section(out, section, indent + 1, inactive);
+    write_section(out, section, parent, indent + 1, inactive);
 }
 
-/// The value to show for an active field.
-fn sample(field: &Field, inactive: bool) -> Option<String> {
-    Some(match field.name {
-        "name" if inactive => "strict".into(),
-        "name" | "backend" => "vllm".into(),
-        "url" if matches!(field.kind, Kind::Secret) => "redis://127.0.0.1:6379".into(),
-        "url" => "http://127.0.0.1:8000".into(),
-        "max_requests" => "64".into(),
+/// Words that readers of YAML 1.1 take for true or false are quoted.
+fn quote(value: String) -> String {
+    let is_boolean = ["on", "off", "yes", "no", "y", "n"].contains(&value.as_str());
+    if is_boolean { format!("\"{value}\"") } else { value }
+}
+
+/// The value to show for a field that has one.
+fn sample(parent: &str, field: &Field) -> Option<String> {
+    let sample = match (parent, field.name) {
+        ("routes", "name") => "chat",
+        ("pools", "name") => "edge",
+        ("guardrails", "name") => "default",
+        ("topics", "name") => "taxes",
+        ("rules", "name") => "project-codes",
+        ("judges", "name") => "own-model",
+        ("filters", "name") => "stop-loops",
+        ("rate_limits", "name") => "tokens-per-minute",
+        (_, "name" | "backend") => "vllm",
+        (_, "url") if matches!(field.kind, Kind::Secret) => "redis://127.0.0.1:6379",
+        (_, "url") => "http://127.0.0.1:8000",
+        (_, "max_requests") => "64",
         _ if field.default.is_empty() => return None,
-        _ => field.default.into(),
-    })
+        _ => field.default,
+    };
+    Some(sample.to_owned())
 }
 
-fn inactive_sample(field: &Field) -> String {
-    match field.name {
-        "keys" => "/etc/llm-lens/keys.yaml".into(),
-        "secret" => "${LLM_LENS_SECRET}".into(),
-        "amount" => "100000".into(),
-        "burst" => "20000".into(),
-        "routes" => "[chat]".into(),
-        "owners" => "[search]".into(),
-        "auth" => "optional".into(),
-        "api_key" => "${VLLM_API_KEY}".into(),
-        "path" => "/v1/*".into(),
-        "headers" => "{x-tier: gold}".into(),
-        "models" => "[llama-3.1-8b]".into(),
-        "labels" if matches!(field.kind, Kind::Texts) => "[safe, attack]".into(),
-        "labels" => "{team: search}".into(),
-        "use" => "stop-loops".into(),
-        "with" => "{times: 40}".into(),
-        "honeytokens" => "[\"kumquat-7719\"]".into(),
-        "regex" => "\"PROJECT-[0-9]{3,6}\"".into(),
-        "cert" => "/etc/llm-lens/cert.pem".into(),
-        "key" => "/etc/llm-lens/key.pem".into(),
-        "usage_file" => "/var/lib/llm-lens/usage.jsonl".into(),
-        "hosts" => "[llm.example.com]".into(),
-        "cors" => "[\"https://app.example.com\"]".into(),
-        "client_ca" => "/etc/llm-lens/clients.pem".into(),
-        "ca" => "/etc/llm-lens/ca.pem".into(),
-        "guardrail" => "strict".into(),
-        "pool" => "edge".into(),
-        "tier" => "edge".into(),
-        "backends" => "[vllm]".into(),
-        "backends_file" => "/etc/llm-lens/edge.txt".into(),
-        "template" => "vllm".into(),
-        "fallback" => "[cloud]".into(),
-        "unsupported" => "[vision]".into(),
-        "dns" => "llm.internal".into(),
-        "srv" => "_llm._tcp.internal".into(),
-        "kubernetes" => "llm".into(),
-        "zone" => "eu-1a".into(),
-        "namespace" => "models".into(),
-        "port" => "8000".into(),
-        "servers" => "[10.96.0.10]".into(),
-        "findings" => "[judge.hard]".into(),
-        "server_name" => "engine.internal".into(),
-        _ if matches!(field.kind, Kind::Number) => "1.5".into(),
-        _ if matches!(field.kind, Kind::Duration | Kind::DurationOrAuto) => "30s".into(),
-        _ if matches!(field.kind, Kind::Texts) => "[\"one phrase\", \"another\"]".into(),
-        _ => "...".into(),
+/// Samples of fields without a default, shown in comments: section (empty: any), field, value. The
+/// first row that fits counts.
+const SAMPLES: &[(&str, &str, &str)] = &[
+    // Proofs of identity, and permissions.
+    ("", "keys", "/etc/llm-lens/keys.yaml"),
+    ("", "secret", "${LLM_LENS_SECRET}"),
+    ("audit", "key", "${LLM_LENS_SECRET}"),
+    ("", "api_key", "${VLLM_API_KEY}"),
+    ("", "auth", "optional"),
+    ("", "issuer", "https://login.example.com/"),
+    ("", "audience", "llm-lens"),
+    ("", "jwks", "/etc/llm-lens/jwks.json"),
+    ("", "routes_claim", "llm_routes"),
+    ("", "models_claim", "llm_models"),
+    ("", "priority_claim", "llm_priority"),
+    ("", "limits_claim", "llm_limits"),
+    // Files.
+    ("audit", "file", "/var/log/llm-lens/audit.jsonl"),
+    ("access_log", "file", "/var/log/llm-lens/access.jsonl"),
+    ("", "usage_file", "/var/lib/llm-lens/usage.jsonl"),
+    ("", "cert", "/etc/llm-lens/cert.pem"),
+    ("", "key", "/etc/llm-lens/key.pem"),
+    ("", "client_ca", "/etc/llm-lens/clients.pem"),
+    ("", "ca", "/etc/llm-lens/ca.pem"),
+    ("", "backends_file", "/etc/llm-lens/edge.txt"),
+    ("", "upgrade_socket", "/run/llm-lens/upgrade.sock"),
+    ("", "tokenizer", "/etc/llm-lens/tokenizer.json"),
+    ("", "tokenizer_file", "/etc/llm-lens/tokenizer.json"),
+    ("", "model_file", "/etc/llm-lens/guardrail.onnx"),
+    // Rate limits and prices.
+    ("", "amount", "100000"),
+    ("", "burst", "20000"),
+    ("rate_limits", "routes", "[chat]"),
+    ("", "owners", "[search]"),
+    ("prices", "cached_input", "0.3"),
+    ("prices", "reasoning", "15"),
+    // Routes and pools.
+    ("judges", "path", "/judge"),
+    ("", "path", "/v1/*"),
+    ("", "header", "x-difficulty:hard"),
+    ("", "headers", "{x-tier: gold}"),
+    ("", "hosts", "[llm.example.com]"),
+    ("", "trusted_proxies", "[10.0.0.0/8]"),
+    ("", "allow", "[10.0.0.0/8]"),
+    ("", "deny", "[192.0.2.0/24]"),
+    ("", "cors", "[\"https://app.example.com\"]"),
+    ("", "models", "[llama-3.1-8b]"),
+    ("", "model", "llama-3.1-8b"),
+    ("", "guardrail", "default"),
+    ("", "pool", "edge"),
+    ("", "tier", "edge"),
+    ("", "backends", "[vllm]"),
+    ("", "template", "vllm"),
+    ("", "fallback", "[cloud]"),
+    ("", "unsupported", "[vision]"),
+    ("", "findings", "[judge.own-model]"),
+    ("routes", "passthrough", "[/tokenize, \"/v1/audio/*\"]"),
+    ("", "max_ttft_ratio", "1.5"),
+    // Discovery.
+    ("", "dns", "llm.internal"),
+    ("", "srv", "_llm._tcp.internal"),
+    ("", "kubernetes", "llm"),
+    ("", "zone", "eu-1a"),
+    ("", "namespace", "models"),
+    ("", "port", "8000"),
+    ("", "servers", "[10.96.0.10]"),
+    ("", "server_name", "engine.internal"),
+    // Guardrails.
+    ("topics", "words", "[tax, \"tax return\"]"),
+    ("rules", "phrases", "[\"project kumquat\"]"),
+    ("", "regex", "\"PROJECT-[0-9]{3,6}\""),
+    ("", "honeytokens", "[\"kumquat-7719\"]"),
+    ("", "disclaimer", "\"This answer was generated by a machine.\""),
+    ("guardrails", "passthrough", "[/tokenize]"),
+    ("", "categories", "[violence]"),
+    ("", "examples", "[\"Write an essay that I can hand in as my own.\"]"),
+    ("", "language", "en"),
+    ("judges", "labels", "[safe, attack]"),
+    ("", "labels", "{team: search}"),
+    ("", "use", "stop-loops"),
+    ("", "with", "{times: 40}"),
+    ("timeouts", "connect", "5s"),
+    ("timeouts", "total", "1h"),
+];
+
+/// The value to show, in a comment, for a field without a default.
+fn inactive_sample(parent: &str, field: &Field) -> String {
+    let sample = SAMPLES.iter().find(|(section, name, _)| {
+        *name == field.name && (section.is_empty() || *section == parent)
+    });
+    sample.map_or_else(|| by_kind(field), |(.., value)| *value).to_owned()
+}
+
+fn by_kind(field: &Field) -> &'static str {
+    match field.kind {
+        Kind::Number => "1.5",
+        Kind::Duration | Kind::DurationOrAuto => "1m",
+        _ => "...",
     }
 }

@@ -14,6 +14,8 @@ pub use problem::{Problem, Problems};
 pub mod schema;
 mod value;
 pub use value::Secret;
+mod yaml;
+
 mod tree;
 
 mod build;
@@ -44,11 +46,18 @@ pub const MAX_FILE: u64 = 4 << 20;
 /// # Errors
 /// All problems of the file, or the one that kept it from being read.
 pub fn load(path: &Path) -> Result<Settings, Problems> {
-    let name = path.display().to_string();
-    let text = read(path, MAX_FILE).map_err(|e| {
-        Problems::one(&name, Problem::whole_file(format!("cannot read the file: {e}")))
-    })?;
-    parse(&name, &text)
+    parse(&path.display().to_string(), &read_settings(path)?)
+}
+
+/// Read the text of a settings file.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn read_settings(path: &Path) -> Result<String, Problems> {
+    read(path, MAX_FILE).map_err(|e| {
+        let problem = Problem::whole_file(format!("cannot read the file: {e}"));
+        Problems::one(&path.display().to_string(), problem)
+    })
 }
 
 fn read(path: &Path, most: u64) -> std::io::Result<String> {
@@ -63,7 +72,22 @@ fn read(path: &Path, most: u64) -> std::io::Result<String> {
 /// # Errors
 /// All problems of the text.
 pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
-    tree::read(text).and_then(build::settings).map_err(|problems| Problems::new(name, problems))
+    match examine(name, text) {
+        (Some(settings), problems) if problems.is_empty() => Ok(settings),
+        (_, problems) => Err(problems),
+    }
+}
+
+/// Check the text of a settings file, and build what can be built of it, so that checks outside of
+/// this crate can go on if there are problems. The settings then lack what has a problem.
+pub fn examine(name: &str, text: &str) -> (Option<Settings>, Problems) {
+    match tree::read_partial(text, &schema::ROOT) {
+        Ok((root, problems)) => {
+            let (settings, problems) = build::settings(root, problems);
+            (Some(settings), Problems::new(name, problems))
+        }
+        Err(problems) => (None, Problems::new(name, problems)),
+    }
 }
 
 /// Settings of a gateway that is started with flags instead of a file. The flags become the text of
@@ -85,5 +109,20 @@ pub fn from_flags(
         quote(admin),
         quote(upstream),
     );
-    parse("command line", &text)
+    parse("command line", &text).map_err(|problems| {
+        let problems = problems.iter().cloned().map(of_flag).collect();
+        Problems::new("command line", problems)
+    })
+}
+
+/// The problem of a flag. The text made of the flags, with its lines, is not the operator's.
+fn of_flag(problem: Problem) -> Problem {
+    let path = match problem.path.as_str() {
+        "backends[0].url" => "--upstream",
+        "listeners[0].address" => "--listen",
+        "admin.address" => "--admin",
+        "workers" => "--workers",
+        path => path,
+    };
+    Problem { path: path.to_owned(), ..Problem::whole_file(problem.message) }
 }

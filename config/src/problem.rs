@@ -38,6 +38,11 @@ impl Problems {
         Problems::new(file, vec![problem])
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.problems.is_empty()
+    }
+
     /// The problems.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.problems.iter()
@@ -73,6 +78,15 @@ pub(crate) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -
         .map(|(_, k)| k)
 }
 
+/// What to write instead of an unknown name.
+pub(crate) fn hint(written: &str, known: &[&str]) -> String {
+    match nearest(written, known.iter().copied()) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None if known.is_empty() => "none is defined".into(),
+        None => format!("known: {}", known.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,5 +97,8 @@ mod tests {
         assert_eq!(nearest("adress", known.into_iter()), Some("address"));
         assert_eq!(nearest("timeout", known.into_iter()), Some("timeouts"));
         assert_eq!(nearest("colour", known.into_iter()), None);
+        assert_eq!(hint("adress", &known), "did you mean \"address\"?");
+        assert_eq!(hint("colour", &known), "known: address, backend, timeouts");
+        assert_eq!(hint("colour", &[]), "none is defined");
     }
 }

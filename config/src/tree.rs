@@ -1,7 +1,7 @@
 //! A settings file, checked against the schema: every field has its type, and there are no others.
 //!
 //! - *In*: YAML text.
-//! - *Out*: a tree of typed [`Value`]s, each with its place, defaults filled in; or all problems.
+//! - *Out*: a tree of typed [`Value`]s, each with its place, defaults filled in, and all problems.
 //! - *Never*: the meaning of a field, which is the builder's.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 
 use crate::problem::{Problem, nearest};
-use crate::schema::{Field, Kind, ROOT, Section};
+use crate::schema::{Field, Kind, Section};
 use crate::value::{self, Secret};
 
 /// A position in the file.
@@ -41,6 +41,8 @@ impl Place {
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     Absent,
+    /// The file has a value that is not valid. The problem is reported.
+    Invalid,
     Text(String),
     Flag(bool),
     Count(u64),
@@ -59,6 +61,10 @@ pub(crate) enum Value {
 pub(crate) struct Table {
     pub(crate) place: Place,
     fields: BTreeMap<&'static str, (Value, Place)>,
+    /// Whether the file has something else than a section here.
+    is_invalid: bool,
+    /// For each unknown key, the field that it may stand for; `None`: any.
+    misspelled: Vec<Option<&'static str>>,
 }
 
 impl Table {
@@ -74,6 +80,18 @@ impl Table {
             self.place
         );
         self.fields.get(name).map_or(&Value::Absent, |(value, _)| value)
+    }
+
+    /// Whether the field has an invalid value, which is reported already.
+    pub(crate) fn is_invalid(&self, name: &str) -> bool {
+        self.is_invalid || matches!(self.value(name), Value::Invalid)
+    }
+
+    /// Whether a reported problem explains that the field has no value: an invalid value, or an
+    /// unknown key that may be this field's.
+    pub(crate) fn is_explained(&self, name: &str) -> bool {
+        let misspelled = self.misspelled.iter().any(|field| field.is_none_or(|f| f == name));
+        self.is_invalid(name) || (misspelled && !self.has(name))
     }
 
     /// Whether the field has a value.
@@ -178,22 +196,22 @@ impl Table {
     }
 }
 
-/// Read and check a whole settings file.
-pub(crate) fn read(text: &str) -> Result<Table, Vec<Problem>> {
-    read_as(text, &ROOT)
+/// Read and check a whole file of a kind.
+pub(crate) fn read_as(text: &str, root: &'static Section) -> Result<Table, Vec<Problem>> {
+    let (table, problems) = read_partial(text, root)?;
+    if problems.is_empty() { Ok(table) } else { Err(problems) }
 }
 
-/// Read and check a whole file of another kind.
-pub(crate) fn read_as(text: &str, root: &'static Section) -> Result<Table, Vec<Problem>> {
-    let documents = MarkedYaml::load_from_str(text).map_err(|e| {
-        let at = e.marker();
-        vec![Problem {
-            line: at.line(),
-            column: at.col() + 1,
-            path: String::new(),
-            message: format!("not valid YAML: {}", e.info()),
-        }]
-    })?;
+/// Read and check a whole file of a kind. What has no problem can be used if the rest has some.
+///
+/// # Errors
+/// The problem that keeps the file from being read at all.
+pub(crate) fn read_partial(
+    text: &str,
+    root: &'static Section,
+) -> Result<(Table, Vec<Problem>), Vec<Problem>> {
+    let documents =
+        MarkedYaml::load_from_str(text).map_err(|e| vec![crate::yaml::explain(text, &e)])?;
     let mut checker = Checker { problems: Vec::new() };
     let table = match documents.as_slice() {
         [] => checker.defaults(root, &Place::default()),
@@ -204,7 +222,7 @@ pub(crate) fn read_as(text: &str, root: &'static Section) -> Result<Table, Vec<P
             )]);
         }
     };
-    if checker.problems.is_empty() { Ok(table) } else { Err(checker.problems) }
+    Ok((table, checker.problems))
 }
 
 struct Checker {
@@ -218,7 +236,7 @@ impl Checker {
 
     /// An empty section, with its defaults.
     fn defaults(&mut self, section: &'static Section, place: &Place) -> Table {
-        let mut table = Table { place: place.clone(), fields: BTreeMap::new() };
+        let mut table = Table { place: place.clone(), ..Table::default() };
         for field in section.fields {
             self.default(field, &mut table);
         }
@@ -233,6 +251,7 @@ impl Checker {
             Kind::Section(_) | Kind::List(_) | Kind::Texts | Kind::TextMap | Kind::Secret => {
                 Value::Absent
             }
+            Kind::RequiredText if table.misspelled.contains(&Some(field.name)) => Value::Absent,
             Kind::RequiredText => {
                 let at = table.place.clone();
                 self.wrong(&at, format!("{:?} is missing: {}", field.name, field.doc));
@@ -257,9 +276,9 @@ impl Checker {
                     section.fields.first().map_or("", |f| f.name)
                 ),
             );
-            return Table { place, ..Table::default() };
+            return Table { place, is_invalid: true, ..Table::default() };
         };
-        let mut table = Table { place, fields: BTreeMap::new() };
+        let mut table = Table { place, ..Table::default() };
         for (key, node) in mapping {
             let name = text_of(key).unwrap_or_default();
             let path = join(&table.place.path, &name);
@@ -268,7 +287,7 @@ impl Checker {
                     let value = self.value(node, field, path.clone());
                     table.fields.insert(field.name, (value, Place::new(node, path)));
                 }
-                None => self.unknown(key, &name, path, section),
+                None => table.misspelled.push(self.unknown(key, &name, path, section)),
             }
         }
         for field in section.fields {
@@ -279,15 +298,24 @@ impl Checker {
         table
     }
 
-    fn unknown(&mut self, key: &MarkedYaml<'_>, name: &str, path: String, section: &Section) {
+    /// Reports an unknown key; returns the field that it may stand for.
+    fn unknown(
+        &mut self,
+        key: &MarkedYaml<'_>,
+        name: &str,
+        path: String,
+        section: &'static Section,
+    ) -> Option<&'static str> {
         let names = || section.fields.iter().map(|f| f.name);
         let renamed = section.fields.iter().find(|field| field.was == name && !name.is_empty());
-        let hint = match (renamed, nearest(name, names())) {
+        let near = nearest(name, names());
+        let hint = match (renamed, near) {
             (Some(field), _) => format!("it was renamed to {:?}", field.name),
             (None, Some(near)) => format!("did you mean {near:?}?"),
             (None, None) => format!("known here: {}", names().collect::<Vec<_>>().join(", ")),
         };
         self.wrong(&Place::new(key, path), format!("unknown key; {hint}"));
+        renamed.map(|field| field.name).or(near)
     }
 
     fn value(&mut self, node: &MarkedYaml<'_>, field: &'static Field, path: String) -> Value {
@@ -368,7 +396,7 @@ impl Checker {
 
     fn fail(&mut self, place: &Place, message: impl Into<String>) -> Value {
         self.wrong(place, message);
-        Value::Absent
+        Value::Invalid
     }
 }
 

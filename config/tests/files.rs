@@ -72,12 +72,146 @@ fn every_problem_is_told_at_once_with_its_place() {
         told,
         [
             "gateway.yaml:2:5: listeners[0].adress: unknown key; did you mean \"address\"?",
-            "gateway.yaml:2:5: listeners[0]: \"address\" is missing: IP address and port. Port 0 takes a free one.",
-            "gateway.yaml:9:12: routes[0].stall: \"5 parsecs\" is not a duration \
-             (for example 250ms, 5s, 10m, 1h, 30d)",
+            "gateway.yaml:5:10: backends[0].url: \"ftp://x\" is neither http nor https; write for example \"http://127.0.0.1:8000\"",
+            "gateway.yaml:9:12: routes[0].stall: \"5 parsecs\" is not a duration; write for example \
+             250ms, 5s, 2m30s or 30d (units: us, ms, s, m, h, d)",
             "gateway.yaml:10:10: workers: \"many\" is not a whole number from 0 to 1024",
             "gateway.yaml:11:1: colour: unknown key; known here: listeners, admin, workers, backends, pools, zone, guardrails, auth, rate_limits, store, usage_file, prices, routes, audit, access_log, timeouts, limits, guardrail_threads, shutdown",
         ]
+    );
+}
+
+/// A problem is reported once: what refers to an entry with a problem is not another one.
+#[test]
+fn references_to_entries_with_problems_are_not_reported() {
+    for (text, told) in [
+        (
+            "backends: [{name: a, url: x}, {name: b, url: 'http://b'}]\n\
+             pools: [{name: p, backends: [a]}, {name: q, backends: [a, b]}]\n\
+             guardrails: [{name: g, judges: [{name: j, backend: a, input: block}]}]\n\
+             routes: [{name: r, backend: a}, {name: s, pool: p}, {name: t, pool: q, hedge: {}}]\n",
+            &["gateway.yaml:1:27: backends[0].url: \"x\" has no scheme; write \"http://x\""][..],
+        ),
+        (
+            "backends: [{nam: a, url: 'http://a'}]\nroutes: [{name: r, backend: a}]\n",
+            &["gateway.yaml:1:13: backends[0].nam: unknown key; did you mean \"name\"?"],
+        ),
+        (
+            "backend: [{name: a, url: 'http://a'}]\nroutes: [{name: r, backend: a}]\n",
+            &["gateway.yaml:1:1: backend: unknown key; did you mean \"backends\"?"],
+        ),
+        (
+            "backends: [{name: a, url: 'http://a'}]\npools: {name: p}\n\
+             routes: [{name: r, pool: p}, {name: s, bakend: a}]\n",
+            &[
+                "gateway.yaml:2:8: pools: expected a list; begin each entry with \"- \"",
+                "gateway.yaml:3:40: routes[1].bakend: unknown key; did you mean \"backend\"?",
+            ],
+        ),
+        (
+            "backends: [{name: a, url: 'http://a', admission: {max_tokens: x}}]\nauth: 1\n\
+             routes: [{name: r, backend: a, auth: required}]\n",
+            &[
+                "gateway.yaml:1:63: backends[0].admission.max_tokens: \"x\" is not a whole number from 0 to 18446744073709551615",
+                "gateway.yaml:2:7: auth: expected a section with keys such as \"keys\"",
+            ],
+        ),
+    ] {
+        assert_eq!(problems(text), told, "{text}");
+    }
+}
+
+/// Unknown keys and wrong values do not hide what is wrong with the meaning of the rest.
+#[test]
+fn problems_of_form_and_meaning_are_reported_together() {
+    let told = problems(
+        "backends: [{name: a, url: 'http://127.0.0.1:0', colour: blue, health: {interval: 0s}}]\n\
+         guardrails: [{name: g, rules: [{name: x, regex: '(a'}]}]\n\
+         rate_limits: [{name: l, unit: cost, amount: 0, window: soon, routes: [chat]}]\n\
+         listeners: [{address: '127.0.0.1:99999'}, {address: '0.0.0.0:9090'}]\n\
+         routes: [{name: r, backend: b, guardrail: h, match: {path: x}, cors: [y]}]\nworkers: many\n",
+    );
+    for want in [
+        "backends[0].url: \"http://127.0.0.1:0\" has an invalid port",
+        "backends[0].colour: unknown key",
+        "backends[0].health.interval: must be greater than 0s",
+        "guardrails[0].rules[0].regex",
+        "rate_limits[0].unit: cost needs a price",
+        "rate_limits[0].amount: must be from",
+        "rate_limits[0].window: \"soon\" is not a window",
+        "rate_limits[0].routes: route \"chat\" does not exist; known: r",
+        "listeners[0].address: \"127.0.0.1:99999\": 99999 is not a port; ports go up to 65535",
+        "listeners[1].address: 0.0.0.0:9090 is taken by the admin listener, 127.0.0.1:9090",
+        "routes[0].backend: backend \"b\" does not exist",
+        "routes[0].guardrail: guardrail \"h\" does not exist; ",
+        "routes[0].match.path: \"x\" must begin with a slash",
+        "routes[0].cors: \"y\" is not an origin",
+        "workers: \"many\" is not a whole number",
+    ] {
+        assert!(told.iter().any(|problem| problem.contains(want)), "{want}: {told:#?}");
+    }
+    assert_eq!(told.len(), 15, "{told:#?}");
+    let told = problems(
+        "backends: [{name: a, url: 'http://a'}]\nroutes: [{name: r, pool: p, guardrail: g}]\n",
+    );
+    for want in [
+        "pool \"p\" does not exist; none is defined",
+        "guardrail \"g\" does not exist; none is defined",
+    ] {
+        assert!(told.iter().any(|problem| problem.ends_with(want)), "{want}: {told:#?}");
+    }
+}
+
+#[test]
+fn addresses_that_cannot_both_be_bound_are_reported() {
+    let told = |listeners: &str, admin: &str| {
+        let text = format!(
+            "listeners: {listeners}\nadmin: {{address: '{admin}'}}\n\
+             backends: [{{name: a, url: 'http://a'}}]\nroutes: [{{name: r, backend: a}}]\n"
+        );
+        config::parse("f", &text).map_or_else(|problems| problems.to_string(), |_| String::new())
+    };
+    for (listener, admin, clash) in [
+        ("127.0.0.1:9000", "127.0.0.1:9000", true),
+        ("127.0.0.1:9000", "0.0.0.0:9000", true),
+        ("[::]:9000", "127.0.0.1:9000", true),
+        ("127.0.0.1:9000", "127.0.0.2:9000", false),
+        ("127.0.0.1:9000", "[::1]:9000", false),
+        ("0.0.0.0:9000", "[::1]:9000", false),
+        ("127.0.0.1:0", "127.0.0.1:0", false),
+    ] {
+        let got = told(&format!("[{{address: '{listener}'}}]"), admin);
+        assert_eq!(got.contains("is taken by the admin listener"), clash, "{listener}: {got}");
+        let got =
+            told(&format!("[{{address: '{listener}'}}, {{address: '{admin}'}}]"), "127.0.0.1:1");
+        assert_eq!(got.contains("is taken by another listener"), clash, "{listener}: {got}");
+    }
+}
+
+#[test]
+fn routes_without_requests_are_warned_of() {
+    let warnings = |routes: &str| {
+        let text = format!("backends: [{{name: a, url: 'http://a'}}]\nroutes: {routes}\n");
+        config::parse("f", &text).expect("valid").warnings()
+    };
+    let told = warnings(
+        "[{name: r, backend: a}, {name: s, backend: a, match: {models: [m]}}, {name: t, backend: a}]",
+    );
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(
+        told[0],
+        "routes[1]: the route \"s\" gets no requests; \"r\" before it matches all of them"
+    );
+    for fine in [
+        "[{name: s, backend: a, match: {models: [m]}}, {name: t, backend: a}]",
+        "[{name: s, backend: a, match: {headers: {x: y}}}, {name: t, backend: a, match: {headers: {x: z}}}]",
+        "[{name: s, backend: a, match: {path: /a}}, {name: t, backend: a, match: {path: /b}}]",
+    ] {
+        assert!(warnings(fine).is_empty(), "{fine}");
+    }
+    assert_eq!(
+        warnings("[{name: s, backend: a, match: {path: /a}}, {name: t, backend: a, match: {path: /a, models: [m]}}]").len(),
+        1
     );
 }
 
@@ -130,8 +264,18 @@ fn the_example_is_valid_and_says_the_defaults() {
     let example = config::example();
     let s = config::parse("example", &example).unwrap_or_else(|e| panic!("{e}\n{example}"));
     let bare =
-        config::parse("bare", "backends: [{name: vllm, url: 'http://127.0.0.1:8000'}]\nroutes: [{name: vllm, backend: vllm}]").unwrap();
+        config::parse("bare", "backends: [{name: vllm, url: 'http://127.0.0.1:8000'}]\nroutes: [{name: chat, backend: vllm}]").unwrap();
     assert_eq!(serde_json::to_value(&s).unwrap(), serde_json::to_value(&bare).unwrap());
+}
+
+/// Readers of YAML 1.1 take a bare `off` for false. Each sample means something.
+#[test]
+fn the_example_can_be_read_as_yaml_1_1_and_has_a_sample_for_each_setting() {
+    for line in config::example().lines() {
+        let value = line.split_once(": ").map_or("", |(_, value)| value);
+        assert!(!["on", "off", "yes", "no", "y", "n"].contains(&value), "{line}");
+        assert!(value != "...", "{line}");
+    }
 }
 
 #[test]
@@ -151,7 +295,14 @@ fn flags_are_checked_like_a_file() {
     assert_eq!((s.workers, s.routes.len(), s.backends[0].port), (3, 1, 8000));
     let told =
         config::from_flags("127.0.0.1:8000", "x", "127.0.0.1:0", None).unwrap_err().to_string();
-    assert!(told.contains("url") && told.contains("listeners[0].address"), "{told}");
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "command line: --listen: \"x\" is not an IP address with a port; write for example \"127.0.0.1:8080\" or \"0.0.0.0:8080\"",
+            "command line: --upstream: \"127.0.0.1:8000\" has no scheme; write \"http://127.0.0.1:8000\"",
+        ]
+    );
 }
 
 /// A file that was written for an older version names its keys; each is answered with the one that
@@ -246,7 +397,7 @@ fn pools_and_what_routes_want_of_them_are_checked() {
     for (rest, want) in [
         (
             "pools: [{name: p, backends: [aa]}]\nroutes: [{name: r, pool: p}]",
-            "pools[0].backends: \"aa\" does not exist; did you mean \"a\"?",
+            "pools[0].backends: backend \"aa\" does not exist; did you mean \"a\"?",
         ),
         ("pools: [{name: p, backends: [a, a]}]\nroutes: [{name: r, pool: p}]", "is listed twice"),
         (

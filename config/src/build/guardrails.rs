@@ -27,6 +27,7 @@ impl Builder {
     ) -> Vec<Arc<GuardrailSettings>> {
         let tables = root.list("guardrails");
         self.unique_names(tables);
+        self.note_unnamed(root, "guardrails");
         tables.iter().map(|table| Arc::new(self.guardrail(table, backends))).collect()
     }
 
@@ -157,7 +158,8 @@ impl Builder {
         for one in tables {
             let (regex, phrases) =
                 (one.text("regex").unwrap_or_default().to_owned(), one.texts("phrases").to_vec());
-            if regex.is_empty() && phrases.is_empty() {
+            let explained = one.is_explained("phrases");
+            if regex.is_empty() && phrases.is_empty() && !explained {
                 self.wrong(one, "regex", "needs a regex or phrases");
             }
             if let Some(why) = Some(&regex)

@@ -1,6 +1,5 @@
 //! Listeners, and the networks that may connect to them.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -9,22 +8,35 @@ use crate::settings::{Listener, ListenerTls, Network};
 use crate::tree::Table;
 
 impl Builder {
-    pub(super) fn listeners(&mut self, root: &Table, trusts_none: bool) -> Vec<Listener> {
+    pub(super) fn listeners(
+        &mut self,
+        root: &Table,
+        admin: SocketAddr,
+        trusts_none: bool,
+    ) -> Vec<Listener> {
         let written = root.list("listeners");
         let listeners: Vec<Table> = if written.is_empty() {
             self.fallback.list("listeners").to_vec()
         } else {
             written.to_vec()
         };
-        let mut seen = HashSet::new();
-        let mut out = Vec::new();
+        let mut out: Vec<Listener> = Vec::new();
         for table in &listeners {
             let address = self.address(table);
-            if address.port() != 0 && !seen.insert(address) {
+            if let Some(other) = out.iter().find(|other| overlap(other.address, address)) {
                 self.wrong(
                     table,
                     "address",
-                    format!("{address} is already the address of another listener"),
+                    format!("{address} is taken by another listener, {}", other.address),
+                );
+            }
+            if overlap(admin, address) {
+                self.wrong(
+                    table,
+                    "address",
+                    format!(
+                        "{address} is taken by the admin listener, {admin}; change one of them"
+                    ),
                 );
             }
             let tls = table.table("tls").map(|tls| ListenerTls {
@@ -35,7 +47,9 @@ impl Builder {
                 client_required: tls.text("client_certificates") != Some("optional"),
             });
             if let (Some(files), Some(at)) = (&tls, table.table("tls")) {
-                for (field, path) in [("cert", &files.cert), ("key", &files.key)] {
+                let client_ca = files.client_ca.as_ref().map(|path| ("client_ca", path));
+                let files = [("cert", &files.cert), ("key", &files.key)];
+                for (field, path) in files.into_iter().chain(client_ca) {
                     if let Err(e) = std::fs::File::open(path) {
                         self.wrong(at, field, format!("cannot open {}: {e}", path.display()));
                     }
@@ -68,15 +82,38 @@ impl Builder {
         out
     }
 
+    pub(super) fn admin_hosts(&mut self, table: &Table) -> Vec<String> {
+        let hosts = table.texts("hosts");
+        let is_name = |host: &str| !host.is_empty() && !host.contains(['/', ':', '@', ' ', '*']);
+        for host in hosts.iter().filter(|host| !is_name(host.strip_prefix("*.").unwrap_or(host))) {
+            let problem =
+                format!("{host:?} is not a host name; write for example \"lens.internal\"");
+            self.wrong(table, "hosts", problem);
+        }
+        hosts.iter().map(|host| host.to_ascii_lowercase()).collect()
+    }
+
     pub(super) fn address(&mut self, table: &Table) -> SocketAddr {
         let text = table.text("address").unwrap_or_default();
         text.parse().unwrap_or_else(|_| {
-            self.wrong(
-                table,
-                "address",
-                format!("{text:?} is not an IP address with a port; write for example \"127.0.0.1:8080\" or \"0.0.0.0:8080\""),
-            );
+            let port = text.rsplit_once(':').map_or("", |(_, port)| port);
+            let is_number = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+            let why = if is_number && port.parse::<u16>().is_err() {
+                format!("{text:?}: {port} is not a port; ports go up to 65535")
+            } else {
+                format!("{text:?} is not an IP address with a port; write for example \"127.0.0.1:8080\" or \"0.0.0.0:8080\"")
+            };
+            self.wrong(table, "address", why);
             SocketAddr::from(([127, 0, 0, 1], 0))
         })
     }
+}
+
+/// Whether two listeners cannot be bound at the same time.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    // The unspecified IPv6 address accepts IPv4 connections, too.
+    let covers = |a: SocketAddr, b: SocketAddr| {
+        a.ip() == b.ip() || (a.ip().is_unspecified() && (a.is_ipv6() || b.is_ipv4()))
+    };
+    a.port() != 0 && a.port() == b.port() && (covers(a, b) || covers(b, a))
 }

@@ -8,7 +8,6 @@ use routing::settings::{
 };
 
 use super::Builder;
-use crate::problem::nearest;
 use crate::settings::{
     Ability, Backend, CanarySettings, MirrorSettings, OffloadSettings, Pattern, Pool, Resume,
     Rollback, Route,
@@ -24,6 +23,7 @@ impl Builder {
     ) -> Vec<Arc<Pool>> {
         let tables = root.list("pools");
         self.unique_names(tables);
+        self.note_unnamed(root, "pools");
         tables.iter().map(|table| Arc::new(self.pool(table, backends))).collect()
     }
 
@@ -39,16 +39,19 @@ impl Builder {
                     );
                 }
                 Some(backend) => backends.push(backend.clone()),
-                None => self.unknown(
-                    table,
-                    "backends",
-                    name,
-                    known.iter().map(|backend| &*backend.name),
-                ),
+                None => {
+                    let names: Vec<&str> = known.iter().map(|backend| &*backend.name).collect();
+                    self.unknown(table, "backends", name, &names);
+                }
             }
         }
+        if backends.len() < table.texts("backends").len() {
+            let name = table.text("name").unwrap_or_default().to_owned();
+            self.faulty.insert(("pools", name));
+        }
         let discovery = self.discovery(table, known);
-        if backends.is_empty() && table.table("discover").is_none() {
+        let named = !table.texts("backends").is_empty() || table.has("backends_file");
+        if !named && table.table("discover").is_none() {
             self.wrong(table, "backends", "a pool needs backends, a backends_file or discover");
         }
         let mut dialects = backends
@@ -176,12 +179,10 @@ impl Builder {
         for word in backend.texts("unsupported") {
             match words.iter().find(|(known, _)| known == word) {
                 Some((_, ability)) => unsupported.push(*ability),
-                None => self.unknown(
-                    backend,
-                    "unsupported",
-                    word,
-                    words.iter().map(|(known, _)| *known),
-                ),
+                None => {
+                    let known = words.map(|(known, _)| known);
+                    self.unknown(backend, "unsupported", word, &known);
+                }
             }
         }
         unsupported
@@ -195,6 +196,7 @@ impl Builder {
         backends: &[Arc<Backend>],
         known: &[Arc<Pool>],
     ) -> Option<Vec<Arc<Pool>>> {
+        let names: Vec<&str> = known.iter().map(|pool| &*pool.settings.name).collect();
         let first = match (table.text("backend"), table.text("pool")) {
             (Some(_), None) => {
                 let backend =
@@ -211,6 +213,7 @@ impl Builder {
             (None, Some(_)) => {
                 self.named(table, "pool", known, |pool| &pool.settings.name)?.clone()
             }
+            (None, None) if table.is_explained("pool") => return None,
             (None, None) => {
                 self.wrong(table, "backend", "is missing; name a backend or a pool for the route");
                 return None;
@@ -224,12 +227,7 @@ impl Builder {
         for name in table.texts("fallback") {
             match known.iter().find(|pool| *pool.settings.name == **name) {
                 Some(pool) => pools.push(pool.clone()),
-                None => self.unknown(
-                    table,
-                    "fallback",
-                    name,
-                    known.iter().map(|pool| &*pool.settings.name),
-                ),
+                None => self.unknown(table, "fallback", name, &names),
             }
         }
         if let Some(name) = table.table("canary").and_then(|canary| canary.text("pool")) {
@@ -237,12 +235,7 @@ impl Builder {
                 Some(pool) => pools.push(pool.clone()),
                 None => {
                     let canary = table.table("canary").cloned().unwrap_or_default();
-                    self.unknown(
-                        &canary,
-                        "pool",
-                        name,
-                        known.iter().map(|pool| &*pool.settings.name),
-                    );
+                    self.unknown(&canary, "pool", name, &names);
                 }
             }
         }
@@ -316,7 +309,10 @@ impl Builder {
 
     pub(super) fn hedges(&mut self, table: &Table, pools: &[Arc<Pool>]) -> Option<Hedges> {
         let given = table.table("hedge")?;
-        if pools.first().is_some_and(|pool| !pool.may_have_two()) {
+        let is_small = |pool: &Arc<Pool>| {
+            !pool.may_have_two() && !self.is_faulty("pools", &pool.settings.name)
+        };
+        if pools.first().is_some_and(is_small) {
             self.wrong(table, "hedge", "needs a pool of two backends or more");
         }
         let after = given.duration("after");
@@ -326,13 +322,9 @@ impl Builder {
         })
     }
 
-    pub(super) fn offload(
-        &mut self,
-        table: &Table,
-        pools: &[Arc<Pool>],
-    ) -> Option<OffloadSettings> {
+    pub(super) fn offload(&mut self, table: &Table) -> Option<OffloadSettings> {
         let given = table.table("offload")?;
-        if pools.len() < 2 + usize::from(table.table("canary").is_some()) {
+        if table.texts("fallback").is_empty() && !table.is_explained("fallback") {
             self.wrong(table, "offload", "needs a fallback: its first pool is the cloud");
         }
         let number = |name| given.number(name).unwrap_or(0.0);
@@ -362,21 +354,6 @@ impl Builder {
                 tools: given.flag("tools"),
             },
         })
-    }
-
-    fn unknown<'n>(
-        &mut self,
-        table: &Table,
-        field: &str,
-        written: &str,
-        known: impl Iterator<Item = &'n str> + Clone,
-    ) {
-        let names: Vec<&str> = known.clone().collect();
-        let hint = nearest(written, known).map_or_else(
-            || format!("known: {}", names.join(", ")),
-            |near| format!("did you mean {near:?}?"),
-        );
-        self.wrong(table, field, format!("{written:?} does not exist; {hint}"));
     }
 }
 

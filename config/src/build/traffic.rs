@@ -40,7 +40,7 @@ impl Builder {
             (Some(_), Some(secret)) if secret.reveal().len() < SECRET => {
                 self.wrong(table, "secret", format!("must have at least {SECRET} characters"));
             }
-            (None, _) if table.list("jwt").is_empty() => {
+            (None, _) if table.list("jwt").is_empty() && !table.is_explained("jwt") => {
                 self.wrong(table, "keys", "is missing; set keys or jwt, or no client can authenticate")
             }
             _ => {}
@@ -102,7 +102,7 @@ impl Builder {
                 "cost needs a price for every model; end \"prices\" with an entry without models",
             );
         }
-        tables.iter().filter_map(|table| self.rate_limit(table, shared.as_ref())).collect()
+        tables.iter().filter_map(|table| self.rate_limit(root, table, shared.as_ref())).collect()
     }
 
     pub(super) fn store(&mut self, root: &Table) -> Option<StoreSettings> {
@@ -131,10 +131,11 @@ impl Builder {
         Some(StoreSettings { url: url.clone(), timeout: table.duration("timeout"), on_failure })
     }
 
-    fn rate_limit(&mut self, table: &Table, store: Option<&Shared>) -> Option<Limit> {
+    fn rate_limit(&mut self, root: &Table, table: &Table, store: Option<&Shared>) -> Option<Limit> {
+        self.known_routes(root, table);
         let unit = word(table, "unit", &Unit::WORDS)?;
-        let window = self.window(table, unit)?;
-        let amount = self.amount(table, "amount", unit)?;
+        let (window, amount) = (self.window(table, unit), self.amount(table, "amount", unit));
+        let (window, amount) = (window?, amount?);
         let burst = match (table.number("burst"), window) {
             (None, _) => amount,
             (Some(_), Window::Rolling(_)) => self.amount(table, "burst", unit)?,
@@ -145,7 +146,7 @@ impl Builder {
         };
         let per = word(table, "per", &Per::WORDS)?;
         let shared = table.flag("shared");
-        if shared && store.is_none() {
+        if shared && store.is_none() && !root.is_explained("store") {
             self.wrong(table, "shared", "needs a \"store\" section");
         }
         Some(Limit {
@@ -164,6 +165,21 @@ impl Builder {
             warn_at: (table.share("warn_at") * 100.0).round() as u8,
             shared: store.filter(|_| shared).cloned(),
         })
+    }
+
+    /// Each route that a limit names must exist: a limit of none would limit nothing.
+    fn known_routes(&mut self, root: &Table, table: &Table) {
+        let routes: Vec<&str> =
+            root.list("routes").iter().filter_map(|route| route.text("name")).collect();
+        if routes.len() < root.list("routes").len() || root.is_explained("routes") {
+            return;
+        }
+        for written in table.texts("routes") {
+            let pattern = Pattern::new(written);
+            if !routes.iter().any(|route| pattern.matches(route)) {
+                self.unknown(table, "routes", written, &routes);
+            }
+        }
     }
 
     fn window(&mut self, table: &Table, unit: Unit) -> Option<Window> {
@@ -248,7 +264,10 @@ impl Builder {
                 "must be at least min_requests when adaptive is true: it is the upper bound",
             );
         }
-        if admission.max_requests == 0 && admission.max_tokens == 0 {
+        if admission.max_requests == 0
+            && admission.max_tokens == 0
+            && !table.is_explained("max_tokens")
+        {
             self.wrong(
                 table,
                 "max_requests",

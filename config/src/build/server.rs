@@ -1,0 +1,96 @@
+//! Builds the settings of the process from a checked tree: limits, timeouts, logs, shutdown.
+
+use std::path::PathBuf;
+
+use super::Builder;
+use crate::settings::{AccessLog, Audit, FirstToken, Limits, Shutdown, Timeouts};
+use crate::tree::Table;
+
+impl Builder {
+    pub(super) fn timeouts(&self, table: Option<&Table>) -> Timeouts {
+        let table = table.or_else(|| self.fallback.table("timeouts")).cloned().unwrap_or_default();
+        Timeouts {
+            request_head: table.duration("request_head"),
+            request_body: table.duration("request_body"),
+            idle: table.duration("idle"),
+            connect: table.duration("connect"),
+            first_byte: table.duration("first_byte"),
+            between_events: table.duration("between_events"),
+            first_token: first_token(&table).unwrap_or(FirstToken::After(FirstToken::LONGEST)),
+            between_tokens: table.duration("between_tokens"),
+            total: table.duration("total"),
+            client_write: table.duration("client_write"),
+        }
+    }
+
+    pub(super) fn limits(&mut self, root: &Table) -> Limits {
+        let table = self.section(root, "limits");
+        for (field, min) in [
+            ("request_head", 1024),
+            ("event", 1024),
+            ("stream_buffer", 16 << 10),
+            ("request_body", 1024),
+        ] {
+            if table.size(field) < min {
+                self.wrong(&table, field, format!("must be at least {min} bytes"));
+            }
+        }
+        let buffered = table.size("buffered_bytes");
+        if buffered > 0 && buffered < table.size("request_body") {
+            self.wrong(&table, "buffered_bytes", "must be at least limits.request_body");
+        }
+        // A held event is written as one chunk, whose size line has eight digits.
+        if table.size("event") > 1 << 30 {
+            self.wrong(&table, "event", "must be at most 1GiB");
+        }
+        Limits {
+            request_head: table.size("request_head"),
+            header_fields: table.size("header_fields"),
+            request_body: table.size("request_body"),
+            event: table.size("event"),
+            stream_buffer: table.size("stream_buffer"),
+            records: table.size("records"),
+            connections: table.size("connections"),
+            connections_per_address: table.size("connections_per_address"),
+            requests_per_address: u32::try_from(table.count("requests_per_address"))
+                .unwrap_or(u32::MAX),
+            h2_streams: u32::try_from(table.count("h2_streams")).unwrap_or(u32::MAX),
+            buffered_bytes: table.size("buffered_bytes"),
+            connection_age: table.duration("connection_age"),
+            kernel_timestamps: table.flag("kernel_timestamps"),
+        }
+    }
+
+    pub(super) fn audit(&self, root: &Table) -> Audit {
+        let table = self.section(root, "audit");
+        Audit {
+            file: table.text("file").filter(|file| !file.is_empty()).map(PathBuf::from),
+            key: table.secret("key").cloned(),
+            max_size: table.count("max_size"),
+            keep: table.size("keep"),
+        }
+    }
+
+    pub(super) fn access_log(&self, root: &Table) -> AccessLog {
+        let table = self.section(root, "access_log");
+        let file = table.text("file").filter(|file| !file.is_empty()).map(PathBuf::from);
+        AccessLog { file, max_size: table.count("max_size"), keep: table.size("keep") }
+    }
+
+    pub(super) fn shutdown(&self, root: &Table) -> Shutdown {
+        let table = self.section(root, "shutdown");
+        Shutdown {
+            delay: table.duration("delay"),
+            grace: table.duration("grace"),
+            upgrade_socket: table.text("upgrade_socket").map(PathBuf::from),
+        }
+    }
+}
+
+/// The first-token timeout of a section, if it is given or has a default.
+pub(super) fn first_token(table: &Table) -> Option<FirstToken> {
+    match table.text("first_token") {
+        Some(_) => Some(FirstToken::Auto),
+        None => table.given_duration("first_token").map(FirstToken::After),
+    }
+}
