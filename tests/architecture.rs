@@ -129,6 +129,7 @@ const MODULES: [(&str, &[&str]); 3] = [
             "memory",
             "reachable",
             "tls",
+            "check",
             "listeners",
             "admin",
             "background",

@@ -247,7 +247,7 @@ impl Builder {
             resume,
             retries,
             hedges: self.hedges(table, &pools),
-            offload: self.offload(table, &pools),
+            offload: self.offload(table),
             pools,
             inject_usage: table.text("include_usage") == Some("inject"),
             forward_compression: table.text("compression") == Some("forward"),

@@ -10,6 +10,9 @@ mod memory;
 mod reachable;
 mod tls;
 
+mod check;
+pub use check::{Checked, check};
+
 mod listeners;
 
 mod admin;
@@ -18,6 +21,6 @@ mod background;
 
 mod server;
 pub use observatory::DROPPED_LOG_LINES;
+pub use plan::BuildError;
 pub use plan::current_request;
-pub use plan::{BuildError, check};
 pub use server::{Gateway, Options, StartError};

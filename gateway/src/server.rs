@@ -149,6 +149,9 @@ impl Gateway {
         // Everything that can fail without the sockets comes first: a successor that takes them and
         // then ends would leave no gateway.
         let settings = Arc::new(options.settings);
+        for problem in settings.warnings() {
+            tracing::warn!(problem, "settings");
+        }
         let plan = Plan::build(settings.clone(), &Found::new(), &tools, None)?;
         let mut sockets = Sockets::new(&settings, options.upgrade)?;
         let listeners = settings

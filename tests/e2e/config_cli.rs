@@ -92,9 +92,83 @@ fn check_accepts_a_good_file() {
     let output = run(&["check", &file.display().to_string()]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(
-        text(&output.stdout).contains("valid (routes: 1, backends: 1)") && output.stderr.is_empty(),
+        text(&output.stdout).contains("valid (1 route, 1 backend)") && output.stderr.is_empty(),
         "{output:?}"
     );
+}
+
+/// What keeps a gateway from starting beside the settings is found, too, and beside other problems.
+#[test]
+fn check_reads_the_files_that_the_settings_name() {
+    let folder = Folder::new();
+    let path = |name: &str| folder.0.join(name).display().to_string();
+    for (name, text) in [
+        ("cert.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+        ("ca.pem", ""),
+        ("tokenizer.json", "{}"),
+        ("keys.yaml", "keys: [{id: a, hash: x, owner: y}]\n"),
+    ] {
+        folder.file(name, text);
+    }
+    let (cert, ca, tokenizer, keys) =
+        (path("cert.pem"), path("ca.pem"), path("tokenizer.json"), path("keys.yaml"));
+    let missing = path("no/such");
+    let settings = format!(
+        "listeners: [{{address: '127.0.0.1:0', tls: {{cert: '{cert}', key: '{cert}', client_ca: '{ca}'}}}}]\n\
+         backends: [{{name: e, url: 'https://127.0.0.1:1', tls: {{ca: '{ca}'}}}}]\n\
+         audit: {{file: '{missing}/audit'}}\naccess_log: {{file: '{missing}/access'}}\n\
+         usage_file: '{missing}/usage'\n\
+         auth: {{keys: '{keys}', secret: sixteen-and-more}}\n\
+         guardrails: [{{name: g, filters: [{{name: f, use: unknown-filter}}]}}]\n\
+         routes: [{{name: r, backend: e, tokenizer: '{tokenizer}'}}]\n"
+    );
+    let wanted = [
+        &*cert,
+        "client authorities",
+        &tokenizer,
+        "keys[0].hash",
+        "unknown-filter",
+        &format!("audit.file: cannot write {missing}/audit: "),
+        &format!("access_log.file: cannot write {missing}/access: "),
+        &format!("usage_file: cannot write {missing}/usage: "),
+    ];
+    let file = folder.file("gateway.yaml", &settings).display().to_string();
+    fails_with(&["check", &file], &wanted);
+    let file = folder.file("gateway.yaml", settings + "workers: many\n").display().to_string();
+    fails_with(&["check", &file], &[&wanted[..], &["workers: \"many\""]].concat());
+}
+
+/// `key create` makes the file of keys from the settings, so they are valid without it.
+#[test]
+fn check_accepts_settings_whose_keys_file_does_not_exist_yet() {
+    let folder = Folder::new();
+    let keys = folder.0.join("keys.yaml").display().to_string();
+    let settings = |keys: &str, routes: &str| {
+        let text = format!(
+            "backends: [{{name: e, url: 'http://127.0.0.1:1'}}]\nroutes: [{routes}]\n\
+             auth: {{keys: '{keys}', secret: sixteen-and-more}}\nusage_file: '{keys}.usage'\n"
+        );
+        folder.file("gateway.yaml", text).display().to_string()
+    };
+    let route = "{name: r, backend: e}";
+    let file = settings(&keys, route);
+    let output = run(&["check", &file]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(text(&output.stderr).contains("note: auth.keys: "), "{output:?}");
+    assert!(text(&output.stderr).contains("llm-lens key create"), "{output:?}");
+    let left: Vec<_> = std::fs::read_dir(&folder.0).unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "check left a file: {left:?}");
+    assert!(run(&["key", "create", "--config", &file, "--owner", "x"]).status.success());
+    let output = run(&["check", &file]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let lost = folder.0.join("no/such/keys.yaml").display().to_string();
+    fails_with(&["check", &settings(&lost, route)], &[&lost]);
+    // A route that gets no requests is worth a note.
+    let file = settings(&keys, &format!("{route}, {{name: s, backend: e}}"));
+    let output = run(&["check", &file]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(text(&output.stdout).contains("valid (2 routes, 1 backend)"), "{output:?}");
+    assert!(text(&output.stderr).contains("note: routes[1]: the route \"s\""), "{output:?}");
 }
 
 #[test]
@@ -126,7 +200,7 @@ fn init_writes_what_check_accepts_and_overwrites_nothing() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), written);
     fails_with(
         &["init", &folder.0.join("no/such/folder.yaml").display().to_string()],
-        &["no/such"],
+        &["no/such", "the folder does not exist"],
     );
 }
 
@@ -163,7 +237,8 @@ fn every_commented_line_of_init_is_a_field() {
     // discovery.
     let may_be = [
         "cannot open",
-        "cannot read /etc",
+        "cannot read ",
+        "cannot write /var/",
         "needs an https:// url",
         "cannot be combined with backend",
         "needs exactly one of dns, srv and kubernetes",
@@ -194,6 +269,9 @@ fn a_taken_address_is_named() {
         &["gateway", "--upstream", url, "--listen", "127.0.0.1:0", "--admin", &address],
         &[&address, "in use"],
     );
+    let told = text(&run(&["gateway", "--upstream", url, "--listen", &address]).stderr);
+    assert_eq!(told.matches("in use").count(), 1, "{told}");
+    assert!(told.contains("another process uses it") && told.contains("--listen"), "{told}");
     fails_with(
         &["gateway", "--upstream", url, "--listen", "192.0.2.1:80", "--admin", "127.0.0.1:0"],
         &["192.0.2.1:80"],

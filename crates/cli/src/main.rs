@@ -7,7 +7,7 @@ mod load;
 mod logger;
 mod shield;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -41,18 +41,12 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Gateway(args) => gateway(args)?,
         Command::Check { file } => {
-            let settings = if is_standard(&file) {
-                config::parse("standard input", &read_standard()?)?
+            let (name, text) = if is_standard(&file) {
+                ("standard input".to_owned(), read_standard()?)
             } else {
-                config::load(&file)?
+                (file.display().to_string(), config::read_settings(&file)?)
             };
-            gateway::check(&settings, &filters()).with_context(|| file.display().to_string())?;
-            write_stdout(&format!(
-                "{}: valid (routes: {}, backends: {})\n",
-                file.display(),
-                settings.routes.len(),
-                settings.backends.len()
-            ))?;
+            return check(&name, &text);
         }
         Command::Init { file, full, force } => init(&file, full, force)?,
         Command::Schema => write_stdout(&format!("{:#}\n", config::json_schema()))?,
@@ -68,6 +62,37 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Demo(args) => demo::run_demo(&args)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Checks a settings file, and prints all its problems.
+fn check(name: &str, text: &str) -> Result<ExitCode> {
+    let (settings, problems) = config::examine(name, text);
+    let checked = settings.as_ref().map(|s| gateway::check(s, &filters())).unwrap_or_default();
+    let mut err = std::io::stderr().lock();
+    for note in &checked.notes {
+        writeln!(err, "{name}: note: {note}")?;
+    }
+    if !problems.is_empty() {
+        writeln!(err, "{problems}")?;
+    }
+    for problem in &checked.problems {
+        writeln!(err, "{name}: {problem}")?;
+    }
+    let Some(settings) = settings.filter(|_| problems.is_empty() && checked.problems.is_empty())
+    else {
+        return Ok(ExitCode::FAILURE);
+    };
+    write_stdout(&format!(
+        "{name}: valid ({}, {})\n",
+        count(settings.routes.len(), "route"),
+        count(settings.backends.len(), "backend")
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `1 route`, `2 routes`.
+fn count(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
 fn gateway(args: GatewayArgs) -> Result<()> {
@@ -117,8 +142,15 @@ fn init(file: &Path, full: bool, force: bool) -> Result<()> {
     }
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(force).create_new(!force);
-    let mut out = options.open(file).with_context(|| {
-        format!("cannot create {}; if it exists, --force replaces it", file.display())
+    let mut out = options.open(file).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => {
+            anyhow::anyhow!("{} exists; --force replaces it", file.display())
+        }
+        ErrorKind::NotFound => anyhow::anyhow!(
+            "cannot create {}: the folder does not exist; create it first",
+            file.display()
+        ),
+        _ => anyhow::anyhow!("cannot create {}: {error}", file.display()),
     })?;
     out.write_all(text.as_bytes())?;
     write_stdout(&format!(

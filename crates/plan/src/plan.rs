@@ -11,10 +11,11 @@ mod pools;
 mod route;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::settings::Limits;
+use config::settings::{Backend, Limits};
 use config::{Found, Settings};
 use filters::{Guardrail, Registry};
 use observatory::Observatory;
@@ -83,23 +84,27 @@ pub struct Tools {
 }
 
 /// Check what parsing the settings does not: features of this build, guardrail rules, tokenizers,
-/// and files of keys and certificates.
-///
-/// # Errors
-/// The first problem.
-pub fn check(settings: &Settings, filters: &Registry) -> Result<(), BuildError> {
-    features(settings)?;
-    guardrails(settings, filters)?;
-    keys(settings)?;
-    settings
+/// and files of keys and certificates. Returns all problems; that a certificate file
+/// cannot be opened is a problem of the settings, and not among them.
+pub fn check(settings: &Settings, filters: &Registry) -> Vec<BuildError> {
+    let guardrails = settings.guardrails.iter().map(|guardrail| {
+        Guardrail::build(guardrail, filters, &load_model).map(drop).map_err(BuildError::from)
+    });
+    let tokenizers = settings
         .routes
         .iter()
         .filter_map(|route| route.tokenizer.as_deref())
-        .try_for_each(|path| Tokenizer::load(path, &[]).map(|_| ()))?;
-    settings.backends.iter().try_for_each(|backend| {
-        Upstream::build(backend.clone(), settings.limits, None).map(|_| ())
-    })?;
-    Ok(())
+        .map(|path| Tokenizer::load(path, &[]).map(drop).map_err(BuildError::from));
+    let can_be_opened = |file: &Path| std::fs::File::open(file).is_ok();
+    let has_ca = |backend: &&Arc<Backend>| {
+        backend.tls.as_ref().and_then(|tls| tls.ca.as_deref()).is_none_or(can_be_opened)
+    };
+    let backends = settings.backends.iter().filter(has_ca).map(|backend| {
+        let upstream = Upstream::build(backend.clone(), settings.limits, None);
+        upstream.map(drop).map_err(BuildError::from)
+    });
+    let others = [features(settings), keys(settings).map(drop).map_err(BuildError::from)];
+    guardrails.chain(others).chain(tokenizers).chain(backends).filter_map(Result::err).collect()
 }
 
 /// Check that this build has the features that the settings need.

@@ -27,12 +27,12 @@ const ADMIN: &str = "admin:";
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The address cannot be bound.
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {address}: {why}{}", way_out(.why))]
     Listen {
         /// The address.
         address: SocketAddr,
         /// The system's error.
-        source: std::io::Error,
+        why: std::io::Error,
     },
     /// No gateway handed its listeners over.
     #[error(
@@ -50,6 +50,17 @@ pub enum BindError {
     /// A socket failed.
     #[error("cannot start: {0}")]
     Socket(#[from] std::io::Error),
+}
+
+/// What to do about an address that cannot be bound.
+fn way_out(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "; another process uses it: stop that one, or set another address (--listen, --admin, or in the settings)"
+        }
+        std::io::ErrorKind::AddrNotAvailable => "; this machine does not have the address",
+        _ => "",
+    }
 }
 
 /// A bound address.
@@ -187,5 +198,5 @@ fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
-    bind().map_err(|source| BindError::Listen { address, source })
+    bind().map_err(|why| BindError::Listen { address, why })
 }

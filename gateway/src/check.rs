@@ -1,0 +1,80 @@
+//! Checks what makes a start fail besides the settings themselves: files that they name.
+//!
+//! - *In*: settings, which may lack what has a problem.
+//! - *Out*: [`Checked`]: all problems, and notes on what is valid but worth knowing.
+//! - *Never*: a change of a file, or a connection.
+
+use std::path::Path;
+
+use config::Settings;
+use filters::Registry;
+use plan::BuildError;
+
+use crate::tls::{Certificate, verifier};
+
+/// Result of [`check`].
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// Each keeps a gateway from starting.
+    pub problems: Vec<String>,
+    /// Each permits a start.
+    pub notes: Vec<String>,
+}
+
+/// Checks the files that the settings name, and the features that they need. Files that cannot be
+/// opened are problems of the settings, and not reported again.
+pub fn check(settings: &Settings, filters: &Registry) -> Checked {
+    let mut checked = Checked { problems: Vec::new(), notes: settings.warnings() };
+    let keys = settings.auth.as_ref().and_then(|auth| auth.keys.as_ref());
+    let new_keys = keys.map(|(file, _)| file).filter(|file| is_new(file));
+    for problem in plan::check(settings, filters) {
+        match (&problem, new_keys) {
+            (BuildError::Keys(_), Some(file)) => checked.notes.push(format!(
+                "auth.keys: {} does not exist yet; `llm-lens key create` creates it, and a gateway \
+                 needs it to start",
+                file.display()
+            )),
+            _ => checked.problems.push(problem.to_string()),
+        }
+    }
+    for tls in settings.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+        if [&tls.cert, &tls.key].into_iter().all(|file| can_be_read(file)) {
+            checked.problems.extend(Certificate::load(tls).err().map(|e| e.to_string()));
+        }
+        if tls.client_ca.as_deref().is_some_and(can_be_read) {
+            checked.problems.extend(verifier(tls).err().map(|e| e.to_string()));
+        }
+    }
+    for (setting, file) in [
+        ("audit.file", &settings.audit.file),
+        ("access_log.file", &settings.access_log.file),
+        ("usage_file", &settings.usage_file),
+    ] {
+        let Some(Err(error)) = file.as_deref().map(writable) else { continue };
+        let file = file.as_deref().unwrap_or(Path::new("")).display();
+        checked.problems.push(format!("{setting}: cannot write {file}: {error}"));
+    }
+    checked
+}
+
+/// Whether a file can be created there, and does not exist.
+fn is_new(file: &Path) -> bool {
+    !file.exists() && folder(file).is_dir()
+}
+
+fn can_be_read(file: &Path) -> bool {
+    std::fs::File::open(file).is_ok()
+}
+
+/// Tests that a file can be written, or created if it does not exist.
+fn writable(file: &Path) -> std::io::Result<()> {
+    if file.exists() {
+        return std::fs::OpenOptions::new().append(true).open(file).map(drop);
+    }
+    // Has no name, so that nothing is left of it.
+    tempfile::tempfile_in(folder(file)).map(drop)
+}
+
+fn folder(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
