@@ -365,7 +365,9 @@ async fn streams_that_last_do_not_grow_the_gateway() {
         .wait_until(|g| g.metric("llm_lens_stream_buffer_bytes", "") >= 16.0 * 128.0 * 1024.0)
         .await;
     let ring = gateway.metric("llm_lens_stream_buffer_bytes", "");
-    assert!(ring < 16.0 * 256.0 * 1024.0, "{ring} bytes for 16 rings of 128 KiB");
+    // A whole event is queued at once.
+    let most = 16.0 * (128.0 + 256.0 + 1.0) * 1024.0;
+    assert!(ring < most, "{ring} bytes for 16 rings of 128 KiB");
     let grown = gateway.resident_kib().saturating_sub(before);
     assert!(grown < 32 << 10, "{grown} KiB for 16 clients that do not read");
     drop(clients);

@@ -228,8 +228,8 @@ async fn a_settings_file_that_is_still_written_is_not_read() {
     use std::io::Write as _;
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let folder = Folder::new();
-    let keys =
-        folder.file("keys.yaml", format!("keys:\n  - {{id: a, hash: '{}'}}\n", "0".repeat(64)));
+    let keys = folder
+        .file("keys.yaml", format!("keys:\n  - {{id: a, owner: o, hash: '{}'}}\n", "0".repeat(64)));
     let auth = format!("auth: {{keys: '{}', secret: 0123456789abcdef-secret}}\n", keys.display());
     let base = crate::raw::settings(&engine.url(), "");
     let gateway = Gateway::with_settings(&format!("{base}{auth}")).await;

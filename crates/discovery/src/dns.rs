@@ -54,8 +54,8 @@ pub(super) async fn watch(
 ) {
     let mut retry = RETRY.0;
     let mut known = HashMap::new();
-    // When the name last had records.
-    let mut had_records: Option<Instant> = None;
+    // Whether the last report had endpoints, and since when the name has no records.
+    let (mut has_endpoints, mut empty_since) = (false, None::<Instant>);
     loop {
         // Rebuilt after a failure: the name servers of the system may have changed.
         let resolver = match resolver(servers) {
@@ -76,11 +76,12 @@ pub(super) async fn watch(
                     retry = RETRY.0;
                     let now = Instant::now();
                     let mut wait = until.saturating_duration_since(now).clamp(MIN_TTL, MAX_TTL);
-                    let left = had_records
-                        .filter(|_| found.is_empty())
-                        .map_or(Duration::ZERO, |at| hold.saturating_sub(now - at));
+                    empty_since = found.is_empty().then(|| empty_since.unwrap_or(now));
+                    let left = empty_since
+                        .filter(|_| has_endpoints)
+                        .map_or(Duration::ZERO, |since| hold.saturating_sub(now - since));
                     if left.is_zero() {
-                        had_records = (!found.is_empty()).then_some(now);
+                        has_endpoints = !found.is_empty();
                         reporter.report(found).await;
                     } else {
                         tracing::warn!(pool = %reporter.pool, name = question.name(), ?left, "the name has no records, keeping the previous endpoints");

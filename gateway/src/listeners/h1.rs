@@ -21,6 +21,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use pipeline::shared::Shared;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use transport::buffer;
 
@@ -87,9 +88,12 @@ impl Connection {
             .unwrap_or_default();
         let total = total_of(shared, &first);
         let mut session = ServerSession::new_http1(self.io);
-        session.set_keepalive((!is_expired).then_some(60));
+        session.set_keepalive(Some(60));
         session.set_pipelined_prefix(BytesMut::from(first.as_slice()));
         buffer::give(first);
+        // Pingora closes connections after the answer when the gateway drains.
+        let (_, closing) = watch::channel(true);
+        let shutdown = if is_expired { &closing } else { shutdown };
         let reused =
             Box::pin(tokio::time::timeout(total, proxy.process_new_http(session, shutdown)))
                 .await

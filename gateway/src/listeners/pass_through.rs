@@ -380,7 +380,10 @@ impl ProxyHttp for PassThrough {
             _ if *error.esource() == pingora::ErrorSource::Downstream => Refusal::broken_body(),
             _ => upstream_refusal(error),
         };
-        if let (Some(exchange), None) = (&mut ctx.exchange, session.response_written()) {
+        // Interim answers are no answer.
+        let has_begun =
+            session.response_written().is_some_and(|head| !head.status.is_informational());
+        if let (Some(exchange), false) = (&mut ctx.exchange, has_begun) {
             let _ = refuse(session, exchange, &refusal).await;
         }
         FailToProxy { error_code: refusal.status, can_reuse_downstream: false }

@@ -99,11 +99,13 @@ async fn a_stream_survives_the_death_of_its_backend() {
     {
         let engines = [reciter(Some(3)).await, reciter(Some(6)).await, reciter(None).await];
         let engines: Vec<&Engine> = engines.iter().collect();
-        let gateway = Gateway::with_settings(&settings(
-            &engines,
-            ", balance: round_robin",
-            &format!("{route}, retries: {{min_per_second: 100}}"),
-            "",
+        // One pool each, so that the order is known.
+        let urls: Vec<String> = engines.iter().map(|engine| engine.url()).collect();
+        let gateway = Gateway::with_settings(&format!(
+            "backends: [{{name: b0, url: '{}'}}, {{name: b1, url: '{}'}}, {{name: b2, url: '{}'}}]\n\
+             pools: [{{name: p0, backends: [b0]}}, {{name: p1, backends: [b1]}}, {{name: p2, backends: [b2]}}]\n\
+             routes: [{{name: r, pool: p0, fallback: [p1, p2]{route}, retries: {{min_per_second: 100}}}}]\n",
+            urls[0], urls[1], urls[2]
         ))
         .await;
         let answer = ask(

@@ -50,6 +50,7 @@ async fn a_version_is_switched_and_taken_back_under_load() {
             switched.push((began.elapsed(), share.starts_with('1')));
             if by_file {
                 gateway.write_settings(&text.replace("share: 0", &format!("share: {share}")));
+                gateway.signal(nix::sys::signal::Signal::SIGHUP);
             } else {
                 let (status, told) = gateway.post(
                     &format!("/api/routes/release?route=r&share={share}"),

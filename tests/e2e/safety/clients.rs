@@ -50,7 +50,8 @@ async fn http2_clients_are_described_as_well() {
     let gateway = Gateway::in_front_of(&engine.url()).await;
     for path in WAYS {
         let claim = h2raw::literal(b"x-forwarded-for", b"1.1.1.1");
-        let head = [h2raw::post(path), claim].concat();
+        let length = h2raw::literal(b"content-length", CHAT.len().to_string().as_bytes());
+        let head = [h2raw::post(path), claim, length].concat();
         let frames =
             [frame(HEADERS, END_HEADERS, 1, &head), frame(DATA, END_STREAM, 1, CHAT.as_bytes())];
         let (good, _) = h2raw::one_stream(gateway.address(), &frames).await;

@@ -394,6 +394,7 @@ async fn no_input_can_forge_lines_of_the_log_or_metrics() {
     assert!(
         metrics.lines().all(|l| l.starts_with(['#'])
             || l.starts_with("llm_lens_")
+            || l.starts_with("process_")
             || l.starts_with("gen_ai_")),
         "{metrics}"
     );

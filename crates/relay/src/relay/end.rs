@@ -64,7 +64,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         let (lens, counts) = (&answer.lens, answer.lens.counts());
         // A guardrail that ends the answer stops reading it.
         let is_ended = self.guardrail.as_ref().is_some_and(OutputGuard::has_failed);
-        let is_foreign = counts.events > 0 && counts.events == counts.not_understood;
+        let is_foreign =
+            counts.events > 0 && counts.events == counts.not_understood && !reader.overflowed();
         let is_error = answer.status.is_none_or(|status| status >= 300) || lens.error().is_some();
         if is_ended || is_error {
             return None;
