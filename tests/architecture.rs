@@ -106,6 +106,7 @@ const MODULES: [(&str, &[&str]); 3] = [
         &[
             "audit",
             "clock",
+            "client_certificate",
             "client_limits",
             "current_request",
             "failure_log",
@@ -117,10 +118,7 @@ const MODULES: [(&str, &[&str]); 3] = [
             "observe",
         ],
     ),
-    (
-        "crates/pipeline",
-        &["client_certificate", "respond", "shared", "exchange", "stage", "pipeline"],
-    ),
+    ("crates/pipeline", &["respond", "shared", "exchange", "stage", "pipeline"]),
     (
         "gateway",
         &[

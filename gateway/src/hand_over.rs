@@ -1,13 +1,13 @@
 //! Hands listening sockets to a successor, over a Unix socket.
 //!
-//! The successor listens on the socket and waits. The predecessor connects, sends its listeners, and
-//! goes on serving until the successor reports that it serves; only then it drains. If the successor
-//! ends instead, nothing has changed.
+//! The successor listens on the socket and waits. The predecessor connects, sends its listeners,
+//! and goes on serving until the successor reports that it serves; only then it drains. If the
+//! successor ends instead, nothing has changed.
 //!
 //! - *In*: the table of sockets, or the path at which they are offered.
 //! - *Out*: the sockets; the moment at which the successor serves.
-//! - *Never*: a socket sent to, or taken from, another user's process; a path in a folder that other
-//!   users may write to.
+//! - *Never*: a socket sent to, or taken from, another user's process; a path in a folder that
+//!   other users may write to.
 //!
 //! ```text
 //! predecessor -> successor   llm-lens-upgrade 1\n NAME\n ... \n   + one descriptor for each name

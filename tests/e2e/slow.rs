@@ -105,8 +105,8 @@ async fn two_upgrades_in_a_row_lose_nothing() {
     assert!(results.len() > 100, "{}", results.len());
 }
 
-/// The successor counts what its predecessor has counted, to the last request, also of a stream that
-/// ends after the hand-over.
+/// The successor counts what its predecessor has counted, to the last request, also of a stream
+/// that ends after the hand-over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limit_of_a_day_continues_after_an_upgrade() {
     let engine = Engine::start(|request| {

@@ -9,9 +9,7 @@
 //! Modules are listed in layers, lowest first; each uses only those above it.
 //! `tests/architecture.rs` enforces that.
 
-mod client_certificate;
 pub mod respond;
-pub use client_certificate::{ClientCertificate, certificate_expiry};
 
 pub mod shared;
 

@@ -12,6 +12,7 @@
 pub mod audit;
 pub mod clock;
 
+pub mod client_certificate;
 pub mod client_limits;
 pub mod current_request;
 pub mod failure_log;

@@ -4,8 +4,8 @@
 //! - *Out*: a new plan. Requests in flight keep the plan they started with. Discovered backends are
 //!   added and removed in the same way.
 //! - *Never*: a part of a file. The whole file takes effect or nothing does: a file that is still
-//!   being written is not read, and an invalid one changes nothing; its problems are logged, and the
-//!   failure is counted.
+//!   being written is not read, and an invalid one changes nothing; its problems are logged, and
+//!   the failure is counted.
 
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};

@@ -124,8 +124,8 @@ impl Sockets {
         Ok(Bound { address, listener: Listener::plain(wanted), name, tls: None })
     }
 
-    /// The table of sockets to serve and to hand over, and the gateway that they came from. Inherited
-    /// sockets that no setting names are closed.
+    /// The table of sockets to serve and to hand over, and the gateway that they came from.
+    /// Inherited sockets that no setting names are closed.
     pub(crate) fn into_parts(mut self) -> (ListenFds, Option<Predecessor>) {
         let (names, _) = self.table.serialize();
         let closed = self.inherited.close_unclaimed(&names.into_iter().collect());

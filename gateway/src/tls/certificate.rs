@@ -19,7 +19,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
-use pipeline::certificate_expiry;
+use plan::client_certificate::certificate_expiry;
 use transport::BuildError;
 
 /// Modification times and sizes of the files when they were read.

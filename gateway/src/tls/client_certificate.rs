@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use pingora::listeners::TlsAccept;
 use pingora::protocols::tls::{SslDigest, TlsRef};
-use pipeline::ClientCertificate;
+use plan::client_certificate::ClientCertificate;
 
 /// Reads the client certificate after the handshake has verified it.
 pub(super) struct ReadCertificates;

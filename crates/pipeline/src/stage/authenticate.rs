@@ -15,10 +15,10 @@ use lens::State;
 use traffic::{Caller, Identity, credential};
 use wire::http1::head::{Head, RequestLine};
 
-use crate::client_certificate::ClientCertificate;
 use crate::exchange::{CredentialCheck, Exchange, ShownCredential};
 use crate::respond::Refusal;
 use plan::Plan;
+use plan::client_certificate::ClientCertificate;
 use plan::clock;
 
 /// Read the credential of a head; `None` without `auth`. `certificate` is the connection's, which

@@ -1,4 +1,5 @@
-//! Tests of pools through their public interface.
+//! Tests of pools through their public interface. Longer than 500 lines because it is a list: one
+//! test for each property of selection.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! What the kernel knows of a connection: when the last bytes of a read reached this host, and
 //! whether the peer has received what was sent.
 //!
-//! The difference between the receive timestamp and our own is the delay of scheduling and the event
-//! loop, recorded as `read_lag_us`. Marks do not use kernel timestamps, because the kernel uses the wall clock and
-//! stamps only the last segment of a read.
+//! The difference between the receive timestamp and our own is the delay of scheduling and the
+//! event loop, recorded as `read_lag_us`. Marks do not use kernel timestamps, because the kernel
+//! uses the wall clock and stamps only the last segment of a read.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::AsRawFd;
@@ -21,9 +21,9 @@ pub(super) fn enable(socket: &TcpStream) -> io::Result<()> {
     setsockopt(socket, sockopt::ReceiveTimestampns, &true).map_err(io::Error::from)
 }
 
-/// Whether the peer may have received any of the last `len` bytes that were sent. A peer that closed
-/// the connection before they arrived acknowledges none of them. True where the kernel does not
-/// tell.
+/// Whether the peer may have received any of the last `len` bytes that were sent. A peer that
+/// closed the connection before they arrived acknowledges none of them. True where the kernel does
+/// not tell.
 pub(super) fn may_have_arrived(socket: &TcpStream, len: usize) -> bool {
     let Ok(info) = get_tcp_info(socket.as_raw_fd()) else { return true };
     // The handshake counts as one acknowledged byte.

@@ -1,5 +1,5 @@
-//! The backend's side of a request that pingora forwards: its peer, the fields about the client, and
-//! what follows from a failure.
+//! The backend's side of a request that pingora forwards: its peer, the fields about the client,
+//! and what follows from a failure.
 
 use lens::record::Outcome;
 use pingora::http::RequestHeader;
