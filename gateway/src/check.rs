@@ -10,7 +10,7 @@ use config::Settings;
 use filters::Registry;
 use plan::BuildError;
 
-use crate::tls::Acceptor;
+use crate::tls::{Certificate, verifier};
 
 /// Result of [`check`].
 #[derive(Debug, Default)]
@@ -38,9 +38,11 @@ pub fn check(settings: &Settings, filters: &Registry) -> Checked {
         }
     }
     for tls in settings.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
-        let mut files = [&tls.cert, &tls.key].into_iter().chain(&tls.client_ca);
-        if files.all(|file| can_be_read(file)) {
-            checked.problems.extend(Acceptor::load(tls).err().map(|error| error.to_string()));
+        if [&tls.cert, &tls.key].into_iter().all(|file| can_be_read(file)) {
+            checked.problems.extend(Certificate::load(tls).err().map(|e| e.to_string()));
+        }
+        if tls.client_ca.as_deref().is_some_and(can_be_read) {
+            checked.problems.extend(verifier(tls).err().map(|e| e.to_string()));
         }
     }
     for (setting, file) in [

@@ -300,7 +300,7 @@ fn removed_protection(before: &Settings, after: &Settings) -> Vec<String> {
             continue;
         };
         let lost = [
-            ("auth", route.auth != Auth::Off && now.auth == Auth::Off),
+            ("auth", after.auth.is_some() && route.auth != Auth::Off && now.auth == Auth::Off),
             ("validation", route.strict && !now.strict),
             ("guardrail", is_enforced(route) && !is_enforced(now)),
         ];

@@ -76,7 +76,7 @@ impl ResolvesServerCert for Certificate {
 }
 
 /// Verifier of client certificates, if the listener has authorities.
-pub(super) fn verifier(
+pub(crate) fn verifier(
     files: &ListenerTls,
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>, BuildError> {
     let Some(path) = &files.client_ca else { return Ok(None) };

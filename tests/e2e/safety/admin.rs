@@ -113,7 +113,7 @@ async fn records_are_filtered_and_unknown_parameters_are_refused() {
     for (path, named) in [
         ("/api/requests?rout=r", "limit, id, route, outcome, slower_than"),
         ("/api/requests?outcome=fine", "upstream_failed"),
-        ("/api/requests?slower_than=5", "not a duration"),
+        ("/api/requests?slower_than=5", "has no unit"),
         ("/api/routes?route=r", "no parameters"),
         ("/api/backends?x=1", "no parameters"),
         ("/api/usage?owner=x", "by, per, from"),
