@@ -45,8 +45,8 @@ impl Certificate {
 
     /// Unix time at which the first certificate of the chain expires, in seconds.
     pub(crate) fn expiry(&self) -> Option<i64> {
-        let chain = &self.current.load().cert;
-        chain.iter().filter_map(|der| certificate_expiry(der)).min()
+        let current = self.current.load();
+        current.cert.iter().filter_map(|der| certificate_expiry(der)).min()
     }
 
     /// Reload the files if they have changed, and use them if they are valid.
