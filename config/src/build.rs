@@ -148,6 +148,7 @@ impl Builder {
         let (engine_metrics, unsupported) = (self.engine_metrics(table), self.unsupported(table));
         // Everything is checked before a backend without a valid url is given up.
         let parts = parts?;
+        let is_tls = parts.tls;
         let server_name =
             tls_table.and_then(|t| t.text("server_name")).unwrap_or(&parts.host).to_owned();
         Some(Backend {
@@ -173,7 +174,7 @@ impl Builder {
             unsupported,
             zone: table.text("zone").map(str::to_owned),
             cost: table.number("cost").unwrap_or(0.0),
-            forwarded_headers: table.flag("forwarded_headers"),
+            forwarded_headers: table.given_flag("forwarded_headers").unwrap_or(!is_tls),
         })
     }
 

@@ -166,6 +166,7 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("", "trusted_proxies", "[10.0.0.0/8]"),
     ("", "allow", "[10.0.0.0/8]"),
     ("", "deny", "[192.0.2.0/24]"),
+    ("", "forwarded_headers", "true"),
     ("", "cors", "[\"https://app.example.com\"]"),
     ("", "models", "[llama-3.1-8b]"),
     ("", "model", "llama-3.1-8b"),

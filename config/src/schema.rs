@@ -208,8 +208,8 @@ pub static BACKEND: Section = Section {
         field(
             "forwarded_headers",
             Kind::Flag,
-            "true",
-            "Send `X-Forwarded-For`, `-Proto` and `-Host`, `Forwarded` and `Via`. Turn it off for a provider that must not learn the addresses of clients.",
+            "",
+            "Send `X-Forwarded-For`, `-Proto` and `-Host`, `Forwarded` and `Via`. Default: true for an http URL, false for https: a provider elsewhere does not learn the addresses of clients.",
         ),
         field(
             "models",

@@ -110,6 +110,14 @@ impl Table {
         matches!(self.value(name), Value::Flag(true))
     }
 
+    /// A flag, if it is given or has a default.
+    pub(crate) fn given_flag(&self, name: &str) -> Option<bool> {
+        match self.value(name) {
+            Value::Flag(flag) => Some(*flag),
+            _ => None,
+        }
+    }
+
     pub(crate) fn count(&self, name: &str) -> u64 {
         match self.value(name) {
             Value::Count(n) => *n,

@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn oversized_frame_is_skipped_and_the_next_one_is_read() {
-        let text = b"data: a\n\nevent: x\r\ndata: 0123456789\r\ndata: more\r\n\r\n: hi\ndata: b\n\ndata: 9876543210 and more\n\n\ndata: c\n\n";
+        let text = b"data: a\n\nevent: x\r\ndata: 0123456789\r\ndata: more\r\n\r\n: hi\ndata: b\n\ndata: 9876543210\ndata: more\n\n\ndata: c\n\n";
         let want = vec![
             frame("", "a"),
             Got::Skipped,
