@@ -108,7 +108,7 @@ pub struct Gateway {
     listeners: Vec<Bound>,
     admin: Bound,
     fds: ListenFds,
-    /// The gateway that handed its listeners over, until it is told that this one serves.
+    /// The gateway that handed its listeners over. It gets a report when this one serves.
     predecessor: Mutex<Option<Predecessor>>,
     usage_file: Arc<UsageFile>,
     workers: usize,

@@ -248,7 +248,7 @@ async fn a_settings_file_that_is_still_written_is_not_read() {
     drop(file);
     gateway.wait_until(|g| g.metric("llm_lens_reloads_total", "") == 1.0).await;
     assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(401));
-    // Without `auth` in a complete file, the operator is told.
+    // A complete file without `auth` takes effect, and the log reports it.
     gateway.write_settings(begin);
     gateway.wait_until(|g| g.metric("llm_lens_reloads_total", "") == 2.0).await;
     assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(200));

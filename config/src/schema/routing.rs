@@ -12,7 +12,7 @@ pub static POOL: Section = Section {
             "backends_file",
             Kind::Text,
             "",
-            "File with more backends, one URL per line. Any program can write it; changes take effect within a second. Empty lines and lines that start with # are ignored.",
+            "File with more backends, one URL per line. Any program can write it; changes take effect within two seconds. Empty lines and lines that start with # are ignored.",
         ),
         field("discover", Kind::Section(&DISCOVER), "", "More backends, discovered while the gateway runs."),
         field(
@@ -298,7 +298,7 @@ pub static CANARY: Section = Section {
     doc: "A new version that gets a share of requests. `POST /api/routes/release?route=NAME&share=S` on the admin listener changes the share at once: 1 switches over, 0 rolls back.",
     fields: &[
         field("pool", Kind::RequiredText, "", "Pool of the new version."),
-        field("share", Kind::Share, "0.05", "Share of requests that the canary gets. A change in the file takes effect within a second."),
+        field("share", Kind::Share, "0.05", "Share of requests that the canary gets. A change in the file takes effect within two seconds."),
         field("key", Kind::Text, "", "Key that keeps a client on one version: `header:NAME`, `cookie:NAME` or `caller`. Default: none, and each request is drawn. A request without the key, or of an anonymous caller, is drawn as well."),
         field(
             "max_failure_increase",

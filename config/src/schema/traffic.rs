@@ -10,7 +10,7 @@ pub static AUTH: Section = Section {
             "keys",
             Kind::Text,
             "",
-            "API keys: a YAML file, or an SQLite database (`.db`, `.sqlite`, `.sqlite3`). `llm-lens key create` writes either. Changes take effect within a second.",
+            "API keys: a YAML file, or an SQLite database (`.db`, `.sqlite`, `.sqlite3`). `llm-lens key create` writes either. Changes take effect within two seconds.",
         ),
         field(
             "secret",

@@ -1,5 +1,5 @@
-//! Settings prepared for requests: pools, guardrails, key sets and shared limits, with what they
-//! use of the process.
+//! Settings prepared for requests: pools, guardrails, key sets, shared limits and limits of client
+//! addresses, with what they use of the process.
 //!
 //! - *In*: `config::Settings`, and the plan before it.
 //! - *Out*: a [`Plan`], which the pipeline reads without lookups by name; [`host`], which filters

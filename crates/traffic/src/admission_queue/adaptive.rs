@@ -28,7 +28,7 @@ const PERIOD: u64 = 100_000_000;
 const WINDOW: u64 = 60_000_000_000;
 /// Weight of a new value in the recent means.
 const NEW: f64 = 0.2;
-/// Number of prompt lengths that are told apart, by powers of two: up to a billion tokens.
+/// Number of classes of prompt length, by powers of two: up to a billion tokens.
 const CLASSES: usize = 32;
 
 #[derive(Debug)]
