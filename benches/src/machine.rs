@@ -53,7 +53,7 @@ impl Machine {
             (Kind::Splice, _) => "tokio copy_bidirectional, one thread".to_owned(),
             (Kind::IdlePingora, _) => "pingora 0.9, one thread".to_owned(),
             (Kind::Nginx | Kind::Haproxy, Some(program)) => first_line(program, "-v"),
-            (Kind::LlmLens, Some(program)) => first_line(program, "--version"),
+            (Kind::LlmLens | Kind::Before, Some(program)) => first_line(program, "--version"),
             _ => return,
         };
         self.versions.insert(kind.name(), version);

@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Pairs that are compared.
-const PAIRS: [(Kind, Kind); 4] = [
+const PAIRS: [(Kind, Kind); 5] = [
+    (Kind::LlmLens, Kind::Before),
     (Kind::LlmLens, Kind::Nginx),
     (Kind::LlmLens, Kind::IdlePingora),
     (Kind::Shielded, Kind::LlmLens),
@@ -105,10 +106,11 @@ impl Report {
             }
             proxies.insert(kind.name(), json!(figures));
         }
-        let ratios: BTreeMap<_, BTreeMap<_, _>> = PAIRS
-            .into_iter()
-            .map(|(ours, rival)| (rival.name(), self.ratios(ours, rival).into_iter().collect()))
-            .collect();
+        let named = |(ours, rival): (Kind, Kind)| {
+            let pair = format!("{} / {}", ours.name(), rival.name());
+            (pair, self.ratios(ours, rival).into_iter().collect())
+        };
+        let ratios: BTreeMap<_, BTreeMap<_, _>> = PAIRS.into_iter().map(named).collect();
         json!({
             "machine": self.machine,
             "load": self.load,
@@ -213,6 +215,8 @@ mod tests {
         assert!(text.contains("| – | 10.0+10.0 = 20.0 | 15.0+15.0 = 30.0 |"));
         assert!(text.contains("- small request, CPU µs: 1.50"));
         assert!(text.contains("- added TTFT p50 µs: 2.00"));
-        assert_eq!(report.json()["proxies"]["nginx"]["added_p50"]["value"], 50.0);
+        let json = report.json();
+        assert_eq!(json["proxies"]["nginx"]["added_p50"]["value"], 50.0);
+        assert_eq!(json["ratios"]["llm-lens / nginx"]["small request, CPU µs"], 1.5);
     }
 }

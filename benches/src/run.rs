@@ -27,6 +27,8 @@ const SPARE_FILES: u64 = 1024;
 pub struct Options {
     /// Binary of the gateway, if it takes part.
     pub gateway: Option<PathBuf>,
+    /// Another build of it, if one takes part.
+    pub before: Option<PathBuf>,
     /// Proxies that take part.
     pub kinds: Vec<Kind>,
     /// Cells to run.
@@ -95,7 +97,7 @@ pub async fn run_all(options: Options) -> Result<Report> {
 fn find(options: &Options, machine: &mut Machine) -> Vec<Competitor> {
     let mut contenders = Vec::new();
     for kind in options.kinds.iter().copied() {
-        match kind.find(options.gateway.as_deref()) {
+        match kind.find(options.gateway.as_deref(), options.before.as_deref()) {
             Ok(program) => {
                 machine.add(kind, program.as_deref());
                 contenders.push(Competitor { kind, program });

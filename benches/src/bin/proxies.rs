@@ -18,6 +18,9 @@ struct Args {
     /// Binary of the gateway; without it only the others are measured.
     #[arg(long)]
     gateway: Option<PathBuf>,
+    /// Another build of the gateway to measure in the same run, such as the one before a change.
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// Rounds; three, or one with --quick.
     #[arg(long)]
     rounds: Option<usize>,
@@ -42,10 +45,12 @@ impl Args {
     fn options(&self) -> Options {
         let wanted =
             |kind: &Kind| *kind == Kind::Direct || self.only.is_empty() || self.only.contains(kind);
+        let asked = |kind: &Kind| *kind != Kind::Before || self.before.is_some();
         let chosen = |cell: &Cell| self.cells.is_empty() || self.cells.contains(cell);
         Options {
             gateway: self.gateway.clone(),
-            kinds: Kind::ALL.into_iter().filter(wanted).collect(),
+            before: self.before.clone(),
+            kinds: Kind::ALL.into_iter().filter(wanted).filter(asked).collect(),
             cells: Cell::ALL.into_iter().filter(chosen).collect(),
             rounds: self.rounds.unwrap_or(if self.quick { 1 } else { 3 }).max(1),
             load: if self.quick { Load::QUICK } else { Load::FULL },
@@ -56,8 +61,10 @@ impl Args {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    if let Some(gateway) = args.gateway.as_ref().filter(|path| !path.is_file()) {
-        bail!("no such binary: {}", gateway.display());
+    for binary in [&args.gateway, &args.before].into_iter().flatten() {
+        if !binary.is_file() {
+            bail!("no such binary: {}", binary.display());
+        }
     }
     // Fail here instead of after minutes of measuring.
     for path in [&args.out, &args.markdown].into_iter().flatten() {

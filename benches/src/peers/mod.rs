@@ -1,6 +1,6 @@
 //! The proxies that are compared, and how each is found and started.
 //!
-//! In: path of the gateway's binary, address of the engine, a folder.
+//! In: paths of the gateway's binaries, address of the engine, a folder.
 //! Out: a running proxy that has answered one request, and what to measure.
 //! Never: starts a proxy with more than one worker thread; fails because a peer is not installed:
 //! it is skipped with a message.
@@ -41,6 +41,8 @@ pub enum Kind {
     IdlePingora,
     /// The gateway under test.
     LlmLens,
+    /// Another build of the gateway, for example the one before a change.
+    Before,
     /// The gateway with a default guardrail on its route.
     Shielded,
     /// The gateway with 10,000 keys and five limits on each request.
@@ -49,13 +51,14 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of the report.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Direct,
         Self::Splice,
         Self::Nginx,
         Self::Haproxy,
         Self::IdlePingora,
         Self::LlmLens,
+        Self::Before,
         Self::Shielded,
         Self::Limited,
     ];
@@ -70,6 +73,7 @@ impl Kind {
             Self::Haproxy => "haproxy",
             Self::IdlePingora => "idle pingora",
             Self::LlmLens => "llm-lens",
+            Self::Before => "llm-lens before",
             Self::Shielded => "llm-lens + shield",
             Self::Limited => "llm-lens + keys, limits",
         }
@@ -79,17 +83,18 @@ impl Kind {
     ///
     /// # Errors
     /// When there is no such program, with a hint for the operator.
-    pub fn find(self, gateway: Option<&Path>) -> Result<Option<PathBuf>> {
+    pub fn find(self, gateway: Option<&Path>, before: Option<&Path>) -> Result<Option<PathBuf>> {
+        let binary = |path: Option<&Path>| path.and_then(|path| path.canonicalize().ok());
         let (found, hint) = match self {
             Self::Direct => return Ok(None),
             Self::Splice => (sibling("splice"), "build this package whole"),
             Self::IdlePingora => (sibling("idle-proxy"), "build with the feature `peers`"),
             Self::Nginx => (installed("nginx"), "install the Debian package `nginx`"),
             Self::Haproxy => (installed("haproxy"), "install the Debian package `haproxy`"),
-            Self::LlmLens | Self::Shielded | Self::Limited => (
-                gateway.and_then(|path| path.canonicalize().ok()),
-                "name its binary with --gateway",
-            ),
+            Self::LlmLens | Self::Shielded | Self::Limited => {
+                (binary(gateway), "name its binary with --gateway")
+            }
+            Self::Before => (binary(before), "name its binary with --before"),
         };
         let found = found.with_context(|| format!("{} is missing: {hint}", self.name()))?;
         Ok(Some(found))
@@ -112,7 +117,7 @@ impl Kind {
                 .arg("-c")
                 .arg(write(config::nginx(options))?),
             Self::Haproxy => command.arg("-db").arg("-f").arg(write(config::haproxy(options))?),
-            Self::LlmLens => command
+            Self::LlmLens | Self::Before => command
                 .args(["gateway", "--workers", "1", "--listen", &listen])
                 .args(["--admin", &port::free()?.to_string()])
                 .args(["--upstream", &format!("http://{engine}")]),
