@@ -136,6 +136,9 @@ fn usable_id(value: &[u8]) -> Option<&str> {
 /// A text of a client with the gateway's API keys masked: some clients put a key into a path, a
 /// model or an id.
 pub fn mask_keys(text: &str) -> Cow<'_, str> {
+    if text.len() < KEY_LEN {
+        return Cow::Borrowed(text);
+    }
     let is_key = |from: usize| {
         let digits = text.as_bytes().get(from + KEY_PREFIX.len()..from + KEY_LEN);
         digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))

@@ -62,10 +62,11 @@ pub fn fields<'h>(
     let values = |name: &'static str| {
         request.clone().filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, v)| v)
     };
-    // All values of a field as one list, if the peer is trusted.
+    // The list in a field, to be continued, if it is believed.
     let list = |name: &'static str, believed: bool| {
-        let mut all = values(name).filter(|_| believed).collect::<Vec<_>>().join(&b", "[..]);
-        if !all.is_empty() {
+        let mut all = Vec::with_capacity(64);
+        for value in values(name).filter(|_| believed) {
+            all.extend_from_slice(value);
             all.extend_from_slice(b", ");
         }
         all
@@ -74,9 +75,10 @@ pub fn fields<'h>(
     let host = values("host").next().filter(|host| is_host(host)).unwrap_or_default();
     let proto = if peer.tls { "https" } else { "http" };
     let mut out = Vec::with_capacity(5);
-    if let Some(address) = peer.address {
+    let address = peer.address.map(|address| address.to_canonical().to_string());
+    if let Some(address) = &address {
         let mut chain = list(FOR, peer.trusted);
-        chain.extend_from_slice(address.to_canonical().to_string().as_bytes());
+        chain.extend_from_slice(address.as_bytes());
         out.push((FOR, chain));
     }
     out.push((PROTO, first(PROTO).unwrap_or_else(|| proto.as_bytes().to_vec())));
@@ -84,7 +86,7 @@ pub fn fields<'h>(
         out.push((HOST, host));
     }
     let mut chain = list(FORWARDED, peer.trusted);
-    chain.extend_from_slice(element(peer.address, host, proto).as_bytes());
+    add_element(&mut chain, address.as_deref(), host, proto);
     out.push((FORWARDED, chain));
     // Loops are detected by `Via`, so that of any client is continued (RFC 9110, 7.6.3).
     let mut chain = list(VIA, true);
@@ -94,17 +96,18 @@ pub fn fields<'h>(
     out
 }
 
-/// An element of `Forwarded` (RFC 7239, section 4).
-fn element(address: Option<IpAddr>, host: &[u8], proto: &str) -> String {
-    let node = match address.map(|address| address.to_canonical()) {
-        Some(IpAddr::V4(address)) => address.to_string(),
-        Some(IpAddr::V6(address)) => format!("\"[{address}]\""),
-        None => "unknown".to_owned(),
-    };
-    match std::str::from_utf8(host) {
-        Ok(host) if !host.is_empty() => format!("for={node};host=\"{host}\";proto={proto}"),
-        _ => format!("for={node};proto={proto}"),
+/// Append an element of `Forwarded` (RFC 7239, section 4).
+fn add_element(list: &mut Vec<u8>, address: Option<&str>, host: &[u8], proto: &str) {
+    let mut add = |parts: &[&[u8]]| parts.iter().for_each(|part| list.extend_from_slice(part));
+    match address {
+        Some(address) if address.contains(':') => add(&[b"for=\"[", address.as_bytes(), b"]\""]),
+        Some(address) => add(&[b"for=", address.as_bytes()]),
+        None => add(&[b"for=unknown"]),
     }
+    if !host.is_empty() {
+        add(&[b";host=\"", host, b"\""]);
+    }
+    add(&[b";proto=", proto.as_bytes()]);
 }
 
 /// Whether a value of `Host` can stand in quotes.
