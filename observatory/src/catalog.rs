@@ -348,6 +348,13 @@ pub const CATALOG: &[Metric] = &[
         &["pool", "backend"],
         "Used share of the key-value cache, 0 to 1, as reported by the engine.",
     ),
+    metric(
+        "llm_lens_engine_disagreements_total",
+        Kind::Counter,
+        Unit::One,
+        &["route", "backend", "gen_ai_request_model"],
+        "Answers whose engine reported times that contradict the gateway's measurement.",
+    ),
     histogram(
         "llm_lens_engine_duration_seconds",
         Unit::Seconds,
@@ -361,6 +368,13 @@ pub const CATALOG: &[Metric] = &[
         Unit::One,
         &["pool", "backend"],
         "Running requests, as reported by the engine.",
+    ),
+    histogram(
+        "llm_lens_engine_split_seconds",
+        Unit::Seconds,
+        LENS_SECONDS,
+        &["route", "backend", "gen_ai_request_model", "part"],
+        "The engine's own report on its time, by part (queue, prefill, decode), and measured time that it does not explain (unexplained).",
     ),
     histogram(
         "llm_lens_engine_ttft_seconds",

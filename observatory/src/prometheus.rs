@@ -140,6 +140,15 @@ fn gateway_metrics(out: &mut Families, labels: &Labels, s: &Series) {
         let labels = out.with(labels, "tokens", tokens);
         out.histogram("llm_lens_time_per_output_token_seconds", &labels, s.timing(timing));
     }
+    for (part, timing) in [
+        ("queue", Timing::EngineQueue),
+        ("prefill", Timing::EnginePrefill),
+        ("decode", Timing::EngineDecode),
+        ("unexplained", Timing::EngineUnexplained),
+    ] {
+        let labels = out.with(labels, "part", part);
+        out.histogram("llm_lens_engine_split_seconds", &labels, s.timing(timing));
+    }
     for mark in [
         Timing::FirstByte,
         Timing::FirstEvent,
@@ -168,6 +177,7 @@ fn gateway_metrics(out: &mut Families, labels: &Labels, s: &Series) {
         ("llm_lens_comments_total", s.comments),
         ("llm_lens_coalesced_events_total", s.coalesced),
         ("llm_lens_stalls_total", s.stalls),
+        ("llm_lens_engine_disagreements_total", s.engine_disagreements),
         ("llm_lens_estimated_tokens_total", s.estimated_tokens),
         ("llm_lens_not_parsed_total", s.not_parsed),
         ("llm_lens_client_received_bytes_total", s.bytes_from_client),

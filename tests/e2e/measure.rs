@@ -73,6 +73,47 @@ async fn first_byte_event_role_and_token_are_distinguished() {
     assert_eq!(record.ledger_us.total(), record.total_us);
 }
 
+/// The engine's own times split its time to first token. A report that contradicts what was
+/// measured is counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_engines_report_splits_its_time() {
+    let _alone = crate::support::alone().await;
+    let engine = Engine::start(|seen| {
+        let asked = String::from_utf8_lossy(&seen.body);
+        let prefill = if asked.contains("liar") { 900 } else { 150 };
+        let metrics = format!(
+            "data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":5,\"completion_tokens\":2}},\"metrics\":{{\"queue_time_ms\":50.5,\"time_to_first_token_ms\":{prefill},\"generation_time_ms\":100}}}}\n\n"
+        );
+        vec![
+            Step::text(sse::STREAM_HEAD),
+            Step::ms(220),
+            Step::chunk(sse::content("x")),
+            Step::ms(100),
+            Step::chunk(sse::content("y")),
+            Step::chunk(sse::finish()),
+            Step::chunk(metrics),
+            Step::chunk(sse::done()),
+            Step::end(),
+        ]
+    })
+    .await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    ask(&gateway, "/v1/chat/completions", "honest", CHAT_STREAM).await;
+    let record = gateway.record("honest").await;
+    let split = record.engine_split.unwrap();
+    assert_eq!(
+        (split.queue_us, split.prefill_us, split.decode_us, split.disagrees),
+        (Some(50_500), Some(150_000), Some(100_000), false)
+    );
+    assert_eq!(split.unexplained_us.unwrap() + 200_500, record.engine_ttft_us.unwrap());
+    let liar = CHAT_STREAM.replace("\"m\"", "\"liar\"");
+    ask(&gateway, "/v1/chat/completions", "dishonest", &liar).await;
+    let split = gateway.record("dishonest").await.engine_split.unwrap();
+    assert_eq!((split.unexplained_us, split.disagrees), (Some(0), true));
+    assert_eq!(gateway.metric("llm_lens_engine_disagreements_total", "backend=\"default\""), 1.0);
+    assert_eq!(gateway.metric("llm_lens_engine_split_seconds_count", "part=\"queue\""), 2.0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_whole_answer_has_usage_and_no_token_times() {
     let _alone = crate::support::alone().await;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::Tick;
+use crate::engine_split::EngineSplit;
 use crate::gaps::GapSummary;
 use crate::guardrail::{GuardrailOverhead, RecordGuardrail};
 use crate::ledger::Parts;
@@ -321,6 +322,10 @@ pub struct Record {
     /// Duration: request sent to first token event read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine_ttft_us: Option<u64>,
+    /// The engine's own report on its time; absent if the engine reports none, and for answers that
+    /// another backend resumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_split: Option<EngineSplit>,
     /// Duration: request head read to first token event written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ttft_us: Option<u64>,

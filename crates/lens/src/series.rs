@@ -28,6 +28,14 @@ pub enum Timing {
     Tpot,
     /// The same, of requests whose tokens are estimated.
     EstimatedTpot,
+    /// Waiting in the engine's queue, as the engine reports it.
+    EngineQueue,
+    /// Processing the prompt, as the engine reports it.
+    EnginePrefill,
+    /// Generating from the first to the last token, as the engine reports it.
+    EngineDecode,
+    /// Measured engine time that the engine's report does not explain.
+    EngineUnexplained,
     /// A gap between two token events, on arrival.
     Itl,
     /// A gap between two token events, on write.
@@ -68,13 +76,17 @@ pub enum Timing {
 
 impl Timing {
     /// All timings.
-    pub const ALL: [Timing; 24] = [
+    pub const ALL: [Timing; 28] = [
         Timing::Total,
         Timing::Engine,
         Timing::EngineTtft,
         Timing::ClientTtft,
         Timing::Tpot,
         Timing::EstimatedTpot,
+        Timing::EngineQueue,
+        Timing::EnginePrefill,
+        Timing::EngineDecode,
+        Timing::EngineUnexplained,
         Timing::Itl,
         Timing::ClientItl,
         Timing::FirstByte,
@@ -104,6 +116,10 @@ impl Timing {
             Timing::ClientTtft => "client_ttft",
             Timing::Tpot => "tpot",
             Timing::EstimatedTpot => "estimated_tpot",
+            Timing::EngineQueue => "engine_queue",
+            Timing::EnginePrefill => "engine_prefill",
+            Timing::EngineDecode => "engine_decode",
+            Timing::EngineUnexplained => "engine_unexplained",
             Timing::Itl => "itl",
             Timing::ClientItl => "client_itl",
             Timing::FirstByte => "first_byte",
@@ -150,6 +166,8 @@ pub struct Series {
     pub coalesced: u64,
     /// Gaps over the threshold.
     pub stalls: u64,
+    /// Answers whose engine reported times that contradict the measurement.
+    pub engine_disagreements: u64,
     /// Bytes received from clients.
     pub bytes_from_client: u64,
     /// Bytes sent to clients.
@@ -238,12 +256,17 @@ impl Series {
         };
         let is_estimated = record.usage.as_ref().is_some_and(|usage| usage.estimated);
         let tpot = if is_estimated { Timing::EstimatedTpot } else { Timing::Tpot };
+        let split = record.engine_split.unwrap_or_default();
         for (timing, value) in [
             (Timing::Total, Some(record.total_us)),
             (Timing::Engine, record.engine_us),
             (Timing::EngineTtft, record.engine_ttft_us),
             (Timing::ClientTtft, record.client_ttft_us),
             (tpot, record.tpot_us.map(|v| v.round() as u64)),
+            (Timing::EngineQueue, split.queue_us),
+            (Timing::EnginePrefill, split.prefill_us),
+            (Timing::EngineDecode, split.decode_us),
+            (Timing::EngineUnexplained, split.unexplained_us),
             (Timing::FirstByte, after_send(&marks.first_byte)),
             (Timing::FirstEvent, after_send(&marks.first_event)),
             (Timing::Role, after_send(&marks.role)),
@@ -266,6 +289,7 @@ impl Series {
         self.comments += record.comments.unwrap_or(0);
         self.coalesced += record.coalesced_events.unwrap_or(0);
         self.stalls += record.stalls.unwrap_or(0);
+        self.engine_disagreements += u64::from(split.disagrees);
         self.bytes_from_client += record.bytes_from_client;
         self.bytes_to_client += record.bytes_to_client;
         self.not_parsed += u64::from(record.not_parsed.is_some());
@@ -343,6 +367,7 @@ impl Series {
             (&mut self.comments, other.comments),
             (&mut self.coalesced, other.coalesced),
             (&mut self.stalls, other.stalls),
+            (&mut self.engine_disagreements, other.engine_disagreements),
             (&mut self.bytes_from_client, other.bytes_from_client),
             (&mut self.bytes_to_client, other.bytes_to_client),
             (&mut self.not_parsed, other.not_parsed),

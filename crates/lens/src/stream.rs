@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use wire::{Event, EventVisitor, Kinds, Part, Usage};
+use wire::{EngineTimes, Event, EventVisitor, Kinds, Part, Usage};
 
 use crate::Tick;
 use crate::gaps::Gaps;
@@ -146,6 +146,7 @@ pub struct StreamLens {
     itl: Gaps,
     client_itl: Gaps,
     usage: Option<Usage>,
+    engine_times: EngineTimes,
     model: Option<String>,
     finish: Vec<String>,
     error: Option<EngineError>,
@@ -177,6 +178,7 @@ impl StreamLens {
             itl: Gaps::default(),
             client_itl: Gaps::default(),
             usage: None,
+            engine_times: EngineTimes::default(),
             model: None,
             finish: Vec::new(),
             error: None,
@@ -267,6 +269,11 @@ impl StreamLens {
         usage.prompt_tokens =
             usage.prompt_tokens.map(|tokens| tokens.saturating_sub(self.tokens_before_resume));
         Some(usage)
+    }
+
+    /// Durations as reported by the engine.
+    pub fn engine_times(&self) -> EngineTimes {
+        self.engine_times
     }
 
     /// The model that answered.
@@ -422,6 +429,7 @@ impl EventVisitor for StreamLens {
         match part {
             Part::Role | Part::Text { .. } => {}
             Part::Usage(usage) => self.usage.get_or_insert_default().update(usage),
+            Part::Times(times) => self.engine_times.update(times),
             Part::Model(model) => {
                 if self.model.is_none() {
                     self.model = Some(word(&model));

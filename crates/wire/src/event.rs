@@ -53,6 +53,8 @@ pub enum Part<'a> {
     },
     /// Token counts. Later ones replace earlier ones field by field.
     Usage(Usage),
+    /// Durations that the engine measured. Later ones replace earlier ones field by field.
+    Times(EngineTimes),
     /// The model name that the engine reports.
     Model(Text<'a>),
     /// The engine reports an error inside a stream or body.
@@ -110,6 +112,29 @@ impl Usage {
     /// Whether both counts are absent or zero: some engines attach a zeroed object to every chunk.
     pub fn is_blank(&self) -> bool {
         self.prompt_tokens.unwrap_or(0) == 0 && self.completion_tokens.unwrap_or(0) == 0
+    }
+}
+
+/// Durations in microseconds that the engine measured for one answer. Absent is unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineTimes {
+    /// Waiting in the engine's queue: received to scheduled.
+    pub queue: Option<u64>,
+    /// Loading the model, where an engine loads it on request.
+    pub load: Option<u64>,
+    /// Processing the prompt: scheduled to first token.
+    pub prefill: Option<u64>,
+    /// Generating: first to last token.
+    pub decode: Option<u64>,
+}
+
+impl EngineTimes {
+    /// Merge the durations of a later event, field by field.
+    pub fn update(&mut self, later: EngineTimes) {
+        self.queue = later.queue.or(self.queue);
+        self.load = later.load.or(self.load);
+        self.prefill = later.prefill.or(self.prefill);
+        self.decode = later.decode.or(self.decode);
     }
 }
 
@@ -344,6 +369,13 @@ impl<'l, L: EventVisitor> EventReporter<'l, L> {
         self.kinds.add(Kinds::USAGE);
         self.tokens_so_far = usage.completion_tokens;
         self.listener.part(Part::Usage(usage));
+    }
+
+    pub(crate) fn times(&mut self, times: EngineTimes) {
+        if times != EngineTimes::default() {
+            self.told += 1;
+            self.listener.part(Part::Times(times));
+        }
     }
 
     pub(crate) fn model(&mut self, model: Option<Text<'_>>) {

@@ -26,6 +26,8 @@ pub const MAX_DEPTH: u8 = 128;
 pub const MAX_SCALAR: usize = 512;
 /// Maximum decoded bytes of a key that contains escapes. A longer key matches no known member.
 const MAX_ESCAPED_KEY: usize = 64;
+/// Above this, floating point skips whole numbers.
+const EXACT: f64 = (1u64 << 53) as f64;
 
 /// Why a text is not valid JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -186,14 +188,26 @@ impl<'a> Scan<'a> {
     /// # Errors
     /// [`Malformed`] where the text is not JSON.
     pub fn count(&mut self) -> Result<Option<u64>> {
-        /// Above this, floating point skips whole numbers.
-        const EXACT: f64 = (1u64 << 53) as f64;
         if !matches!(self.peek(), Some(b'0'..=b'9')) {
             return self.skip().map(|()| None);
         }
         let Ok(word) = std::str::from_utf8(self.scalar()?) else { return Ok(None) };
         let float = || word.parse().ok().filter(|n: &f64| n.fract() == 0.0 && *n <= EXACT);
         Ok(word.parse().ok().or_else(|| float().map(|n| n as u64)))
+    }
+
+    /// The next value multiplied by `unit` and rounded, if it is a non-negative number and the
+    /// product is at most 2^53.
+    ///
+    /// # Errors
+    /// [`Malformed`] where the text is not JSON.
+    pub fn scaled(&mut self, unit: f64) -> Result<Option<u64>> {
+        if !matches!(self.peek(), Some(b'0'..=b'9')) {
+            return self.skip().map(|()| None);
+        }
+        let word = std::str::from_utf8(self.scalar()?).unwrap_or_default();
+        let scaled = word.parse().ok().map(|n: f64| (n * unit).round());
+        Ok(scaled.filter(|n| *n <= EXACT).map(|n| n as u64))
     }
 
     /// The next value if it is `true` or `false`.

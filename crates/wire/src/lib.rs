@@ -34,6 +34,6 @@ pub mod validate;
 
 pub use dialect::Dialect;
 pub use error_format::{ErrorFormat, GatewayError};
-pub use event::{Channel, Event, EventVisitor, Kinds, Part, Usage};
+pub use event::{Channel, EngineTimes, Event, EventVisitor, Kinds, Part, Usage};
 pub use reader::{Framing, Reader, ReaderLimits};
 pub use request::RequestFacts;

@@ -159,6 +159,36 @@ fn timings_are_counts_and_not_estimates() {
     );
 }
 
+/// vLLM's `metrics` and llama.cpp's `timings`, in milliseconds with fractions.
+#[test]
+fn engine_times_are_read_from_metrics_and_timings() {
+    let metrics = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":9},\"metrics\":{\"time_to_first_token_ms\":85.2,\"generation_time_ms\":1240.5,\"queue_time_ms\":12.3,\"mean_itl_ms\":9.1,\"tokens_per_second\":null}}\n\n";
+    let vllm = play(&[(0, 0, &content()), (9, 9, metrics)]);
+    assert_eq!(
+        vllm.engine_times(),
+        wire::EngineTimes {
+            queue: Some(12_300),
+            load: None,
+            prefill: Some(85_200),
+            decode: Some(1_240_500)
+        }
+    );
+    let timings = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"timings\":{\"prompt_ms\":43.237,\"predicted_ms\":2e2,\"predicted_n\":3}}\n\n";
+    let llama = play(&[(0, 0, &content()), (9, 9, timings)]);
+    assert_eq!(
+        llama.engine_times(),
+        wire::EngineTimes {
+            prefill: Some(43_237),
+            decode: Some(200_000),
+            ..wire::EngineTimes::default()
+        }
+    );
+    // Nonsense is unknown, not zero.
+    let odd = "data: {\"choices\":[],\"metrics\":{\"queue_time_ms\":-1,\"generation_time_ms\":\"fast\",\"time_to_first_token_ms\":1e300}}\n\n";
+    let odd = play(&[(0, 0, &content()), (9, 9, odd)]);
+    assert_eq!(odd.engine_times(), wire::EngineTimes::default());
+}
+
 #[test]
 fn stalls_are_gaps_over_the_threshold() {
     let lens = play(&[(0, 0, &content()), (1_000_000, 0, &content()), (2_000_001, 0, &content())]);

@@ -6,9 +6,9 @@ use filters::Guardrail;
 use lens::gaps::Gaps;
 use lens::ledger::Parts;
 use lens::record::{MarksUs, Outcome, RecordUsage, SCHEMA};
-use lens::{GuardrailOverhead, Record, RecordGuardrail};
+use lens::{EngineSplit, GuardrailOverhead, Measured, Record, RecordGuardrail, Tick};
 use observatory::SeriesKey;
-use relay::GuardrailResult;
+use relay::{Answer, GuardrailResult};
 use traffic::TokenUsage;
 use traffic::settings::DOLLAR;
 
@@ -71,11 +71,12 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &TokenUsage) -> Recor
         (&mut exchange.accepted, &mut exchange.answer, exchange.sent.at);
     let head = accepted.head_at;
     let marks = answer.lens.final_marks();
-    let since_sent = |at: Option<lens::Tick>| Some(at?.micros_since(sent_at?));
+    let since_sent = |at: Option<Tick>| Some(at?.micros_since(sent_at?));
     let counts = *answer.lens.counts();
     if counts.not_understood > 0 {
         answer.not_parsed.get_or_insert("not_understood");
     }
+    let is_resumed = !exchange.attempts.resumes.is_empty();
     let guardrail = exchange.routed.as_ref().and_then(|routed| routed.route.guardrail.as_ref());
     let measured = |n: u64| answer.measured.then_some(n);
     let streamed = |n: u64| (answer.measured && answer.streamed).then_some(n);
@@ -129,6 +130,7 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &TokenUsage) -> Recor
         marks_us: MarksUs::from_marks(&marks, head),
         engine_us: since_sent(answer.ended_at),
         engine_ttft_us: since_sent(marks.first_token.arrival),
+        engine_split: engine_split(answer, sent_at).filter(|_| !is_resumed),
         client_ttft_us: marks.first_token.written.map(|at| at.micros_since(head)),
         tpot_us: answer.lens.tpot_us(),
         itl_us: answer.lens.itl().summary(),
@@ -149,6 +151,22 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &TokenUsage) -> Recor
         total_us: ledger_us.total(),
         ledger_us,
     }
+}
+
+/// How the engine splits its time, if it reports that.
+fn engine_split(answer: &Answer, sent_at: Option<Tick>) -> Option<EngineSplit> {
+    let since_sent = |at: Option<Tick>| Some(at?.micros_since(sent_at?));
+    let marks = answer.lens.marks();
+    let (first, last) = (marks.first_token.arrival, marks.last_token.arrival);
+    EngineSplit::new(
+        answer.lens.engine_times(),
+        Measured {
+            stream: answer.streamed,
+            ttft_us: since_sent(first),
+            decode_us: first.zip(last).map(|(first, last)| last.micros_since(first)),
+            engine_us: since_sent(answer.ended_at),
+        },
+    )
 }
 
 /// What the guardrail cost.

@@ -26,6 +26,7 @@ fn one<L: EventVisitor>(
             b"content" => content = v.text()?,
             b"stop" => stop = v.boolean()? == Some(true),
             b"stop_type" => reason = v.text()?,
+            b"timings" => report.times(shared::timings(v)?.1),
             b"tokens_predicted" => usage.completion_tokens = v.count()?,
             b"tokens_evaluated" => usage.prompt_tokens = v.count()?,
             b"model" => report.model(v.text()?),

@@ -3,14 +3,17 @@
 
 use super::openai_chat::to_u32;
 use super::shared;
-use crate::event::{Channel, EventReporter, EventVisitor, Usage};
+use crate::event::{Channel, EngineTimes, EventReporter, EventVisitor, Usage};
 use crate::json::{Malformed, Scan};
+
+/// Microseconds in a nanosecond.
+const NANOSECOND: f64 = 1e-3;
 
 pub(super) fn read<L: EventVisitor>(
     scan: &mut Scan<'_>,
     report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
-    let mut usage = Usage::default();
+    let (mut usage, mut times) = (Usage::default(), EngineTimes::default());
     let mut done = false;
     scan.object(|key, v| {
         match key {
@@ -22,12 +25,16 @@ pub(super) fn read<L: EventVisitor>(
             b"done_reason" => report.finish(0, v.text()?),
             b"prompt_eval_count" => usage.prompt_tokens = v.count()?,
             b"eval_count" => usage.completion_tokens = v.count()?,
+            b"load_duration" => times.load = v.scaled(NANOSECOND)?,
+            b"prompt_eval_duration" => times.prefill = v.scaled(NANOSECOND)?,
+            b"eval_duration" => times.decode = v.scaled(NANOSECOND)?,
             b"error" => shared::error(v, report)?,
             _ => {}
         }
         Ok(())
     })?;
     report.usage(usage);
+    report.times(times);
     if done {
         report.end("done:true");
     }

@@ -32,7 +32,8 @@ pub(super) fn read<'a, L: EventVisitor>(
                 report.no_choices = list && !any;
             }
             b"usage" => usage = shared::usage(v)?,
-            b"timings" => timings = Some(*v),
+            b"timings" => timings = Some(shared::timings(v)?),
+            b"metrics" => report.times(shared::metrics(v)?),
             b"x_groq" => v.object(|key, v| {
                 match key {
                     b"usage" => report.usage(shared::usage(v)?),
@@ -50,8 +51,11 @@ pub(super) fn read<'a, L: EventVisitor>(
         }
         Ok(())
     })?;
-    if let (Some(mut timings), true) = (timings, usage.is_blank()) {
-        usage = state.choice_tokens.add(last_choice, shared::timings(&mut timings)?);
+    if let Some((counts, times)) = timings {
+        report.times(times);
+        if usage.is_blank() {
+            usage = state.choice_tokens.add(last_choice, counts);
+        }
     }
     report.usage(usage);
     match error {

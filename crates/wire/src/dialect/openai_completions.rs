@@ -25,7 +25,8 @@ pub(super) fn read<L: EventVisitor>(
                 report.no_choices = list && !any;
             }
             b"usage" => usage = shared::usage(v)?,
-            b"timings" => timings = Some(*v),
+            b"timings" => timings = Some(shared::timings(v)?),
+            b"metrics" => report.times(shared::metrics(v)?),
             b"model" => report.model(v.text()?),
             b"error" => shared::error(v, report)?,
             b"detail" => shared::detail(v, report)?,
@@ -33,8 +34,11 @@ pub(super) fn read<L: EventVisitor>(
         }
         Ok(())
     })?;
-    if let (Some(mut timings), true) = (timings, usage.is_blank()) {
-        usage = state.choice_tokens.add(last_choice, shared::timings(&mut timings)?);
+    if let Some((counts, times)) = timings {
+        report.times(times);
+        if usage.is_blank() {
+            usage = state.choice_tokens.add(last_choice, counts);
+        }
     }
     report.usage(usage);
     Ok(())

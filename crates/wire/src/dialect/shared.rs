@@ -1,6 +1,6 @@
 //! Objects that several dialects share: errors, and usage with both sets of member names.
 
-use crate::event::{EventReporter, EventVisitor, Usage};
+use crate::event::{EngineTimes, EventReporter, EventVisitor, Usage};
 use crate::json::{Malformed, Scan, Text};
 
 /// An error: an object, or a bare string.
@@ -59,23 +59,45 @@ pub(super) fn word_or_number<'a>(scan: &mut Scan<'a>) -> Result<Option<Text<'a>>
     }
 }
 
+/// Microseconds in a millisecond.
+const MILLISECOND: f64 = 1e3;
+
 /// `timings` of llama.cpp, which the last event of a choice has even if no usage was requested.
-/// `prompt_n` excludes tokens from the cache; without `cache_n`, the prompt's count is unknown.
-pub(super) fn timings(scan: &mut Scan<'_>) -> Result<Usage, Malformed> {
-    let mut usage = Usage::default();
+/// `prompt_n` excludes tokens from the cache; without `cache_n`, the prompt's count is unknown. Its
+/// time in the queue is not reported.
+pub(super) fn timings(scan: &mut Scan<'_>) -> Result<(Usage, EngineTimes), Malformed> {
+    let (mut usage, mut times) = (Usage::default(), EngineTimes::default());
     let mut processed = None;
     scan.object(|key, v| {
         match key {
             b"predicted_n" => usage.completion_tokens = v.count()?,
             b"prompt_n" => processed = v.count()?,
             b"cache_n" => usage.cached_tokens = v.count()?,
+            b"prompt_ms" => times.prefill = v.scaled(MILLISECOND)?,
+            b"predicted_ms" => times.decode = v.scaled(MILLISECOND)?,
             _ => {}
         }
         Ok(())
     })?;
     usage.prompt_tokens =
         processed.zip(usage.cached_tokens).map(|(new, old)| new.saturating_add(old));
-    Ok(usage)
+    Ok((usage, times))
+}
+
+/// `metrics` of vLLM (`--enable-per-request-metrics`). Its time to first token starts when the
+/// request is scheduled, so it excludes the queue.
+pub(super) fn metrics(scan: &mut Scan<'_>) -> Result<EngineTimes, Malformed> {
+    let mut times = EngineTimes::default();
+    scan.object(|key, v| {
+        match key {
+            b"queue_time_ms" => times.queue = v.scaled(MILLISECOND)?,
+            b"time_to_first_token_ms" => times.prefill = v.scaled(MILLISECOND)?,
+            b"generation_time_ms" => times.decode = v.scaled(MILLISECOND)?,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok(times)
 }
 
 /// Generated tokens of the choices of one stream, for engines that count each choice separately.

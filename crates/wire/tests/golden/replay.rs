@@ -354,7 +354,7 @@ impl EventVisitor for Reading {
                 self.usage.get_or_insert_default().update(usage);
                 self.usage_events += 1;
             }
-            Part::Model(_) => {}
+            Part::Model(_) | Part::Times(_) => {}
             Part::Error { kind, message, code } => {
                 let own = |t: Option<wire::json::Text<'_>>| t.map(|t| t.decode().into_owned());
                 self.error = Some((own(kind), own(message), own(code)));
