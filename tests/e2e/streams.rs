@@ -242,6 +242,56 @@ async fn an_oversized_event_does_not_end_measuring() {
     }
 }
 
+/// The last event may be the large one. Its usage counts, and the stream is not taken for cut.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_ends_in_an_oversized_event_is_complete() {
+    let image = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo0NTY3ODkr".repeat(34_000);
+    let numbers = "1234567,".repeat(200_000) + "1";
+    let usage = "\"usage\":{\"input_tokens\":210,\"output_tokens\":1310,\"total_tokens\":1520}";
+    let output =
+        format!("\"output\":[{{\"type\":\"image_generation_call\",\"result\":\"{image}\"}}]");
+    let responses = format!(
+        "event: response.output_text.delta\ndata: {{\"type\":\"response.output_text.delta\",\"delta\":\"A fox.\"}}\n\nevent: response.completed\ndata: {{\"type\":\"response.completed\",\"response\":{{\"id\":\"r\",{output},{usage}}}}}\n\n"
+    );
+    let ollama = format!(
+        "{{\"response\":\"A fox.\",\"done\":false}}\n{{\"response\":\"\",\"done\":true,\"context\":[{numbers}],\"prompt_eval_count\":210,\"eval_count\":1310}}\n"
+    );
+    let whole_response = format!("{{\"id\":\"r\",\"object\":\"response\",{output},{usage}}}");
+    let whole_message = format!(
+        "{{\"type\":\"message\",\"role\":\"assistant\",\"content\":[{{\"type\":\"text\",\"text\":\"{image}\"}}],\"stop_reason\":\"end_turn\",{usage}}}"
+    );
+    let cases = [
+        ("/v1/responses", "text/event-stream", responses),
+        ("/api/generate", "application/x-ndjson", ollama),
+        ("/v1/responses", "application/json", whole_response),
+        ("/v1/messages", "application/json", whole_message),
+    ];
+    for (path, content_type, body) in cases {
+        let sent = body.clone();
+        let engine = Engine::start(move |_| {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\n");
+            vec![
+                Step::text(head + "transfer-encoding: chunked\r\n\r\n"),
+                Step::chunk(&sent),
+                Step::end(),
+            ]
+        })
+        .await;
+        let gateway = Gateway::in_front_of(&engine.url()).await;
+        let answer = ask(&gateway, path, "large", CHAT_STREAM).await;
+        assert!(answer.complete && answer.text() == body, "{path} {content_type}");
+        let record = gateway.record("large").await;
+        assert_eq!(record.outcome, Outcome::Ok, "{path} {content_type}: {:?}", record.error_code);
+        let usage = record.usage.expect("usage");
+        assert_eq!(
+            (usage.prompt_tokens, usage.completion_tokens, usage.estimated),
+            (Some(210), Some(1310), false),
+            "{path} {content_type}"
+        );
+        assert_eq!(gateway.metric("llm_lens_backend_failures_total", ""), 0.0);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_client_gets_the_engines_bytes() {
     let engine = engine_of_cases().await;

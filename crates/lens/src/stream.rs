@@ -6,6 +6,9 @@
 //! - *Never*: an upstream measurement that depends on when the client accepted a byte. The two
 //!   sides share only the list of events that are not written yet.
 
+mod engine_error;
+pub use engine_error::EngineError;
+
 use std::collections::VecDeque;
 
 use wire::{EngineTimes, Event, EventVisitor, Kinds, Part, Usage};
@@ -16,7 +19,7 @@ use crate::gaps::Gaps;
 /// Maximum bytes kept of a model name, an error kind or code, or a finish reason.
 const MAX_WORD: usize = 128;
 /// Average text bytes of the events of a stream up to which each event counts as one token. English
-/// text has four to five bytes per token, and escapes add to them.
+/// text has four to five bytes per token.
 const MAX_TOKEN_BYTES: u64 = 8;
 /// Number of choices whose end is tracked.
 pub const MAX_CHOICES: u32 = u128::BITS;
@@ -68,58 +71,8 @@ pub struct Counts {
     pub stalls: u64,
     /// Events whose data could not be parsed.
     pub not_understood: u64,
-    /// Bytes of generated text, escapes not resolved.
+    /// Bytes of generated text.
     pub text_bytes: u64,
-}
-
-/// An error that the engine reported inside the answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EngineError {
-    /// The error type, if the engine reported one.
-    pub kind: Option<String>,
-    /// The error code, if the engine reported one.
-    pub code: Option<String>,
-}
-
-impl EngineError {
-    /// The stable error code for records: `http_NNN`.
-    pub fn record_code(&self) -> String {
-        format!("http_{}", self.status())
-    }
-
-    /// The equivalent HTTP status: the code if it is one, else derived from kind and code, else
-    /// 500.
-    pub fn status(&self) -> u16 {
-        let code = self
-            .code
-            .as_deref()
-            .and_then(|code| code.parse::<u16>().ok())
-            .filter(|code| (400..600).contains(code));
-        let says = |words: &[&str]| {
-            let said = |text: &Option<String>| {
-                text.as_deref().is_some_and(|text| {
-                    words.iter().any(|word| text.to_ascii_lowercase().contains(word))
-                })
-            };
-            said(&self.kind) || said(&self.code)
-        };
-        match code {
-            Some(code) => code,
-            None if says(&["rate_limit", "overloaded"]) => 429,
-            None if says(&[
-                "invalid",
-                "badrequest",
-                "bad_request",
-                "notfound",
-                "not_found",
-                "context_length",
-            ]) =>
-            {
-                400
-            }
-            None => 500,
-        }
-    }
 }
 
 /// An event that has not been completely written to the client.
@@ -436,8 +389,11 @@ impl EventVisitor for StreamLens {
                 }
             }
             Part::Finish { choice, reason } => {
-                self.finished_choices += 1;
-                self.ended |= 1u128.checked_shl(choice).unwrap_or(0);
+                // A choice that failed is not complete (OpenRouter).
+                if reason.raw() != b"error" {
+                    self.finished_choices += 1;
+                    self.ended |= 1u128.checked_shl(choice).unwrap_or(0);
+                }
                 if self.finish.len() < MAX_FINISH {
                     self.finish.push(word(&reason));
                 }

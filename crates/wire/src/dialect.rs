@@ -19,7 +19,7 @@ mod shared;
 
 use std::ops::Range;
 
-use crate::event::{EventReporter, EventVisitor};
+use crate::event::{EventReporter, EventVisitor, Usage};
 use crate::json::{self, Malformed, Scan};
 
 /// The API that an engine serves on a path.
@@ -225,6 +225,12 @@ pub(crate) struct DialectState {
 }
 
 /// Parse one event or body.
+/// Usage in the last complete member `usage` of a document of which only the end is known.
+pub(crate) fn usage_at_end(tail: &[u8]) -> Option<Usage> {
+    let mut value = json::last_value(tail, b"\"usage\"")?;
+    shared::usage(&mut value).ok().filter(|usage| !usage.is_blank())
+}
+
 pub(crate) fn read<L: EventVisitor>(
     dialect: Dialect,
     state: &mut DialectState,

@@ -197,7 +197,7 @@ impl Kinds {
 pub struct Event {
     /// The kinds of its parts.
     pub kinds: Kinds,
-    /// Bytes of generated text, escapes not resolved; for estimates only.
+    /// Bytes of generated text; for estimates only.
     pub text_bytes: usize,
     /// Generated tokens so far, if the event reports them (for example `continuous_usage_stats`).
     pub tokens_so_far: Option<u64>,
@@ -294,7 +294,7 @@ impl<'l, L: EventVisitor> EventReporter<'l, L> {
             Channel::ToolName | Channel::ToolArguments => Kinds::TOOL_CALL,
             Channel::Auxiliary => Kinds::default(),
         });
-        self.text_bytes += text.raw().len();
+        self.text_bytes += text.decoded_len();
         self.told += 1;
         self.slot = Some(Slot {
             channel,

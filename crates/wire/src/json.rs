@@ -13,6 +13,7 @@ mod cut;
 pub mod strict;
 mod text;
 
+pub(crate) use cut::{Tail, last_value};
 pub use cut::{is_cut, last_members};
 pub use text::Text;
 

@@ -5,15 +5,24 @@
 //!   the whole line.
 //! - *Never*: more than one line buffered. A line over the limit is skipped to its end.
 
-use crate::json::Scan;
+use crate::json::{Scan, Tail};
+
+/// What a decoder finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// A line that is not blank.
+    Whole(&'a [u8]),
+    /// The end of a line that exceeded the limit.
+    Skipped(&'a [u8]),
+}
 
 /// An incremental reader of lines.
 #[derive(Debug)]
 pub struct Decoder {
     line: Vec<u8>,
     limit: usize,
-    /// The open line exceeded the limit.
-    skipping: bool,
+    /// The end of the open line, if it exceeded the limit.
+    skipping: Option<Tail>,
     /// Bytes of the open line.
     pending: usize,
 }
@@ -21,12 +30,12 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder that buffers at most `limit` bytes of one line.
     pub fn new(limit: usize) -> Self {
-        Decoder { line: Vec::new(), limit, skipping: false, pending: 0 }
+        Decoder { line: Vec::new(), limit, skipping: None, pending: 0 }
     }
 
     /// Whether the open line exceeded the limit, and is being skipped.
     pub fn is_skipping(&self) -> bool {
-        self.skipping
+        self.skipping.is_some()
     }
 
     /// Bytes of the incomplete last line.
@@ -44,17 +53,17 @@ impl Decoder {
         })
     }
 
-    /// Parse the next chunk; `found` receives each line, or `None` for a skipped one, and the
-    /// offset just past it.
-    pub fn feed(&mut self, chunk: &[u8], mut found: impl FnMut(Option<&[u8]>, usize)) {
+    /// Parse the next chunk; `found` receives each line and the offset just past it.
+    pub fn feed(&mut self, chunk: &[u8], mut found: impl FnMut(Line<'_>, usize)) {
         let mut at = 0;
         while let Some(len) = memchr::memchr(b'\n', chunk.get(at..).unwrap_or_default()) {
             let end = at + len;
             let piece = chunk.get(at..end).unwrap_or_default();
             at = end + 1;
             self.pending = 0;
-            if std::mem::take(&mut self.skipping) {
-                found(None, at);
+            if let Some(mut tail) = self.skipping.take() {
+                tail.push(piece);
+                found(Line::Skipped(tail.bytes()), at);
             } else if self.line.is_empty() {
                 emit_line(piece, at, &mut found);
             } else {
@@ -65,27 +74,35 @@ impl Decoder {
         }
         let rest = chunk.get(at..).unwrap_or_default();
         self.pending += rest.len();
-        if self.skipping {
-            return;
+        if let Some(tail) = &mut self.skipping {
+            return tail.push(rest);
         }
         self.line.extend_from_slice(rest);
         if self.line.len() > self.limit {
-            self.skipping = true;
-            self.line = Vec::new();
+            let mut tail = Tail::default();
+            tail.push(&std::mem::take(&mut self.line));
+            self.skipping = Some(tail);
         }
     }
 }
 
-fn emit_line(line: &[u8], end: usize, found: &mut impl FnMut(Option<&[u8]>, usize)) {
+fn emit_line(line: &[u8], end: usize, found: &mut impl FnMut(Line<'_>, usize)) {
     let line = line.trim_ascii();
     if !line.is_empty() {
-        found(Some(line), end);
+        found(Line::Whole(line), end);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn whole(line: Line<'_>) -> Option<Vec<u8>> {
+        match line {
+            Line::Whole(line) => Some(line.to_vec()),
+            Line::Skipped(_) => None,
+        }
+    }
 
     #[test]
     fn any_cut_reads_the_same() {
@@ -94,8 +111,8 @@ mod tests {
             let (a, b) = text.split_at(cut);
             let mut decoder = Decoder::new(64);
             let mut lines = Vec::new();
-            decoder.feed(a, |line, _| lines.extend(line.map(<[u8]>::to_vec)));
-            decoder.feed(b, |line, _| lines.extend(line.map(<[u8]>::to_vec)));
+            decoder.feed(a, |line, _| lines.extend(whole(line)));
+            decoder.feed(b, |line, _| lines.extend(whole(line)));
             assert_eq!(lines, [b"{\"a\":1}".to_vec(), b"{\"b\":2}".to_vec()], "cut at {cut}");
             assert_eq!((decoder.unterminated(), decoder.take_last()), (4, None));
             decoder.feed(b":2} ", |_, _| unreachable!());
@@ -114,7 +131,12 @@ mod tests {
             let mut decoder = Decoder::new(8);
             let mut lines = Vec::new();
             for part in [a, b] {
-                decoder.feed(part, |line, _| lines.push(line.map(<[u8]>::to_vec)));
+                decoder.feed(part, |line, _| {
+                    if let Line::Skipped(tail) = line {
+                        assert!(tail.ends_with(b"789\"}"), "cut at {cut}");
+                    }
+                    lines.push(whole(line));
+                });
             }
             // A line that lies within one chunk is not buffered, so the limit does not apply.
             assert!(lines.len() == 3 && lines[0].is_some() && lines[2].is_some(), "cut at {cut}");

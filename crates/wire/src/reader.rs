@@ -6,10 +6,11 @@
 //!   bytes buffered.
 
 use crate::dialect::{self, Dialect, DialectState};
-use crate::event::{EventReporter, EventVisitor};
+use crate::event::{EventReporter, EventVisitor, Part, Usage};
+use crate::json;
+use crate::ndjson::{self, Line};
 use crate::sse::{self, Item};
 use crate::template::Template;
-use crate::{json, ndjson};
 
 /// How the events of an answer are delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,9 @@ impl Default for ReaderLimits {
 enum Frames {
     Sse(sse::Decoder),
     Ndjson(ndjson::Decoder),
-    Json { body: Vec<u8>, is_tail: bool },
+    Json(Vec<u8>),
+    /// A body over the limit.
+    JsonTail(json::Tail),
     Opaque,
 }
 
@@ -73,11 +76,10 @@ pub struct Reader {
     template: Template,
     limits: ReaderLimits,
     overflowed: bool,
+    /// The last event was over the limit.
+    ends_skipped: bool,
     is_cut: bool,
 }
-
-/// Bytes kept of the end of a JSON body over the limit.
-const TAIL: usize = 16 << 10;
 
 impl Reader {
     /// A reader for an answer of this dialect and framing.
@@ -85,7 +87,7 @@ impl Reader {
         let frames = match framing {
             Framing::Sse => Frames::Sse(sse::Decoder::new(limits.event)),
             Framing::Ndjson => Frames::Ndjson(ndjson::Decoder::new(limits.event)),
-            Framing::Json => Frames::Json { body: Vec::new(), is_tail: false },
+            Framing::Json => Frames::Json(Vec::new()),
             Framing::Opaque => Frames::Opaque,
         };
         Reader {
@@ -95,6 +97,7 @@ impl Reader {
             template: Template::default(),
             limits,
             overflowed: false,
+            ends_skipped: false,
             is_cut: false,
         }
     }
@@ -117,9 +120,15 @@ impl Reader {
         match &self.frames {
             Frames::Sse(d) => d.is_skipping(),
             Frames::Ndjson(d) => d.is_skipping(),
-            Frames::Json { is_tail, .. } => *is_tail,
-            Frames::Opaque => false,
+            Frames::JsonTail(_) => true,
+            Frames::Json(_) | Frames::Opaque => false,
         }
+    }
+
+    /// Whether the last event was skipped because it exceeded the limit. Whether it ends the stream
+    /// is then unknown.
+    pub fn ends_skipped(&self) -> bool {
+        self.ends_skipped
     }
 
     /// Whether the body was a JSON document that ends inside a value. Known after
@@ -133,38 +142,44 @@ impl Reader {
         match &self.frames {
             Frames::Sse(d) => d.unterminated(),
             Frames::Ndjson(d) => d.unterminated(),
-            Frames::Json { .. } | Frames::Opaque => 0,
+            Frames::Json(_) | Frames::JsonTail(_) | Frames::Opaque => 0,
         }
     }
 
     /// Parse the next piece of the body.
     pub fn feed<L: EventVisitor>(&mut self, chunk: &[u8], listener: &mut L) {
-        let Reader { dialect, state, frames, template, limits, overflowed, .. } = self;
-        let mut skipped = |end, listener: &mut L| {
+        let Reader { dialect, state, frames, template, limits, overflowed, ends_skipped, .. } =
+            self;
+        let mut event = |data: &[u8], end, listener: &mut L| {
+            read_event(*dialect, state, template, (data, end), listener);
+            false
+        };
+        let mut skipped = |tail: &[u8], end, listener: &mut L| {
+            read_skipped(*dialect, (tail, end), listener);
             *overflowed = true;
-            EventReporter::new(listener).done(end, false, false);
+            true
         };
         match frames {
             Frames::Sse(decoder) => decoder.feed(chunk, |item| match item {
-                Item::Frame(frame) => {
-                    read_event(*dialect, state, template, (frame.data, frame.end), listener)
-                }
+                Item::Frame(frame) => *ends_skipped = event(frame.data, frame.end, listener),
                 Item::Comment(end) => listener.comment(end),
-                Item::Skipped(end) => skipped(end, listener),
+                Item::Skipped(tail, end) => *ends_skipped = skipped(tail, end, listener),
             }),
-            Frames::Ndjson(decoder) => {
-                decoder.feed(chunk, |line, end| match line {
-                    Some(line) => read_event(*dialect, state, template, (line, end), listener),
-                    None => skipped(end, listener),
-                });
-            }
-            Frames::Json { body, is_tail } => {
+            Frames::Ndjson(decoder) => decoder.feed(chunk, |line, end| {
+                *ends_skipped = match line {
+                    Line::Whole(line) => event(line, end, listener),
+                    Line::Skipped(tail) => skipped(tail, end, listener),
+                }
+            }),
+            Frames::Json(body) => {
                 body.extend_from_slice(chunk);
-                if body.len() > limits.event || *is_tail && body.len() > 2 * TAIL {
-                    *is_tail = true;
-                    *body = body.split_off(body.len().saturating_sub(TAIL));
+                if body.len() > limits.event {
+                    let mut tail = json::Tail::default();
+                    tail.push(body);
+                    *frames = Frames::JsonTail(tail);
                 }
             }
+            Frames::JsonTail(tail) => tail.push(chunk),
             Frames::Opaque => {}
         }
         self.overflowed |= self.is_skipping();
@@ -173,37 +188,72 @@ impl Reader {
     /// Handle the end of the body. A JSON body is reported as one event, and so is a last event
     /// that is whole but not terminated. An incomplete event is not reported.
     pub fn finish<L: EventVisitor>(&mut self, listener: &mut L) {
+        let is_json = matches!(self.frames, Frames::Json(_));
         let last = match &mut self.frames {
-            Frames::Json { body, is_tail: false } => {
-                self.is_cut = json::is_cut(body);
+            Frames::Json(body) => {
                 Some(std::mem::take(body)).filter(|body| !body.trim_ascii().is_empty())
             }
-            Frames::Json { body, is_tail: true } => {
-                self.is_cut = !matches!(body.trim_ascii_end().last(), Some(b'}' | b']'));
-                json::last_members(&std::mem::take(body))
+            Frames::JsonTail(tail) => {
+                let tail = tail.bytes();
+                self.is_cut = !matches!(tail.trim_ascii_end().last(), Some(b'}' | b']'));
+                return read_skipped(self.dialect, (tail, 0), listener);
             }
             Frames::Ndjson(decoder) => decoder.take_last(),
             Frames::Sse(decoder) => decoder.take_last(),
             Frames::Opaque => None,
         };
         if let Some(last) = last {
-            read_event(self.dialect, &mut self.state, &mut self.template, (&last, 0), listener);
+            let Reader { dialect, state, template, .. } = self;
+            let understood = read_event(*dialect, state, template, (&last, 0), listener);
+            if is_json && !understood {
+                self.is_cut = json::is_cut(&last);
+            }
         }
     }
 }
 
+/// Report an event over the limit, with the usage that its end has.
+fn read_skipped<L: EventVisitor>(dialect: Dialect, (tail, end): (&[u8], usize), listener: &mut L) {
+    let mut found = FoundUsage(None);
+    if let Some(members) = json::last_members(tail) {
+        let report = &mut EventReporter::new(&mut found);
+        // Members of which a part is missing may be malformed; those before it still count.
+        let _ = dialect::read(dialect, &mut DialectState::default(), &members, report);
+    }
+    // Usage may stand deeper, as in Responses, or be read only beside other members.
+    let named = || dialect::usage_at_end(tail);
+    let mut report = EventReporter::new(listener);
+    if let Some(usage) = found.0.or_else(named) {
+        report.usage(usage);
+    }
+    report.done(end, false, false);
+}
+
+/// The usage of an event, and nothing else.
+struct FoundUsage(Option<Usage>);
+
+impl EventVisitor for FoundUsage {
+    fn part(&mut self, part: Part<'_>) {
+        if let Part::Usage(usage) = part {
+            self.0.get_or_insert_default().update(usage);
+        }
+    }
+}
+
+/// Report an event. Returns whether it was understood.
 fn read_event<L: EventVisitor>(
     dialect: Dialect,
     state: &mut DialectState,
     template: &mut Template,
     (data, end): (&[u8], usize),
     listener: &mut L,
-) {
+) -> bool {
     listener.data(data);
     let mut report = EventReporter::new(listener);
     if let Some((slot, text)) = template.text(data) {
         report.text(slot.channel, slot.choice, slot.index, Some(text));
-        return report.done(end, true, true);
+        report.done(end, true, true);
+        return true;
     }
     let understood = if data == b"[DONE]" {
         report.end("[DONE]");
@@ -218,4 +268,5 @@ fn read_event<L: EventVisitor>(
         template.learn(data, slot);
     }
     report.done(end, understood, false);
+    understood
 }

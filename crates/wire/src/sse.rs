@@ -13,7 +13,7 @@
 
 use memchr::memchr2;
 
-use crate::json::Scan;
+use crate::json::{Scan, Tail};
 
 /// A dispatched frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +33,8 @@ pub enum Item<'a> {
     Frame(Frame<'a>),
     /// A comment line; its end offset.
     Comment(usize),
-    /// A frame that exceeded the limit; its end offset.
-    Skipped(usize),
+    /// A frame that exceeded the limit: the end of its lines, and its end offset.
+    Skipped(&'a [u8], usize),
 }
 
 /// An incremental reader of frames.
@@ -49,11 +49,19 @@ pub struct Decoder {
     /// The previous chunk ended in CR; a following LF belongs to that line end.
     after_cr: bool,
     started: bool,
-    /// The open frame exceeded the limit; `true`: its last line is incomplete.
-    skipping: Option<bool>,
+    /// The open frame, if it exceeded the limit.
+    skipping: Option<Skipped>,
     limit: usize,
     /// Bytes since the last dispatch, for [`Decoder::unterminated`].
     pending: usize,
+}
+
+/// A frame over the limit.
+#[derive(Debug, Default)]
+struct Skipped {
+    /// Its last line is incomplete.
+    is_open: bool,
+    tail: Tail,
 }
 
 /// A data line that is still a slice of the current chunk.
@@ -110,11 +118,13 @@ impl Decoder {
         while let Some((line, next)) = self.next_line(chunk, at) {
             self.pending += next - at;
             at = next;
-            if let Some(is_open) = self.skipping {
-                self.skipping = Some(false);
-                if line.is_empty() && !is_open {
+            if let Some(skipped) = &mut self.skipping {
+                if line.is_empty() && !skipped.is_open {
+                    found(Item::Skipped(skipped.tail.bytes(), at));
                     (self.skipping, self.pending) = (None, 0);
-                    found(Item::Skipped(at));
+                } else {
+                    skipped.tail.push(line);
+                    skipped.is_open = false;
                 }
                 continue;
             }
@@ -138,8 +148,9 @@ impl Decoder {
         self.keep(held);
         let rest = chunk.get(at..).unwrap_or_default();
         self.pending += rest.len();
-        if let Some(is_open) = &mut self.skipping {
-            *is_open |= !rest.is_empty();
+        if let Some(skipped) = &mut self.skipping {
+            skipped.is_open |= !rest.is_empty();
+            skipped.tail.push(rest);
             return;
         }
         self.line.extend_from_slice(rest);
@@ -229,10 +240,12 @@ impl Decoder {
 
     /// Skip the rest of the open frame.
     fn skip(&mut self) {
-        self.skipping = Some(!self.line.is_empty());
+        let mut tail = Tail::default();
+        tail.push(&std::mem::take(&mut self.data));
+        tail.push(&self.line);
+        self.skipping = Some(Skipped { is_open: !self.line.is_empty(), tail });
         self.has_data = false;
         self.line = Vec::new();
-        self.data = Vec::new();
         self.name = Vec::new();
     }
 }
@@ -280,7 +293,7 @@ mod tests {
                         String::from_utf8_lossy(f.data).into(),
                     ),
                     Item::Comment(_) => Got::Comment,
-                    Item::Skipped(_) => Got::Skipped,
+                    Item::Skipped(..) => Got::Skipped,
                 });
             });
         }

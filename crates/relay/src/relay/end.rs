@@ -71,6 +71,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
             return None;
         }
         match answer.streamed {
+            true if reader.ends_skipped() => None,
             true if !is_foreign && !lens.is_complete(choices) => Some(Failure::Incomplete),
             false if !has_length && reader.is_cut() => Some(Failure::UpstreamDied),
             _ => None,
@@ -282,8 +283,10 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
             return End::Served;
         }
         // Clients leave when they read the engine's error, but its failure is the cause.
-        match parts.answer.lens.error() {
-            Some(error) => parts.verdict.decide(Outcome::UpstreamError, Some(&error.record_code())),
+        let status = parts.answer.status.filter(|status| *status >= 400);
+        let error = parts.answer.lens.error().map(EngineError::record_code);
+        match error.or_else(|| status.map(|status| format!("http_{status}"))) {
+            Some(code) => parts.verdict.decide(Outcome::UpstreamError, Some(&code)),
             None => parts.verdict.decide(Outcome::ClientGone, Some("client_closed")),
         }
         End::Gone

@@ -11,7 +11,9 @@ pub(super) fn read<L: EventVisitor>(
     scan: &mut Scan<'_>,
     report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
+    let mut whole = *scan;
     let (mut usage, mut timings, mut last_choice) = (Usage::default(), None, 0);
+    let mut is_error = false;
     scan.object(|key, v| {
         match key {
             b"choices" => {
@@ -29,6 +31,7 @@ pub(super) fn read<L: EventVisitor>(
             b"metrics" => report.times(shared::metrics(v)?),
             b"model" => report.model(v.text()?),
             b"error" => shared::error(v, report)?,
+            b"object" => is_error = v.text()?.is_some_and(|t| t.raw() == b"error"),
             b"detail" => shared::detail(v, report)?,
             _ => {}
         }
@@ -41,7 +44,8 @@ pub(super) fn read<L: EventVisitor>(
         }
     }
     report.usage(usage);
-    Ok(())
+    // vLLM and SGLang: the whole object is the error.
+    if is_error { shared::error(&mut whole, report) } else { Ok(()) }
 }
 
 /// One choice. Returns its index.

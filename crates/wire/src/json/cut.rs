@@ -2,6 +2,32 @@
 
 use super::Scan;
 
+/// Bytes kept of the end of a document that is too large to be read.
+const TAIL: usize = 16 << 10;
+
+/// The end of a document of which the start was dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Tail(Vec<u8>);
+
+impl Tail {
+    /// Append bytes; drop what is not needed any more.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        let last = bytes.get(bytes.len().saturating_sub(TAIL)..).unwrap_or(bytes);
+        if last.len() < bytes.len() {
+            self.0.clear();
+        }
+        self.0.extend_from_slice(last);
+        if self.0.len() > 2 * TAIL {
+            self.0.drain(..self.0.len() - TAIL);
+        }
+    }
+
+    /// The last bytes of the document: at least 16 KiB of a longer one.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// Whether a document ends inside a value, as a truncated one does. Other malformed documents are
 /// not cut.
 pub fn is_cut(document: &[u8]) -> bool {
@@ -36,9 +62,41 @@ pub fn last_members(tail: &[u8]) -> Option<Vec<u8>> {
     Some([b"{", members, b"}"].concat())
 }
 
+/// The value of the last member `name` in a document of which only the end is known, at any depth.
+/// `quoted` is the name in its quotes.
+///
+/// Quotes inside of strings are escaped, so a quoted name with a colon behind it is a member.
+pub(crate) fn last_value<'t>(tail: &'t [u8], quoted: &[u8]) -> Option<Scan<'t>> {
+    memchr::memmem::rfind_iter(tail, quoted).find_map(|at| {
+        let (before, rest) = tail.split_at_checked(at)?;
+        let value = rest.get(quoted.len()..)?.trim_ascii_start().strip_prefix(b":")?;
+        (before.last() != Some(&b'\\')).then(|| Scan::new(value))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_member_is_found_at_any_depth() {
+        let tail = br#"x\"usage\":{"a":1},"usage" : {"in":7},"s":"usage","o":{"usage":{"in":8}}}}"#;
+        let value = |tail| last_value(tail, b"\"usage\"").map(|mut v| v.verbatim().unwrap().raw());
+        assert_eq!(value(&tail[..]), Some(&br#"{"in":8}"#[..]));
+        assert_eq!(value(&tail[..55]), Some(&br#"{"in":7}"#[..]));
+        assert_eq!(value(&tail[..20]), None);
+    }
+
+    #[test]
+    fn a_tail_has_the_last_bytes() {
+        let all: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
+        for piece in [1, 1000, 50_000] {
+            let mut tail = Tail::default();
+            all.chunks(piece).for_each(|piece| tail.push(piece));
+            assert!(tail.bytes().len() >= TAIL && tail.bytes().len() <= 2 * TAIL);
+            assert!(all.ends_with(tail.bytes()));
+        }
+    }
 
     #[test]
     fn documents_that_end_inside_a_value_are_cut() {

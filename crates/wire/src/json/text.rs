@@ -33,6 +33,14 @@ impl<'a> Text<'a> {
         self.escaped
     }
 
+    /// Bytes of the decoded text.
+    pub fn decoded_len(&self) -> usize {
+        match self.escaped {
+            true => self.units().map(|(_, c)| c.len_utf8()).sum(),
+            false => self.raw.len(),
+        }
+    }
+
     /// Whether the string is empty.
     pub fn is_empty(&self) -> bool {
         self.raw.is_empty()
