@@ -8,6 +8,8 @@
 //! Recursive least squares with forgetting (Plackett, 1950; Haykin, *Adaptive Filter Theory*,
 //! chapter 10): *time = round trip + a + b x prompt + c x tokens in flight* and *time of a token =
 //! d + e x requests in flight*. The round trip is measured separately; its current value is added.
+//! So is the mean of the last few errors of the time to the first token: the regression remembers
+//! hundreds of requests, and a backend that is only explored now and then gets few.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,6 +23,8 @@ use crate::ewma::Mean;
 const KEPT: f64 = 0.995;
 /// Minimum requests before a prediction.
 const MIN_SAMPLES: u64 = 5;
+/// Weight of the last error in the mean of recent errors: six requests make up for most of a change.
+const RECENT: f64 = 0.3;
 /// Initial uncertainty.
 const UNKNOWN: f64 = 1e4;
 /// Number of errors kept.
@@ -66,6 +70,8 @@ pub struct Predictor {
     first: Regression<3>,
     each: Regression<2>,
     rtt: Mean,
+    /// Recent errors of the regression for the first token, in seconds.
+    drift: Mean,
     ttft_errors: Errors,
     completion_errors: Errors,
 }
@@ -94,7 +100,8 @@ impl Predictor {
     /// Predict the times of a request; `None`: too few measurements.
     pub fn predict(&self, question: &RequestSize, busy: &Load) -> Option<Predicted> {
         let rtt = self.rtt.mean().unwrap_or(0.0);
-        let ttft = self.first.at(&first_of(question, busy))?.max(0.0) + rtt;
+        let first = self.first.at(&first_of(question, busy))?;
+        let ttft = (first + self.drift.mean().unwrap_or(0.0)).max(0.0) + rtt;
         Some(Predicted { ttft, tpot: self.each.at(&each_of(busy)).map(|tpot| tpot.max(0.0)) })
     }
 
@@ -108,8 +115,11 @@ impl Predictor {
     ) {
         let took = took.as_secs_f64();
         predicted.into_iter().for_each(|predicted| self.ttft_errors.judge(predicted.ttft, took));
-        self.first
-            .learn(&first_of(question, busy), (took - self.rtt.mean().unwrap_or(0.0)).max(0.0));
+        let (x, y) = (first_of(question, busy), took - self.rtt.mean().unwrap_or(0.0));
+        if let Some(expected) = self.first.at(&x) {
+            self.drift.add(y - expected, RECENT);
+        }
+        self.first.learn(&x, y.max(0.0));
     }
 
     /// Learn from a complete answer, and record the error of its prediction.
@@ -323,6 +333,23 @@ mod tests {
             );
         }
         assert_eq!(off, 0);
+    }
+
+    /// A backend that has become fast is noticed by the few requests that explore it.
+    #[test]
+    fn few_requests_make_up_for_a_change() {
+        let predictor = Predictor::default();
+        let question = RequestSize { prompt: 100, output: 1 };
+        let learn = |count, millis| {
+            for _ in 0..count {
+                let took = Duration::from_millis(millis);
+                predictor.learn_first(&question, &Load::default(), None, took);
+            }
+            predictor.predict(&question, &Load::default()).expect("enough measurements").ttft
+        };
+        assert!((learn(160, 150) - 0.15).abs() < 0.001);
+        let better = learn(7, 50);
+        assert!(better * 0.8 < 0.05, "{better}");
     }
 
     #[test]
