@@ -12,7 +12,7 @@ use filters::Guardrail;
 use lens::{Ledger, State, Tick};
 use relay::{Answer, GuardrailResult, Sent, Verdict};
 use routing::AttemptResult;
-use traffic::{Caller, Charge, Permit, TokenUsage};
+use traffic::{Caller, Charge, Permit, Served, TokenUsage};
 use transport::Upstream;
 use wire::{Dialect, ErrorFormat, RequestFacts};
 
@@ -271,13 +271,20 @@ impl Exchange {
     /// still reads. `used`: the use of the whole request.
     pub fn leave(&mut self, used: &TokenUsage) {
         if let Some(permit) = self.permit.take() {
-            let first = self.answer.lens.marks().first_token.arrival;
-            let ttft = first
-                .zip(self.sent.at)
-                .map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent)));
-            permit.leave(clock::now(), ttft, used);
+            permit.leave(clock::now(), self.served(), used);
         }
         self.attempts.leave();
+    }
+
+    /// How fast the engine served the request; `None` if it did not.
+    fn served(&self) -> Option<Served> {
+        let answer = &self.answer;
+        let since_sent = |at: Tick| Some(Duration::from_nanos(at.nanos_since(self.sent.at?)));
+        if answer.streamed {
+            return since_sent(answer.lens.marks().first_token.arrival?).map(Served::FirstToken);
+        }
+        let is_good = answer.status == Some(200) && answer.lens.error().is_none();
+        since_sent(answer.ended_at.filter(|_| is_good)?).map(Served::Whole)
     }
 
     /// Enter a state of the ledger now.

@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use super::prices::TokenUsage;
 use super::settings::{Admission, TenantKey};
 use adaptive::Adaptive;
+pub use adaptive::Served;
 use fair_queue::{Charge, FairQueue, Key, MAX_COUNTED_TOKENS};
 use pace::Pace;
 
@@ -245,13 +246,14 @@ impl AdmissionQueue {
     ) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        if let (Some(adaptive), Some(Completion { now, ttft: Some(ttft), used })) =
+        if let (Some(adaptive), Some(Completion { now, served: Some(served), used })) =
             (&mut state.adaptive, completion)
         {
             // The engine does not compute the cached part of a prompt.
             let prompt = if used.input == 0 { expected } else { used };
             let computed = prompt.input.saturating_sub(prompt.cached);
-            adaptive.learn(state.counts.in_flight, *now, *ttft, computed);
+            let tokens = (computed, used.output);
+            adaptive.learn(state.counts.in_flight, *now, *served, tokens);
         }
         state.counts.in_flight -= 1;
         state.counts.tokens -= tokens(expected);
@@ -271,7 +273,7 @@ impl AdmissionQueue {
 /// How an admitted request has ended.
 struct Completion {
     now: Tick,
-    ttft: Option<Duration>,
+    served: Option<Served>,
     used: TokenUsage,
 }
 
@@ -311,10 +313,10 @@ impl QueueCounts {
 }
 
 impl Permit {
-    /// Return the permit, with the tokens that the request has used and the engine's time to first
-    /// token, if it is known.
-    pub fn leave(mut self, now: Tick, ttft: Option<Duration>, used: &TokenUsage) {
-        self.end(Some(&Completion { now, ttft, used: *used }));
+    /// Return the permit, with the tokens that the request has used and how fast the engine served
+    /// it, if that is known.
+    pub fn leave(mut self, now: Tick, served: Option<Served>, used: &TokenUsage) {
+        self.end(Some(&Completion { now, served, used: *used }));
     }
 
     /// Return the permit of a request that gets no answer from this engine. Its tenant is not

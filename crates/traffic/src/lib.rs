@@ -28,7 +28,7 @@ mod usage;
 
 pub use account::Now;
 pub use admission_queue::{
-    AdmissionQueue, Permit, QueueCounts, QueueRequest, Shed, ShedReason, Waiting,
+    AdmissionQueue, Permit, QueueCounts, QueueRequest, Served, Shed, ShedReason, Waiting,
 };
 pub use caller::{Caller, Identity, credential};
 pub use charge::{Charge, Exhausted, Left};

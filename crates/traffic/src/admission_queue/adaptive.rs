@@ -1,7 +1,6 @@
 //! A cap that follows the engine.
 //!
-//! - *In*: the engine's time to first token of completed requests, the length of their prompts, and
-//!   the number in flight.
+//! - *In*: how fast the engine served completed requests ([`Served`]), and the number in flight.
 //! - *Out*: the maximum number in flight.
 //! - *Never*: a cap outside the bounds of the settings; growth while the cap is not used; a long
 //!   prompt taken for congestion.
@@ -9,8 +8,9 @@
 //! The gradient of Netflix's concurrency-limits library (`Gradient2Limit`), with a floor of time
 //! to first token in place of the long-term mean. Each prompt length, by powers of two, has its own
 //! floor: the lowest mean of one to two [`WINDOW`]s, so that an engine that is permanently slower
-//! is not throttled forever. The slowness is the recent mean of time to first token / floor; the
-//! gradient is `g = clamp(TOLERANCE / slowness, 0.5, 1)`, and every [`PERIOD`]
+//! is not throttled forever. Answers that are not streamed have no first token: their whole time is
+//! compared with a floor for their size, which counts an output token as [`OUTPUT_WEIGHT`] of a
+//! prompt. The slowness is the recent mean of time / floor; the gradient is `g = clamp(TOLERANCE / slowness, 0.5, 1)`, and every [`PERIOD`]
 //! `cap = cap + SMOOTH x (cap x g + sqrt(cap) - cap)`.
 
 use std::time::Duration;
@@ -28,7 +28,9 @@ const PERIOD: u64 = 100_000_000;
 const WINDOW: u64 = 60_000_000_000;
 /// Weight of a new value in the recent means.
 const NEW: f64 = 0.2;
-/// Number of classes of prompt length, by powers of two: up to a billion tokens.
+/// Prompt tokens that take as long as one output token. Prefill is parallel, decode is not.
+const OUTPUT_WEIGHT: u64 = 64;
+/// Number of classes of length, by powers of two: up to a billion tokens.
 const CLASSES: usize = 32;
 
 #[derive(Debug)]
@@ -36,14 +38,28 @@ pub(super) struct Adaptive {
     least: f64,
     most: f64,
     cap: f64,
-    /// Recent mean of time to first token / floor.
+    /// Recent mean of time / floor.
     slowness: f64,
-    classes: [Class; CLASSES],
+    streams: Classes,
+    whole: Classes,
     window: Tick,
     stepped: Tick,
 }
 
-/// Times to first token of prompts of about one length.
+/// How the engine served a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// Time to the first token of a stream.
+    FirstToken(Duration),
+    /// Time of a whole answer.
+    Whole(Duration),
+}
+
+/// Times by length.
+#[derive(Debug)]
+struct Classes([Class; CLASSES]);
+
+/// Times of requests of about one length.
 #[derive(Clone, Copy, Debug)]
 struct Class {
     /// Recent mean in seconds.
@@ -57,9 +73,9 @@ impl Class {
         self.floors[0].min(self.floors[1])
     }
 
-    fn learn(&mut self, ttft: f64) {
+    fn learn(&mut self, took: f64) {
         let is_known = self.floor().is_finite();
-        self.recent = if is_known { self.recent + NEW * (ttft - self.recent) } else { ttft };
+        self.recent = if is_known { self.recent + NEW * (took - self.recent) } else { took };
         self.floors[0] = self.floors[0].min(self.recent);
     }
 }
@@ -73,7 +89,8 @@ impl Adaptive {
             most,
             cap,
             slowness: 1.0,
-            classes: [Class { recent: 0.0, floors: [f64::INFINITY; 2] }; CLASSES],
+            streams: Classes::new(),
+            whole: Classes::new(),
             window: Tick(0),
             stepped: Tick(0),
         }
@@ -83,20 +100,27 @@ impl Adaptive {
         self.cap as u64
     }
 
-    /// Learn from a completed request with `prompt` computed tokens. `in_flight` includes it.
-    pub(super) fn learn(&mut self, in_flight: u64, now: Tick, ttft: Duration, prompt: u64) {
-        let ttft = ttft.as_secs_f64().max(1e-6);
+    /// Learn from a completed request with `prompt` computed and `output` generated tokens.
+    /// `in_flight` includes it.
+    pub(super) fn learn(
+        &mut self,
+        in_flight: u64,
+        now: Tick,
+        served: Served,
+        (prompt, output): (u64, u64),
+    ) {
         if now.nanos_since(self.window) >= WINDOW {
-            for class in &mut self.classes {
-                class.floors = [f64::INFINITY, class.floors[0]];
-            }
+            self.streams.next_window();
+            self.whole.next_window();
             self.window = now;
         }
-        let at = (prompt.checked_ilog2().map_or(0, |power| power as usize + 1)).min(CLASSES - 1);
-        if let Some(class) = self.classes.get_mut(at) {
-            class.learn(ttft);
-        }
-        self.slowness += NEW * (ttft / self.floor(at) - self.slowness);
+        let ratio = match served {
+            Served::FirstToken(took) => self.streams.learn(took, prompt),
+            Served::Whole(took) => {
+                self.whole.learn(took, prompt.saturating_add(output.saturating_mul(OUTPUT_WEIGHT)))
+            }
+        };
+        self.slowness += NEW * (ratio - self.slowness);
         if now.nanos_since(self.stepped) < PERIOD {
             return;
         }
@@ -108,19 +132,41 @@ impl Adaptive {
             self.cap = (self.cap + SMOOTH * (wanted - self.cap)).clamp(self.least, self.most);
         }
     }
+}
 
-    /// Time to first token of prompts of a class without congestion.
+impl Classes {
+    fn new() -> Self {
+        Classes([Class { recent: 0.0, floors: [f64::INFINITY; 2] }; CLASSES])
+    }
+
+    fn next_window(&mut self) {
+        for class in &mut self.0 {
+            class.floors = [f64::INFINITY, class.floors[0]];
+        }
+    }
+
+    /// Learn from a request of that length. Returns its time / floor.
+    fn learn(&mut self, took: Duration, length: u64) -> f64 {
+        let took = took.as_secs_f64().max(1e-6);
+        let at = (length.checked_ilog2().map_or(0, |power| power as usize + 1)).min(CLASSES - 1);
+        if let Some(class) = self.0.get_mut(at) {
+            class.learn(took);
+        }
+        took / self.floor(at)
+    }
+
+    /// Time of requests of a class without congestion.
     ///
     /// A class that is new may have been seen under congestion only. In its first window, its floor
-    /// is at most that of longer prompts, and at most in proportion to that of shorter ones.
+    /// is at most that of longer requests, and at most in proportion to that of shorter ones.
     fn floor(&self, at: usize) -> f64 {
-        let of = |class: &usize| self.classes.get(*class).map_or(f64::INFINITY, Class::floor);
+        let of = |class: &usize| self.0.get(*class).map_or(f64::INFINITY, Class::floor);
         let own = of(&at);
-        if self.classes.get(at).is_some_and(|class| class.floors[1].is_finite()) {
+        if self.0.get(at).is_some_and(|class| class.floors[1].is_finite()) {
             return own;
         }
         let is_known = |class: &usize| of(class).is_finite();
-        // Class 0 has prompts of unknown length.
+        // Class 0 has requests of unknown length.
         let shorter = (1..at).rev().find(is_known);
         let longer = (at + 1..CLASSES).find(is_known).filter(|_| at > 0);
         let in_proportion =
@@ -141,8 +187,8 @@ mod tests {
             adaptive.learn(
                 load,
                 Tick(from + step * 50_000_000),
-                Duration::from_secs_f64(ttft / 1e3),
-                500,
+                Served::FirstToken(Duration::from_secs_f64(ttft / 1e3)),
+                (500, 20),
             );
         }
     }
@@ -165,7 +211,8 @@ mod tests {
     fn an_idle_backend_keeps_its_cap() {
         let mut adaptive = Adaptive::new(2, 1000);
         for step in 0..1000 {
-            adaptive.learn(1, Tick(step * 200_000_000), Duration::from_millis(10), 500);
+            let served = Served::FirstToken(Duration::from_millis(10));
+            adaptive.learn(1, Tick(step * 200_000_000), served, (500, 20));
         }
         assert_eq!(adaptive.cap(), 8);
     }
@@ -181,7 +228,8 @@ mod tests {
         for step in 0..seconds * 40 {
             let (load, now) = (adaptive.cap(), Tick(from + step * 25_000_000));
             let prompt = prompts[step as usize % prompts.len()];
-            adaptive.learn(load, now, linear(load, slots, prompt), prompt);
+            let served = Served::FirstToken(linear(load, slots, prompt));
+            adaptive.learn(load, now, served, (prompt, 20));
         }
     }
 
@@ -198,6 +246,29 @@ mod tests {
             serve(&mut adaptive, 1000.0, &[60], 10, 42 * second);
             assert_eq!(adaptive.cap(), 60, "{prompts:?}");
         }
+    }
+
+    /// Answers that are not streamed: 1 ms for each output token.
+    #[test]
+    fn whole_answers_move_the_cap_whatever_their_length() {
+        let mut adaptive = Adaptive::new(2, 1000);
+        let mut run = |outputs: &[u64], slots: f64, from: u64| {
+            for step in 0..1200 {
+                let load = adaptive.cap();
+                let output = outputs[step as usize % outputs.len()];
+                let millis = (5.0 + output as f64) * (load as f64 / slots).max(1.0).powi(2);
+                let served = Served::Whole(Duration::from_secs_f64(millis / 1e3));
+                let now = Tick((from + step * 25) * 1_000_000);
+                adaptive.learn(load, now, served, (500, output));
+            }
+            adaptive.cap()
+        };
+        assert!((32..=64).contains(&run(&[100], 32.0, 1)));
+        // Longer answers are no congestion, a slower engine is.
+        let longer = run(&[100, 900, 3000], 32.0, 30_001);
+        assert!((32..=64).contains(&longer), "{longer}");
+        let slower = run(&[100], 8.0, 60_001);
+        assert!((6..=20).contains(&slower), "{slower}");
     }
 
     #[test]
