@@ -236,7 +236,7 @@ impl RequestFacts {
     /// read as absent.
     fn count(&mut self, v: &mut Scan<'_>) -> Result<Option<u64>, Malformed> {
         let absent = matches!(v.peek(), Some(b'n' | b'-'));
-        let count = v.uint()?;
+        let count = v.count()?;
         self.has_invalid_count |= count.is_none() && !absent;
         Ok(count)
     }
