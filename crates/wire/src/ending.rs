@@ -142,9 +142,14 @@ impl Ending<'_> {
                 } else {
                     "\"response\":\"\""
                 };
+                let count = |name: &str, tokens: Option<u64>| {
+                    tokens.map_or_else(String::new, |tokens| format!(",\"{name}\":{tokens}"))
+                };
                 format!(
-                    "{{{}{nothing},\"done\":true,\"done_reason\":\"{reason}\"}}\n",
-                    self.names(&["model", "created_at"])
+                    "{{{}{nothing},\"done\":true,\"done_reason\":\"{reason}\"{}{}}}\n",
+                    self.names(&["model", "created_at"]),
+                    count("prompt_eval_count", self.prompt_tokens),
+                    count("eval_count", self.tokens.filter(|_| self.prompt_tokens.is_some())),
                 )
             }
             Dialect::LlamaCpp => {
@@ -402,6 +407,8 @@ mod tests {
         let closed =
             ending(Dialect::Anthropic, "{}", r#"{"type":"content_block_stop","index":3}"#, &[0]);
         assert!(closed.starts_with("event: message_delta"), "{closed}");
+        let ollama = ending(Dialect::Ollama, "{}", "", &[0]);
+        assert!(ollama.contains(r#""prompt_eval_count":11,"eval_count":7}"#), "{ollama}");
         // Only short scalars are repeated.
         let odd = Envelope::from_event(
             format!(r#"{{"id":{{"a":1}},"model":"{}","created":17"#, "x".repeat(300)).as_bytes(),

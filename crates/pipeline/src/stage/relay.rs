@@ -44,11 +44,14 @@ pub fn context(exchange: &Exchange) -> Context {
 }
 
 /// Tokens of the prompt, if the client expects usage at the end of its stream. Streams of Responses
-/// always have it.
+/// and Ollama always have it.
 fn usage_of_prompt(exchange: &Exchange) -> Option<u64> {
     let dialect = exchange.routed.as_ref()?.dialect?;
     let asked = exchange.inspected.facts.as_ref()?.include_usage == Some(true);
-    let expects = dialect == Dialect::OpenAiResponses || (dialect.takes_stream_options() && asked);
+    let expects = match dialect {
+        Dialect::OpenAiResponses | Dialect::Ollama => true,
+        _ => dialect.takes_stream_options() && asked,
+    };
     expects.then_some(exchange.expected.input)
 }
 
