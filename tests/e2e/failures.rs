@@ -429,6 +429,27 @@ async fn an_error_of_the_engine_counts_though_the_client_leaves() {
     assert_eq!(gateway.metric("llm_lens_backend_failures_total", "backend=\"default\""), 1.0);
 }
 
+/// The same where the error is the answer's status.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_status_counts_though_the_client_leaves() {
+    let head = "HTTP/1.1 500 X\r\ncontent-type: application/json\r\ncontent-length: 40\r\n\r\n";
+    let engine = Engine::start(move |_| {
+        vec![Step::text(format!("{head}{{\"error\":")), Step::AwaitClose(Duration::from_secs(20))]
+    })
+    .await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    let mut client = gateway.client().await;
+    client.post("/v1/chat/completions", "x-request-id: leaves\r\n", CHAT).await;
+    read_until(&mut client, "HTTP/1.1 500").await;
+    drop(client);
+    let record = gateway.record("leaves").await;
+    assert_eq!(
+        (record.outcome, record.error_code.as_deref()),
+        (Outcome::UpstreamError, Some("http_500"))
+    );
+    assert_eq!(gateway.metric("llm_lens_backend_failures_total", "backend=\"default\""), 1.0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn error_answers_of_the_engine_pass_unchanged() {
     const STATUSES: [u16; 8] = [400, 401, 404, 422, 429, 500, 503, 529];

@@ -96,7 +96,8 @@ impl<S: Source> FirstTokenProbe<S> {
         let held = self.held.get_or_insert_with(|| Box::new(Held::new(head.framing, reads)));
         while !held.has_begun() {
             match ready!(self.source.poll_body(cx, &mut **held)) {
-                Ok(step) => held.has_ended = step == BodyStep::End,
+                Ok(BodyStep::End) => held.end(),
+                Ok(BodyStep::More) => {}
                 Err(error) => {
                     tracing::debug!(%error, "upstream answer ended before its first token");
                     return Poll::Ready(Err(UpstreamError::BrokeOff));
@@ -188,6 +189,12 @@ impl Held {
         }
     }
 
+    /// The body has ended: what is not terminated is read, too.
+    fn end(&mut self) {
+        self.has_ended = true;
+        self.reader.finish(&mut self.lens);
+    }
+
     fn has_token(&self) -> bool {
         self.lens.marks().first_token.arrival.is_some()
     }
@@ -199,9 +206,14 @@ impl Held {
             || self.bytes.len() >= MAX_HELD
     }
 
-    /// Whether the stream ended without a token or a finish reason.
+    /// Whether a stream ended without a token or a finish reason, or a JSON answer without a
+    /// document.
     fn is_empty(&self) -> bool {
-        self.is_stream && self.has_ended && !self.has_token() && !self.lens.is_complete(1)
+        let nothing = match self.is_stream {
+            true => !self.has_token() && !self.lens.is_complete(1) && !self.reader.ends_skipped(),
+            false => self.bytes.trim_ascii().is_empty(),
+        };
+        self.has_ended && nothing
     }
 
     /// Whether the body is a JSON document that ends inside a value.

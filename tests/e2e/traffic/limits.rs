@@ -93,6 +93,15 @@ async fn requests_without_an_answer_cost_nothing() {
     let engine = Engine::start(|seen| match id(seen) {
         "reset" => vec![Step::Close],
         "silent" => vec![Step::ms(2000), Step::Close],
+        "head" => vec![Step::text(sse::STREAM_HEAD), Step::ms(50), Step::Close],
+        "role" => vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::end()],
+        "event" => {
+            let error = "data: {\"error\":{\"message\":\"died\",\"code\":500}}\n\n";
+            let (start, end) = (sse::role() + error, sse::done());
+            let head = Step::text(sse::STREAM_HEAD);
+            vec![head, Step::chunk(start), Step::chunk(end), Step::end()]
+        }
+        "body" => sse::json(200, "{\"error\":{\"message\":\"died\",\"code\":500}}"),
         _ => sse::chat_answer(),
     })
     .await;
@@ -105,6 +114,11 @@ async fn requests_without_an_answer_cost_nothing() {
     for (id, status) in [("reset", 502), ("silent", 504)] {
         let answer = ask(&gateway, CHAT, id, &request(",\"max_tokens\":400")).await;
         assert_eq!(answer.status, status, "{id}");
+        assert_eq!(gateway.record(id).await.cost, Some(0.0), "{id}");
+    }
+    // An engine that fails after its head, and before its first token.
+    for id in ["head", "role", "event", "body"] {
+        ask(&gateway, CHAT, id, &request(",\"max_tokens\":400,\"stream\":true")).await;
         assert_eq!(gateway.record(id).await.cost, Some(0.0), "{id}");
     }
     settled(&gateway).await;

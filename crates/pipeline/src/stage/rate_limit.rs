@@ -170,10 +170,10 @@ pub fn used(exchange: &Exchange) -> TokenUsage {
 }
 
 /// The request is over: charge its use. A request that reached no engine counts as a request only;
-/// one that the gateway shed does not count.
+/// one that the gateway shed, or whose client left while it waited, does not count.
 pub fn settle(exchange: &mut Exchange) -> TokenUsage {
     let used = total_used(exchange);
-    if was_shed(exchange) {
+    if was_shed(exchange) || left_the_queue(exchange) {
         exchange.charge.cancel(when());
     }
     if !exchange.charge.is_empty() {
@@ -197,6 +197,12 @@ fn was_shed(exchange: &Exchange) -> bool {
         && code.is_some_and(|code| [admission::SHED, Refusal::BUSY].contains(&code))
 }
 
+/// Whether the client left while the request waited for a limit or for admission.
+fn left_the_queue(exchange: &Exchange) -> bool {
+    let is_gone = exchange.verdict.outcome() == Some(Outcome::ClientGone);
+    is_gone && exchange.ledger.state() == State::Queue
+}
+
 /// Whether no engine has received the whole request. An answer can begin before that, and counts.
 fn was_never_served(exchange: &Exchange) -> bool {
     let answered = exchange.answer.lens.marks().first_byte.arrival.is_some();
@@ -204,16 +210,19 @@ fn was_never_served(exchange: &Exchange) -> bool {
 }
 
 /// Whether the client got nothing for the request: the engine refused it, or failed before its
-/// first byte. A client that leaves early pays, because the engine has worked for it.
+/// first token. A client that leaves early pays, because the engine has worked for it.
 fn was_refused(exchange: &Exchange) -> bool {
-    let answer = &exchange.answer;
-    match exchange.verdict.outcome() {
-        Some(Outcome::UpstreamError) => answer.status.is_some_and(|status| status >= 400),
-        Some(Outcome::UpstreamFailed | Outcome::Timeout) => {
-            answer.lens.marks().first_byte.arrival.is_none()
-        }
-        _ => false,
-    }
+    let (answer, lens) = (&exchange.answer, &exchange.answer.lens);
+    let is_read = answer.measured && answer.not_parsed.is_none();
+    let has_failed = matches!(
+        exchange.verdict.outcome(),
+        Some(Outcome::UpstreamError | Outcome::UpstreamFailed | Outcome::Timeout)
+    );
+    let got_nothing = answer.status.is_some_and(|status| status >= 400)
+        || lens.marks().first_byte.arrival.is_none()
+        || is_read && answer.streamed && lens.counts().content_events == 0
+        || is_read && !answer.streamed && lens.error().is_some();
+    has_failed && got_nothing && lens.usage().is_none()
 }
 
 /// Billable usage: reported, else estimated. Unreadable answers are billed by estimate or by bytes,

@@ -148,3 +148,27 @@ async fn shed_requests_give_back_their_place_in_limits() {
         assert_eq!(rate_limit::reserve(&mut fourth).await.map_err(|no| no.status), Err(429));
     }
 }
+
+/// The same for clients that leave while their requests wait.
+#[tokio::test]
+async fn clients_that_leave_the_queue_give_back_their_place_in_limits() {
+    let limits = "rate_limits: [{name: t, unit: requests, amount: 1, window: day, per: all}]";
+    let shared = shared(", admission: {max_requests: 1, queue: 4, max_wait: 1m}", "", limits);
+    let plan = shared.plan.load_full();
+    let upstream = plan.routes[0].upstream(Target::default()).expect("a backend").clone();
+    let queue = upstream.queue.as_ref().expect("the settings have one");
+    let _full = queue.enter(1, 0).expect("it is free");
+    for _ in 0..3 {
+        let read = chat("x");
+        let mut client = Client::default();
+        client.gone.store(true, Ordering::Relaxed);
+        let (exchange, admitted) = read.open(&shared);
+        admitted.expect("admitted");
+        assert!(!serve(exchange, read, &mut client).await);
+    }
+    for record in records(&shared) {
+        assert_eq!(record.error_code.as_deref(), Some("client_closed"));
+    }
+    let mut next = chat("x").routed(&shared);
+    assert_eq!(rate_limit::reserve(&mut next).await.map_err(|no| no.status), Ok(()));
+}
