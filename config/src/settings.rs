@@ -1,11 +1,12 @@
 //! Checked settings. Only parsing builds them.
 
+mod listeners;
 mod network;
 mod routing;
 mod timeouts;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use wire::Dialect;
 
 use crate::value::Secret;
 
+pub use self::listeners::{AdminListener, Listener, ListenerTls};
 pub use self::network::Network;
 pub use self::routing::{Ability, CanarySettings, MirrorSettings, OffloadSettings, Pool, Resume};
 pub use self::timeouts::{FirstToken, Timeouts};
@@ -25,16 +27,6 @@ pub use ::routing::settings::{
 pub use filters::settings::{Action, GuardrailSettings};
 pub use traffic::Pattern;
 pub use traffic::settings::{Admission, Auth, Issuer, Limit, Price};
-
-/// The operator's listener.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct AdminListener {
-    /// Its address.
-    pub address: SocketAddr,
-    /// Names that it serves, besides IP addresses and loopback names; in lower case. A name that
-    /// begins with `*.` matches all names below it.
-    pub hosts: Vec<String>,
-}
 
 /// All settings.
 #[derive(Clone, Debug, Serialize)]
@@ -175,60 +167,6 @@ pub struct AccessLog {
     pub max_size: u64,
     /// Renamed files that are kept.
     pub keep: usize,
-}
-
-/// A listener.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Listener {
-    /// IP and port.
-    pub address: SocketAddr,
-    /// HTTP/2 without TLS.
-    pub h2c: bool,
-    /// TLS.
-    pub tls: Option<ListenerTls>,
-    /// Connections of trusted proxies begin with a PROXY header.
-    pub proxy_protocol: bool,
-    /// Networks of the clients that may connect; empty: all.
-    pub allow: Vec<Network>,
-    /// Networks of clients that may not connect.
-    pub deny: Vec<Network>,
-}
-
-impl Listener {
-    /// A listener for HTTP/1.1 without TLS, open to all.
-    pub fn plain(address: SocketAddr) -> Self {
-        Listener {
-            address,
-            h2c: false,
-            tls: None,
-            proxy_protocol: false,
-            allow: Vec::new(),
-            deny: Vec::new(),
-        }
-    }
-
-    /// Whether a client with that address may connect.
-    pub fn admits(&self, address: IpAddr) -> bool {
-        let listed = |networks: &[Network]| networks.iter().any(|one| one.contains(address));
-        !listed(&self.deny) && (self.allow.is_empty() || listed(&self.allow))
-    }
-}
-
-/// Certificate and key files.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct ListenerTls {
-    /// Certificate chain, PEM.
-    pub cert: PathBuf,
-    /// Private key, PEM.
-    pub key: PathBuf,
-    /// Clients may speak TLS 1.2.
-    pub allow_tls12: bool,
-    /// Authorities of clients' certificates.
-    pub client_ca: Option<PathBuf>,
-    /// Require a client certificate.
-    pub client_required: bool,
 }
 
 /// A backend.

@@ -31,6 +31,13 @@ impl Network {
     }
 }
 
+/// Whether lists of networks admit an address: `allow` has it or is empty, and `deny` does not have
+/// it.
+pub(super) fn admits(allow: &[Network], deny: &[Network], address: IpAddr) -> bool {
+    let is_in = |networks: &[Network]| networks.iter().any(|one| one.contains(address));
+    !is_in(deny) && (allow.is_empty() || is_in(allow))
+}
+
 impl FromStr for Network {
     type Err = ();
 
