@@ -288,7 +288,7 @@ pub static ROUTE: Section = Section {
             "passthrough",
             Kind::Texts,
             "",
-            "Paths that are forwarded although the gateway does not parse them: unknown APIs, and model APIs even if limits count models or tokens. A `*` at the end matches any rest.",
+            "Paths that are forwarded although the gateway does not parse them: unknown APIs, and model APIs even if limits count models or tokens. Compared with the decoded path, like `match.path`. A `*` at the end matches any rest.",
         )
         .was("pass"),
         field(

@@ -322,13 +322,14 @@ async fn unparseable_answers_are_refused() {
         large.body.len()
     );
     assert_eq!(gateway.record("large").await.outcome, Outcome::Blocked);
-    let named = guarded(&engine, ", passthrough: ['/custom/*']").await;
+    let named = guarded(&engine, ", passthrough: ['/custom/*', '/my own/*']").await;
     for (gateway, path, status) in [
         (&gateway, "/v1beta/models/g:streamGenerateContent", 403),
         (&gateway, "/custom/stream", 404),
         (&gateway, "/v1/messages/batches", 404),
         // Named paths pass, but no stream passes unchecked.
         (&named, "/custom/stream", 502),
+        (&named, "/my%20own/stream", 502),
     ] {
         assert_eq!(ask(gateway, path, "foreign", CHAT_STREAM).await.status, status, "{path}");
     }

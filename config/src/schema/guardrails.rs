@@ -95,7 +95,7 @@ pub static GUARDRAIL: Section = Section {
             "passthrough",
             Kind::Texts,
             "",
-            "Paths of unknown APIs that are forwarded unchecked. Models, health and token counts always are. A `*` at the end matches any rest.",
+            "Paths of unknown APIs that are forwarded unchecked. Models, health and token counts always are. Compared with the decoded path. A `*` at the end matches any rest.",
         )
         .was("pass"),
         field("judges", Kind::List(&JUDGE), "", "Remote servers and local models that judge prompts and answers."),

@@ -90,7 +90,9 @@ async fn a_slash_at_the_end_selects_the_same_route() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_model_apis_are_forwarded_with_the_key_of_the_operator() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let gateway = with_key(&engine, "{name: r, backend: b, passthrough: ['/v1/files*']}").await;
+    let named = "['/v1/files*', '/v1/my notes/*']";
+    let gateway =
+        with_key(&engine, &format!("{{name: r, backend: b, passthrough: {named}}}")).await;
     for (method, path, status) in [
         ("DELETE", "/v1/models/ft:x", 404),
         ("POST", "/v1/fine_tuning/jobs", 404),
@@ -112,6 +114,10 @@ async fn only_model_apis_are_forwarded_with_the_key_of_the_operator() {
         ("POST", "/tokenize", 200),
         ("POST", "/v1/audio/speech", 200),
         ("DELETE", "/v1/files/x", 200),
+        // Patterns are compared with the path that is matched, which has one spelling.
+        ("DELETE", "/v1/my%20notes/x", 200),
+        ("DELETE", "/v1/%66iles/x", 400),
+        ("DELETE", "/v1/files%2Fx", 400),
     ] {
         let before = engine.seen().len();
         let mut client = gateway.client().await;

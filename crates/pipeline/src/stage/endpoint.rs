@@ -12,10 +12,11 @@
 use filters::settings::GuardrailSettings;
 use wire::Dialect;
 use wire::http1::head::{Head, RequestLine};
+use wire::http1::path::decode;
 
 use crate::exchange::{Exchange, Routed};
 use crate::respond::Refusal;
-use crate::stage::{accept, guardrail_input};
+use crate::stage::{accept, guardrail_input, route};
 
 /// What a request that is not parsed may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub enum Endpoint {
     Other,
 }
 
-/// Classify a request by its head.
+/// Classify a request by its method and its decoded path.
 pub fn classify(method: &str, path: &str) -> Endpoint {
     const READ: [&str; 21] = [
         "/",
@@ -127,9 +128,10 @@ fn is_unparsed_inference(path: &str) -> bool {
 /// tokens or permits must be counted.
 pub fn check(exchange: &Exchange, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
     let Some(routed) = &exchange.routed else { return Ok(()) };
-    let (method, path) = (head.line.method, accept::path(head.line.target));
+    let (method, path) = (head.line.method, &*decode(accept::path(head.line.target)));
     let endpoint = classify(method, path);
-    let is_named = routed.route.route.passthrough.iter().any(|pattern| pattern.matches(path));
+    let mut named = routed.route.route.passthrough.iter();
+    let is_named = named.any(|pattern| route::matches_decoded(pattern, path));
     if endpoint == Endpoint::ReadOnly || is_named {
         return Ok(());
     }
@@ -151,7 +153,7 @@ pub fn check(exchange: &Exchange, head: &Head<'_, RequestLine<'_>>) -> Result<()
     }
 }
 
-/// Whether a guardrail exempts a path.
+/// Whether a guardrail exempts a decoded path.
 pub fn is_exempt(guardrail: &GuardrailSettings, path: &str) -> bool {
     guardrail.passthrough.iter().any(|pattern| match pattern.strip_suffix('*') {
         Some(prefix) => path.starts_with(prefix),

@@ -18,6 +18,7 @@ use lens::State;
 use relay::Note;
 use wire::RequestFacts;
 use wire::http1::head::{Head, RequestLine};
+use wire::http1::path::decode;
 use wire::json::{Text, nesting};
 
 use crate::exchange::Exchange;
@@ -62,7 +63,7 @@ pub fn must_not_pass_unread(
     let Some(guardrail) = exchange.guardrail().filter(|guardrail| acts(guardrail)) else {
         return Ok(());
     };
-    let path = accept::path(head.line.target);
+    let path = &*decode(accept::path(head.line.target));
     if endpoint::classify(head.line.method, path) == Endpoint::ReadOnly
         || endpoint::is_exempt(&guardrail.settings, path)
     {
