@@ -1,4 +1,4 @@
-//! `GET /v1/models`, retries of safe requests, and backends that are down at the start.
+//! `GET /v1/models` and its aliases, retries of safe requests, and backends that are down at the start.
 
 use kit::engine::Step;
 use kit::{Engine, Gateway, sse};
@@ -62,6 +62,15 @@ async fn models_of_all_routes_are_listed() {
     assert_eq!(
         list["data"][2],
         json!({"id": "own-1", "object": "model", "created": 17, "owned_by": "engine"})
+    );
+    for alias in ["/models", "/openai/v1/models", "/models/"] {
+        assert_eq!(get(&gateway, alias, "").await, (200, list.clone()), "{alias}");
+    }
+    let (status, tags) = get(&gateway, "/api/tags", "").await;
+    assert_eq!((status, tags["models"].as_array().map(Vec::len)), (200, Some(4)), "{tags}");
+    assert_eq!(
+        tags["models"][2],
+        json!({"name": "own-1", "model": "own-1", "modified_at": "1970-01-01T00:00:17.000000Z"})
     );
     let (status, model) = get(&gateway, "/v1/models/own-1", "").await;
     assert_eq!((status, &model["id"]), (200, &Value::from("own-1")));

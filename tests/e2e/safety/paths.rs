@@ -109,7 +109,7 @@ async fn only_model_apis_are_forwarded_with_the_key_of_the_operator() {
         ("GET", "/v1/responses/r1", 404),
         ("TRACE", "/", 405),
         ("TRACE", "/v1/files/x", 405),
-        ("GET", "/openai/v1/models", 200),
+        ("GET", "/v1beta/openai/models", 200),
         ("GET", "/health", 200),
         ("POST", "/tokenize", 200),
         ("POST", "/v1/audio/speech", 200),

@@ -1,17 +1,19 @@
-//! Answers `GET /v1/models` and `GET /v1/models/ID` where the routes of the gateway decide which
-//! models there are.
+//! Answers `GET /v1/models`, its aliases, `GET /v1/models/ID` and Ollama's `GET /api/tags` where the
+//! routes of the gateway decide which models there are.
 //!
 //! A request that lists models names no model, so that it would match no route by model, and one
 //! backend's list would stand for all. If one route without models serves everything, its backend
 //! answers instead, and the list is forwarded unchanged.
 //!
 //! - *In*: the head, the credential, the routes.
-//! - *Out*: the models that the caller can use with this API, in the format of OpenAI or Anthropic.
+//! - *Out*: the models that the caller can use with this API, in its format: OpenAI's, Anthropic's
+//!   or Ollama's.
 //! - *Never*: a model of a route that the caller may not use.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use lens::record::rfc3339;
 use plan::{Plan, PlannedRoute, models};
 use serde_json::{Value, json};
 use transport::ListedModel;
@@ -23,10 +25,18 @@ use crate::exchange::{CredentialCheck, Exchange, ShownCredential};
 use crate::respond::Refusal;
 use crate::stage::{accept, authenticate, origin, route};
 
-/// Paths that clients of OpenAI and compatible engines use, and that of Anthropic's.
+/// Inference paths that clients of OpenAI and compatible engines use, of Anthropic's, and of
+/// Ollama's.
 const OPENAI: [&str; 4] =
     ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"];
 const ANTHROPIC: [&str; 1] = ["/v1/messages"];
+const OLLAMA: [&str; 2] = ["/api/chat", "/api/generate"];
+
+/// Path of Ollama's list.
+const TAGS: &str = "/api/tags";
+/// Paths of the list that have no inference path of their own: llama.cpp serves `/models`, and base
+/// URLs may end in `/openai/v1`.
+const ALIASES: [&str; 2] = ["/models", "/openai/v1/models"];
 
 /// Whether the gateway answers the request itself.
 pub fn is_answered_here(
@@ -48,7 +58,7 @@ pub fn is_answered_here(
         });
         caller.is_some_and(|caller| !caller.models.is_empty())
     };
-    match &*routes(plan, head, paths(head)) {
+    match &*routes(plan, head, paths(head, &path)) {
         [] => false,
         [route] => names_models(route) || is_restricted(),
         _ => true,
@@ -65,18 +75,24 @@ pub async fn list(
     authenticate::admit(exchange, shown)?;
     let plan = exchange.plan.clone();
     let who = exchange.credential.take().map(|shown| shown.who);
-    let routes = routes(&plan, head, paths(head));
+    let path = decode(accept::path(head.line.target));
+    let paths = paths(head, &path);
+    let routes = routes(&plan, head, paths);
     let permitted = permitted(&plan, head, &routes, who.as_ref())?;
     exchange.cors = permitted.iter().find_map(|route| origin::fields(&route.route, head));
     models::refresh(permitted).await;
-    let usable = usable(&plan, head, paths(head), who.as_ref());
-    let path = decode(accept::path(head.line.target));
-    let is_anthropic = exchange.accepted.errors == ErrorFormat::Anthropic;
-    let object = |model: &ListedModel| {
-        if is_anthropic { anthropic_object(model) } else { openai_object(model) }
+    let usable = usable(&plan, head, paths, who.as_ref());
+    let format = exchange.accepted.errors;
+    let object = |model: &ListedModel| match format {
+        ErrorFormat::Anthropic => anthropic_object(model),
+        ErrorFormat::Ollama => ollama_object(model),
+        _ => openai_object(model),
     };
     let body = match wanted(&path).unwrap_or_default() {
-        "" if is_anthropic => {
+        "" if format == ErrorFormat::Ollama => {
+            json!({"models": usable.iter().map(object).collect::<Vec<_>>()})
+        }
+        "" if format == ErrorFormat::Anthropic => {
             let id = |model: Option<&ListedModel>| model.map(|model| model.id.clone());
             json!({"data": usable.iter().map(object).collect::<Vec<_>>(), "has_more": false,
                 "first_id": id(usable.first()), "last_id": id(usable.last())})
@@ -180,7 +196,7 @@ fn permitted<'p>(
 fn is_forwarded(plan: &Plan, head: &Head<'_, RequestLine<'_>>, path: &str) -> bool {
     route::find(plan, head, None).is_some_and(|route| {
         let is_own = route.route.path.is_some()
-            && !OPENAI.iter().chain(&ANTHROPIC).any(|path| takes_path(route, path));
+            && !OPENAI.iter().chain(&ANTHROPIC).chain(&OLLAMA).any(|path| takes_path(route, path));
         let mut named = route.route.passthrough.iter();
         is_own || named.any(|pattern| route::matches_decoded(pattern, path))
     })
@@ -211,12 +227,20 @@ fn takes_path(route: &PlannedRoute, path: &str) -> bool {
 }
 
 /// The inference paths of the client's API.
-fn paths(head: &Head<'_, RequestLine<'_>>) -> &'static [&'static str] {
-    if head.get("anthropic-version").is_some() { &ANTHROPIC } else { &OPENAI }
+fn paths(head: &Head<'_, RequestLine<'_>>, path: &str) -> &'static [&'static str] {
+    match ErrorFormat::from_path(path) {
+        ErrorFormat::Ollama => &OLLAMA,
+        _ if head.get("anthropic-version").is_some() => &ANTHROPIC,
+        _ => &OPENAI,
+    }
 }
 
 /// The model that a path names; empty: all.
 fn wanted(path: &str) -> Option<&str> {
+    let listed = path.strip_suffix('/').unwrap_or(path);
+    if listed == TAGS || ALIASES.contains(&listed) {
+        return Some("");
+    }
     let rest = path.strip_prefix("/v1/models")?;
     match rest.strip_suffix('/').unwrap_or(rest) {
         "" => Some(""),
@@ -240,6 +264,14 @@ fn anthropic_object(model: &ListedModel) -> Value {
         "created_at": "1970-01-01T00:00:00Z"})
 }
 
+/// Ollama names the time in RFC 3339; its clients require one.
+fn ollama_object(model: &ListedModel) -> Value {
+    let micros = model.created.saturating_mul(1_000_000);
+    let modified = rfc3339::serialize(&micros, serde_json::value::Serializer)
+        .unwrap_or_else(|_| "1970-01-01T00:00:00Z".into());
+    json!({"name": model.id, "model": model.id, "modified_at": modified})
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,7 +283,12 @@ mod tests {
             ("/v1/models/", Some("")),
             ("/v1/models/org/name", Some("org/name")),
             ("/v1/modelsx", None),
-            ("/models", None),
+            ("/models", Some("")),
+            ("/models/x", None),
+            ("/openai/v1/models/", Some("")),
+            ("/openai/v1/models/x", None),
+            ("/api/tags", Some("")),
+            ("/api/tags/x", None),
         ] {
             assert_eq!(wanted(path), want, "{path}");
         }
