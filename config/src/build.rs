@@ -41,7 +41,12 @@ pub(crate) fn settings(root: Table, problems: Vec<Problem>) -> (Settings, Vec<Pr
         },
     );
     let admin = b.section(&root, "admin");
-    let admin = AdminListener { address: b.address(&admin), hosts: b.admin_hosts(&admin) };
+    let admin = AdminListener {
+        address: b.address(&admin),
+        hosts: b.admin_hosts(&admin),
+        allow: b.networks(&admin, "allow"),
+        deny: b.networks(&admin, "deny"),
+    };
     let trusted_proxies = b.networks(&root, "trusted_proxies");
     let listeners = b.listeners(&root, admin.address, trusted_proxies.is_empty());
     let settings = Settings {

@@ -15,6 +15,7 @@ mod routing;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,6 +37,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use traffic::{GroupBy, Totals, UsageRow};
 
+use crate::listeners::peer_address;
 use crate::reachable::{self, Needed};
 use crate::tls::Certificate;
 use connections::Connections;
@@ -56,6 +58,7 @@ pub(crate) type Certificates = Arc<[(String, Arc<Certificate>)]>;
 
 /// The app of the operator's listener.
 pub(crate) struct AdminApp {
+    shared: Arc<Shared>,
     router: Router,
     connections: Connections,
 }
@@ -63,14 +66,28 @@ pub(crate) struct AdminApp {
 impl AdminApp {
     /// An app for `shared`, and the certificates of listeners by address.
     pub(crate) fn new(shared: Arc<Shared>, certificates: Certificates) -> Self {
-        AdminApp { router: router(shared, certificates), connections: Connections::default() }
+        let router = router(shared.clone(), certificates);
+        AdminApp { shared, router, connections: Connections::default() }
+    }
+
+    /// Whether `admin.allow` and `admin.deny` admit the peer. A peer that is not admitted is counted.
+    fn admits(&self, io: &Stream) -> bool {
+        let plan = self.shared.plan.load();
+        let denied = peer_address(io).filter(|address| !plan.settings.admin.admits(*address));
+        if let Some(address) = denied {
+            tracing::debug!(%address, "admin connection denied");
+            self.shared.client_limits.denied_connections.fetch_add(1, Ordering::Relaxed);
+        }
+        denied.is_none()
     }
 }
 
 #[async_trait]
 impl ServerApp for AdminApp {
     async fn process_new(self: &Arc<Self>, io: Stream, _: &ShutdownWatch) -> Option<Stream> {
-        self.connections.serve(io, self.router.clone()).await;
+        if self.admits(&io) {
+            self.connections.serve(io, self.router.clone()).await;
+        }
         None
     }
 }

@@ -20,7 +20,7 @@ mod proxy_protocol;
 
 pub use bind::BindError;
 pub(crate) use bind::{Bound, Sockets};
-pub(crate) use proxy::ProxyApp;
+pub(crate) use proxy::{ProxyApp, peer_address};
 
 use std::time::Duration;
 

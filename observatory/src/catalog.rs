@@ -276,7 +276,7 @@ pub const CATALOG: &[Metric] = &[
         Kind::Counter,
         Unit::One,
         &[],
-        "Connections closed because of a listener's allow or deny list, or its PROXY header.",
+        "Connections closed because of the allow or deny list of a listener or of the admin listener, or because of a PROXY header.",
     ),
     histogram(
         "llm_lens_client_inter_token_seconds",

@@ -139,6 +139,13 @@ pub static ADMIN: Section = Section {
             "",
             "Names in `Host`, without ports, that the listener serves besides IP addresses and localhost. `*.example.com` matches all names below it. Add the name that a scraper uses.",
         ),
+        field(
+            "allow",
+            Kind::Texts,
+            "",
+            "Networks that may connect, by the address of the connection. Default: all. Connections from others are closed.",
+        ),
+        field("deny", Kind::Texts, "", "Networks that may not connect, even if `allow` has them."),
     ],
 };
 

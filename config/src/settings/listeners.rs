@@ -15,6 +15,17 @@ pub struct AdminListener {
     /// Names that it serves, besides IP addresses and loopback names; in lower case. A name that
     /// begins with `*.` matches all names below it.
     pub hosts: Vec<String>,
+    /// Networks that may connect; empty: all.
+    pub allow: Vec<Network>,
+    /// Networks that may not connect.
+    pub deny: Vec<Network>,
+}
+
+impl AdminListener {
+    /// Whether a client with that address may connect.
+    pub fn admits(&self, address: IpAddr) -> bool {
+        network::admits(&self.allow, &self.deny, address)
+    }
 }
 
 /// A listener.

@@ -186,7 +186,7 @@ impl ProxyApp {
 }
 
 /// The address of a connection's peer, or the one that its PROXY header states.
-pub(super) fn peer_address(io: &Stream) -> Option<IpAddr> {
+pub(crate) fn peer_address(io: &Stream) -> Option<IpAddr> {
     let digest = io.get_socket_digest()?;
     digest.peer_addr()?.as_inet().map(SocketAddr::ip)
 }

@@ -44,6 +44,33 @@ async fn probes_are_answered_whatever_other_admin_clients_do() {
     drop(held);
 }
 
+/// Whether the admin listener answers a probe from this loopback address.
+async fn is_served_from(gateway: &Gateway, address: [u8; 4]) -> bool {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind((address, 0).into()).expect("a loopback address");
+    let mut socket = socket.connect(gateway.admin).await.expect("it accepts");
+    let mut answer = String::new();
+    // A connection that is closed unread may be reset.
+    let _ = socket.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await;
+    let _ = socket.read_to_string(&mut answer).await;
+    answer.contains(" 200 OK\r\n")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_admin_listener_admits_the_networks_of_its_lists() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    for lists in
+        ["allow: [127.0.0.1]", "deny: [127.0.0.2]", "allow: [127.0.0.0/8], deny: [127.0.0.2/32]"]
+    {
+        let more = format!("admin: {{address: '127.0.0.1:0', {lists}}}");
+        let gateway = Gateway::with_settings(&settings(&engine.url(), &more)).await;
+        assert!(!is_served_from(&gateway, [127, 0, 0, 2]).await, "{lists}");
+        assert!(is_served_from(&gateway, [127, 0, 0, 1]).await, "{lists}");
+        let denied = gateway.metric("llm_lens_client_denied_connections_total", "");
+        assert_eq!(denied, 1.0, "{lists}");
+    }
+}
+
 /// A web page may let its own name resolve to the listener.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn admin_pages_are_served_to_known_hosts_only() {
