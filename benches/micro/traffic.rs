@@ -27,6 +27,7 @@ pub fn identity(c: &mut Criterion) {
         models: vec![],
         priority: 5,
         limits: Default::default(),
+        unused_limits: vec![],
     };
     let keys = Keys::new(hasher.clone(), (0..KEYS).map(key).collect());
     let mut group = c.benchmark_group("identity");

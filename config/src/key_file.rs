@@ -155,11 +155,20 @@ mod tests {
             "keys.yaml:2:17: keys[0].hash",
             "keys.yaml:3:8: keys[1].id: the id \"a\" is used twice",
             "keys[1].expires: is not a time",
-            "no rate limit \"fast\"",
             "keys[2].hash: exactly one of",
         ] {
             assert!(problems.contains(want), "{want}: {problems}");
         }
+    }
+
+    #[test]
+    fn amounts_for_a_removed_limit_have_no_effect() {
+        let limits = [("fast".to_owned(), "3".to_owned())].into();
+        let line = Entry { limits, ..entry() }.line();
+        let keys = parse_keys("k", &format!("keys:\n{line}"), &[]).unwrap();
+        let key = keys.first().unwrap();
+        assert!(key.limits.is_empty());
+        assert_eq!(key.unused_limits, ["fast".into()]);
     }
 
     #[test]

@@ -27,7 +27,9 @@ pub fn check(settings: &Settings, filters: &Registry) -> Checked {
     let mut checked = Checked { problems: Vec::new(), notes: settings.warnings() };
     let keys = settings.auth.as_ref().and_then(|auth| auth.keys.as_ref());
     let new_keys = keys.map(|(file, _)| file).filter(|file| is_new(file));
-    for problem in plan::check(settings, filters) {
+    let (problems, warnings) = plan::check(settings, filters);
+    checked.notes.extend(warnings);
+    for problem in problems {
         match (&problem, new_keys) {
             (BuildError::Keys(_), Some(file)) => checked.notes.push(format!(
                 "auth.keys: {} does not exist yet; `llm-lens key create` creates it, and a gateway \

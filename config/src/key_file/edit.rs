@@ -28,7 +28,7 @@ pub fn add_key(name: &str, text: &str, new: &Entry, limits: &[Limit]) -> Result<
         // They are valid.
         let _ = checker.key(entry);
     }
-    checker.key(new).map_err(|wrong| {
+    checker.new_key(new).map_err(|wrong| {
         let problem = |(field, message)| Problem {
             path: format!("new key: {field}"),
             ..Problem::whole_file(message)

@@ -84,9 +84,9 @@ pub struct Tools {
 }
 
 /// Check what parsing the settings does not: features of this build, guardrail rules, tokenizers,
-/// and files of keys and certificates. Returns all problems; that a certificate file
-/// cannot be opened is a problem of the settings, and not among them.
-pub fn check(settings: &Settings, filters: &Registry) -> Vec<BuildError> {
+/// and files of keys and certificates. Returns all problems, and warnings about keys; that a
+/// certificate file cannot be opened is a problem of the settings, and not among them.
+pub fn check(settings: &Settings, filters: &Registry) -> (Vec<BuildError>, Vec<String>) {
     let guardrails = settings.guardrails.iter().map(|guardrail| {
         Guardrail::build(guardrail, filters, &load_model).map(drop).map_err(BuildError::from)
     });
@@ -103,8 +103,11 @@ pub fn check(settings: &Settings, filters: &Registry) -> Vec<BuildError> {
         let upstream = Upstream::build(backend.clone(), settings.limits, None);
         upstream.map(drop).map_err(BuildError::from)
     });
-    let others = [features(settings), keys(settings).map(drop).map_err(BuildError::from)];
-    guardrails.chain(others).chain(tokenizers).chain(backends).filter_map(Result::err).collect()
+    let keys = keys(settings);
+    let warnings = keys.iter().flatten().flat_map(Keys::warnings).collect();
+    let others = [features(settings), keys.map(drop).map_err(BuildError::from)];
+    let all = guardrails.chain(others).chain(tokenizers).chain(backends);
+    (all.filter_map(Result::err).collect(), warnings)
 }
 
 /// Check that this build has the features that the settings need.
@@ -155,6 +158,14 @@ fn keys(settings: &Settings) -> Result<Option<Keys>, config::Problems> {
         KeyHasher::new(secret.reveal()),
         config::load_keys(file, &settings.rate_limits)?,
     )))
+}
+
+/// Log amounts of keys that have no effect.
+fn log_warnings(keys: Option<Keys>) -> Option<Keys> {
+    for problem in keys.iter().flat_map(Keys::warnings) {
+        tracing::warn!(problem, "settings");
+    }
+    keys
 }
 
 /// The identity providers of the settings. Fetched keys survive a reload if the providers are
@@ -260,7 +271,7 @@ impl Plan {
             settings.routes.iter().map(|route| parts.route(route)).collect::<Result<_, _>>()?;
         let keys = match same {
             Some(plan) => plan.keys.clone(),
-            None => keys(&settings)?.map(Arc::new),
+            None => log_warnings(keys(&settings)?).map(Arc::new),
         };
         let jwks = jwks(&settings, before)?;
         // This changes pools that the plan in force may share, so nothing after it may fail.

@@ -13,7 +13,7 @@ mod entry;
 pub use database::{Database, DatabaseError};
 pub use entry::{Checker, Entry, Wrong};
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ use super::settings::{Key, Proof};
 
 /// The first bytes of every SQLite database.
 const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// Maximum keys that a warning names.
+const MAX_NAMED: usize = 5;
 /// File extensions that identify a database that does not exist yet.
 const SQLITE_SUFFIXES: [&str; 3] = ["db", "sqlite", "sqlite3"];
 
@@ -74,12 +76,20 @@ impl KeyHasher {
 pub struct Keys {
     hasher: KeyHasher,
     known: HashMap<Proof, Arc<Caller>>,
+    /// By limit that does not exist: the first keys that have an amount for it, and their number.
+    unused: BTreeMap<Arc<str>, (Vec<Arc<str>>, usize)>,
 }
 
 impl Keys {
     /// The keys of a file.
     pub fn new(hasher: KeyHasher, keys: Vec<Key>) -> Self {
+        let mut unused: BTreeMap<Arc<str>, (Vec<Arc<str>>, usize)> = BTreeMap::new();
         let caller = |key: Key| {
+            for limit in key.unused_limits {
+                let (named, count) = unused.entry(limit).or_default();
+                *count += 1;
+                named.extend((*count <= MAX_NAMED).then(|| key.id.clone()));
+            }
             let caller = Caller {
                 id: key.id,
                 owner: key.owner,
@@ -91,7 +101,22 @@ impl Keys {
             };
             (key.proof, Arc::new(caller))
         };
-        Keys { hasher, known: keys.into_iter().map(caller).collect() }
+        let known = keys.into_iter().map(caller).collect();
+        Keys { hasher, known, unused }
+    }
+
+    /// One sentence for each limit that keys have amounts for and that does not exist.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.unused.iter().map(|(limit, (named, count))| {
+            let mut keys = named.iter().map(|id| format!("{id:?}")).collect::<Vec<_>>().join(", ");
+            if *count > named.len() {
+                keys.push_str(&format!(" and {} more", count - named.len()));
+            }
+            format!(
+                "auth.keys: the amounts of {keys} for the rate limit {limit:?} have no effect; the \
+                 settings have no such limit with `per: key`"
+            )
+        })
     }
 
     /// Number of keys.
@@ -136,7 +161,29 @@ mod tests {
             models: vec![],
             priority: 5,
             limits: Default::default(),
+            unused_limits: Vec::new(),
         }
+    }
+
+    #[test]
+    fn amounts_without_a_limit_are_warned_of_once_for_each_limit() {
+        let hasher = KeyHasher::new("secret");
+        let with = |id: &str, unused: &[&str]| Key {
+            id: id.into(),
+            unused_limits: unused.iter().map(|limit| (*limit).into()).collect(),
+            ..key(&hasher, id, None)
+        };
+        let mut all = vec![with("a", &["fast", "slow"]), with("b", &["fast"]), with("c", &[])];
+        all.extend(["d", "e", "f", "g"].map(|id| with(id, &["fast"])));
+        let warnings: Vec<_> = Keys::new(hasher.clone(), all).warnings().collect();
+        assert_eq!(warnings.len(), 2);
+        assert!(
+            warnings[0].contains(
+                "\"a\", \"b\", \"d\", \"e\", \"f\" and 1 more for the rate limit \"fast\""
+            ),
+            "{warnings:?}"
+        );
+        assert!(warnings[1].contains("of \"a\" for the rate limit \"slow\""), "{warnings:?}");
     }
 
     #[test]

@@ -243,6 +243,8 @@ pub struct Key {
     pub priority: u8,
     /// Amounts of its own for limits by name, in the limit's units.
     pub limits: BTreeMap<Arc<str>, u64>,
+    /// Limits for which it has amounts without effect: the settings have no such `per: key` limit.
+    pub unused_limits: Vec<Arc<str>>,
 }
 
 /// Admission limits of a backend.

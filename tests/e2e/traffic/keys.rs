@@ -1,6 +1,9 @@
 //! API keys.
 
-use kit::{Engine, sse};
+use std::process::Command;
+
+use kit::gateway::binary;
+use kit::{Engine, Gateway, sse};
 use lens::State;
 use lens::record::Outcome;
 
@@ -440,4 +443,33 @@ async fn keys_see_only_the_models_that_they_permit() {
     client.send("GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert_eq!(client.answer().await.status, 401);
     assert!(engine.seen().is_empty());
+}
+
+/// Keys outlive the limits that they have own amounts for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn amounts_for_a_removed_limit_are_warned_of_and_have_no_effect() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let limit = "rate_limits: [{name: fast, unit: requests, amount: 9}]";
+    let flags: &[&str] = &["--owner", "a", "--id", "k1", "--limit", "fast=1"];
+    let (keyed, keys) = Keyed::start(&engine, "", limit, &[flags]).await;
+    let text = std::fs::read_to_string(&keyed.config).expect("it is there").replace(limit, "");
+    std::fs::write(&keyed.config, &text).expect("the settings are written");
+    let checked = Command::new(binary()).arg("check").arg(&keyed.config).output().expect("it runs");
+    let warning = "the amounts of \"k1\" for the rate limit \"fast\" have no effect";
+    assert!(checked.status.success(), "{checked:?}");
+    assert!(String::from_utf8_lossy(&checked.stderr).contains(warning), "{checked:?}");
+    // A reload, and a start.
+    keyed.gateway.write_settings(&text);
+    keyed.gateway.wait_until(|g| g.stderr().contains("settings reloaded")).await;
+    for gateway in [&keyed.gateway, &Gateway::with_settings(&text).await] {
+        let log = gateway.stderr();
+        let is_logged =
+            |line: &str| ["k1", "fast", "have no effect"].iter().all(|w| line.contains(w));
+        assert!(log.lines().any(is_logged), "{log}");
+        for _ in 0..3 {
+            let mut client = gateway.client().await;
+            client.post(CHAT, &bearer(&keys[0]), &request("")).await;
+            assert_eq!(client.answer().await.status, 200);
+        }
+    }
 }

@@ -99,6 +99,9 @@ impl Database {
     /// The problems that the database would have, or why it cannot be written.
     pub fn add(&mut self, entry: &Entry, limits: &[Limit]) -> Result<(), DatabaseError> {
         let json = |value: serde_json::Value| value.to_string();
+        Checker::new(limits).new_key(entry).map_err(|wrong| {
+            DatabaseError::Rows(wrong.into_iter().map(|one| problem(entry, one)).collect())
+        })?;
         self.change(Some(limits), |change| {
             let insert = format!("INSERT INTO keys ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)");
             change.execute(
@@ -196,14 +199,14 @@ fn check(
     for entry in entries {
         match checker.key(&entry) {
             Ok(key) => keys.push((entry, key)),
-            Err(wrong) => problems.extend(
-                wrong
-                    .into_iter()
-                    .map(|(field, message)| format!("key {:?}: {field}: {message}", entry.id)),
-            ),
+            Err(wrong) => problems.extend(wrong.into_iter().map(|one| problem(&entry, one))),
         }
     }
     if problems.is_empty() { Ok(keys) } else { Err(DatabaseError::Rows(problems)) }
+}
+
+fn problem(entry: &Entry, (field, message): (&str, String)) -> String {
+    format!("key {:?}: {field}: {message}", entry.id)
 }
 
 #[cfg(test)]
@@ -264,6 +267,9 @@ mod tests {
                 .contains("key \"d e\": id:")
         );
         assert!(database.add(&entry("a", 3), &[]).is_err());
+        let limits = [("fast".to_owned(), "3".to_owned())].into();
+        let unknown = database.add(&Entry { limits, ..entry("c", 4) }, &[]).unwrap_err();
+        assert!(unknown.to_string().contains("no rate limit \"fast\""), "{unknown}");
         database
             .connection
             .execute("INSERT INTO keys (id, owner, expires) VALUES ('z', 'x', 'soon')", [])

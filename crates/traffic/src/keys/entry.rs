@@ -94,7 +94,23 @@ impl<'l> Checker<'l> {
         Checker { limits, ids: HashSet::new(), proofs: HashSet::new() }
     }
 
-    /// The key of an entry; `None` if it is revoked.
+    /// The key of a new entry, whose amounts must have an effect.
+    ///
+    /// # Errors
+    /// As [`key`](Self::key), and amounts for limits that the settings do not have.
+    pub fn new_key(&mut self, entry: &Entry) -> Result<Option<Key>, Wrong> {
+        let key = self.key(entry);
+        let unused = key.iter().flatten().flat_map(|key| &key.unused_limits);
+        let wrong: Wrong = unused
+            .map(|name| {
+                ("limits", format!("the settings have no rate limit {name:?} with `per: key`"))
+            })
+            .collect();
+        if wrong.is_empty() { key } else { Err(wrong) }
+    }
+
+    /// The key of an entry; `None` if it is revoked. An amount for a limit that the settings do not
+    /// have, or no longer have, has no effect.
     ///
     /// # Errors
     /// All invalid fields of the entry, with what is expected.
@@ -123,11 +139,12 @@ impl<'l> Checker<'l> {
         if entry.priority > 9 {
             wrong.push(("priority", "must be 0 to 9".into()));
         }
-        let mut limits = BTreeMap::new();
+        let (mut limits, mut unused_limits) = (BTreeMap::new(), Vec::new());
         for (name, amount) in &entry.limits {
-            match self.own_limit(name, amount) {
-                Ok(units) => drop(limits.insert(Arc::from(name.as_str()), units)),
-                Err(why) => wrong.push(("limits", why)),
+            match self.limit(name).map(|limit| own_amount(limit, amount)) {
+                Some(Ok(units)) => drop(limits.insert(Arc::from(name.as_str()), units)),
+                Some(Err(why)) => wrong.push(("limits", why)),
+                None => unused_limits.push(Arc::from(name.as_str())),
             }
         }
         let (Some(proof), true) = (proof, wrong.is_empty()) else { return Err(wrong) };
@@ -143,6 +160,7 @@ impl<'l> Checker<'l> {
             models: patterns(&entry.models),
             priority: entry.priority,
             limits,
+            unused_limits,
         };
         Ok((!entry.revoked || is_tombstone).then_some(key))
     }
@@ -172,21 +190,21 @@ impl<'l> Checker<'l> {
         wrong
     }
 
-    fn own_limit(&self, name: &str, amount: &str) -> Result<u64, String> {
-        let Some(limit) =
-            self.limits.iter().find(|limit| *limit.name == *name && limit.per == Per::Key)
-        else {
-            return Err(format!("the settings have no rate limit {name:?} with `per: key`"));
-        };
-        let units = amount
-            .parse::<f64>()
-            .ok()
-            .map(|n| if limit.unit == Unit::Cost { n * DOLLAR as f64 } else { n });
-        let units = units.filter(|units| (1.0..9e18).contains(units));
-        units
-            .map(|units| units as u64)
-            .ok_or_else(|| format!("{amount:?} is not an amount of {}", limit.unit.name()))
+    /// The limit of that name, if keys may have own amounts for it.
+    fn limit(&self, name: &str) -> Option<&'l Limit> {
+        self.limits.iter().find(|limit| *limit.name == *name && limit.per == Per::Key)
     }
+}
+
+fn own_amount(limit: &Limit, amount: &str) -> Result<u64, String> {
+    let units = amount
+        .parse::<f64>()
+        .ok()
+        .map(|n| if limit.unit == Unit::Cost { n * DOLLAR as f64 } else { n });
+    let units = units.filter(|units| (1.0..9e18).contains(units));
+    units
+        .map(|units| units as u64)
+        .ok_or_else(|| format!("{amount:?} is not an amount of {}", limit.unit.name()))
 }
 
 fn proof(entry: &Entry) -> Option<Proof> {
