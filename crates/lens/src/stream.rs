@@ -110,6 +110,8 @@ pub struct StreamLens {
     ended: u128,
     /// Tokens generated before the last resume.
     tokens_before_resume: u64,
+    /// Prompt tokens that an engine before the last resume reported.
+    prompt_before_resume: Option<u64>,
     /// Counts at the last resume.
     counts_at_resume: Counts,
 }
@@ -139,6 +141,7 @@ impl StreamLens {
             finished_choices: 0,
             ended: 0,
             tokens_before_resume: 0,
+            prompt_before_resume: None,
             counts_at_resume: Counts::default(),
         }
     }
@@ -215,18 +218,34 @@ impl StreamLens {
         self.itl.is_full() || self.client_itl.is_full()
     }
 
-    /// Usage as reported by the engine. After a resume, the tokens of the earlier text are
-    /// subtracted from the prompt, which contained that text.
+    /// Usage as reported by the engine. After a resume, its prompt is that of the client's request;
+    /// the generated tokens are those of the last engine.
     pub fn usage(&self) -> Option<Usage> {
-        let mut usage = self.usage?;
-        usage.prompt_tokens =
-            usage.prompt_tokens.map(|tokens| tokens.saturating_sub(self.tokens_before_resume));
+        let (prompt_tokens, _) = self.prompt_tokens();
+        let known = prompt_tokens.map(|_| Usage::default());
+        let mut usage = self.usage.or(known)?;
+        usage.prompt_tokens = prompt_tokens;
+        if self.tokens_before_resume > 0 {
+            usage.cached_tokens =
+                usage.cached_tokens.map(|tokens| tokens.min(prompt_tokens.unwrap_or(tokens)));
+        }
         Some(usage)
     }
 
     /// Durations as reported by the engine.
     pub fn engine_times(&self) -> EngineTimes {
         self.engine_times
+    }
+
+    /// Prompt tokens of the client's request, and whether the number is an estimate. The prompt of a
+    /// resuming engine contains the earlier text, whose tokens are subtracted; they are an estimate.
+    pub fn prompt_tokens(&self) -> (Option<u64>, bool) {
+        let stated = self.usage.and_then(|usage| usage.prompt_tokens);
+        match (self.prompt_before_resume, self.tokens_before_resume) {
+            (Some(first), _) => (Some(first), false),
+            (None, 0) => (stated, false),
+            (None, before) => (stated.map(|tokens| tokens.saturating_sub(before)), true),
+        }
     }
 
     /// The model that answered.
@@ -258,6 +277,8 @@ impl StreamLens {
     /// Another backend resumes the answer of a failed one. The usage it reports covers only its own
     /// part, and the error and the end that the failed one reported do not count.
     pub fn resume_point(&mut self) {
+        let (prompt_tokens, is_estimated) = self.prompt_tokens();
+        self.prompt_before_resume = prompt_tokens.filter(|_| !is_estimated);
         self.tokens_before_resume = self.completion_tokens().0.unwrap_or(0);
         (self.usage, self.error, self.end) = (None, None, None);
         self.counts_at_resume = self.counts;

@@ -1,8 +1,9 @@
 //! Removes events that the client must not get: usage that only the gateway requested, and the role
-//! event that a resuming backend repeats. Records the text, if another backend may have to resume.
+//! event that a resuming backend repeats. Its usage is replaced by that of the whole answer. Records
+//! the text, if another backend may have to resume.
 //!
 //! - *In*: runs of an event stream.
-//! - *Out*: the same bytes without these events.
+//! - *Out*: the same bytes without these events, and with the usage of the whole answer.
 //! - *Never*: a change of any other byte. An event torn between two reads is held until it is
 //!   complete, because its kind is unknown until then. Only routes that use these features have
 //!   this cost.
@@ -10,7 +11,8 @@
 use lens::StreamLens;
 use transport::StreamBuffer;
 use wire::event::{Channel, Kinds};
-use wire::{Event, EventVisitor, Part, Reader, Split, Splitter};
+use wire::rewrite::{self, AnswerUsage};
+use wire::{Event, EventVisitor, Framing, Part, Reader, Split, Splitter};
 
 use crate::closing::{Closing, ClosingListener};
 use crate::resume::{ResumeCheck, Resumed};
@@ -27,8 +29,8 @@ pub(crate) struct Strip {
     seen: u64,
     /// Usage events are removed.
     takes_usage: bool,
-    /// Role events are removed: an earlier engine sent one.
-    takes_role: bool,
+    /// An earlier engine began the answer: role events are removed, and usage is that of all engines.
+    is_resumed: bool,
     transcript: Option<Transcript>,
     /// Pending check of whether the resuming backend continues the answer.
     check: Option<ResumeCheck>,
@@ -54,6 +56,8 @@ enum Fate {
     /// It is forwarded.
     #[default]
     Stays,
+    /// It is forwarded, with this usage in place of its own.
+    Recounted(AnswerUsage),
     /// It is removed.
     Goes,
     /// It reports that the engine has failed. It is held with all that follows, because another
@@ -65,7 +69,7 @@ enum Fate {
 struct Sorter<'l> {
     lens: &'l mut StreamLens,
     takes_usage: bool,
-    takes_role: bool,
+    is_resumed: bool,
     transcript: Option<&'l mut Transcript>,
     ends: Vec<(usize, Option<Fate>)>,
 }
@@ -95,10 +99,13 @@ impl EventVisitor for Sorter<'_> {
     fn event(&mut self, event: &Event) {
         self.lens.event(event);
         let usage = self.takes_usage && event.no_choices && event.kinds.is_usage_only();
-        let role = self.takes_role && event.kinds.is_role_only() && !event.kinds.has(Kinds::FINISH);
+        let role = self.is_resumed && event.kinds.is_role_only() && !event.kinds.has(Kinds::FINISH);
         let fate = match () {
             () if usage || role => Fate::Goes,
             () if event.kinds.has(Kinds::ERROR) && self.is_failure() => Fate::Fails,
+            () if self.is_resumed && event.kinds.has(Kinds::USAGE) => {
+                Fate::Recounted(self.usage_so_far())
+            }
             () => Fate::Stays,
         };
         self.ends.push((event.end, Some(fate)));
@@ -111,6 +118,14 @@ impl EventVisitor for Sorter<'_> {
 }
 
 impl Sorter<'_> {
+    /// Usage of the answer so far, of all engines.
+    fn usage_so_far(&self) -> AnswerUsage {
+        AnswerUsage {
+            prompt_tokens: self.lens.prompt_tokens().0,
+            completion_tokens: self.lens.completion_tokens().0.unwrap_or(0),
+        }
+    }
+
     /// Whether the error that was just read is a failure that another backend can mend: the stream
     /// may be resumed, was not complete, and the request is not at fault.
     fn is_failure(&self) -> bool {
@@ -146,7 +161,7 @@ impl Strip {
         }
         self.drop_torn();
         self.splitter.reset();
-        self.takes_role = true;
+        self.is_resumed = true;
         self.check = self
             .transcript
             .as_ref()
@@ -263,11 +278,10 @@ impl Strip {
     ) {
         lens.at(self.seen);
         self.seen += run.len() as u64;
-        let (takes_usage, takes_role) = (self.takes_usage, self.takes_role);
         let mut sorter = Sorter {
             lens,
-            takes_usage,
-            takes_role,
+            takes_usage: self.takes_usage,
+            is_resumed: self.is_resumed,
             transcript: self.transcript.as_mut(),
             ends: Vec::new(),
         };
@@ -275,7 +289,8 @@ impl Strip {
             Some(closing) => reader.feed(run, &mut ClosingListener { inner: &mut sorter, closing }),
             None => reader.feed(run, &mut sorter),
         }
-        let (last, taken_out, failed) = (&mut self.last, &mut self.taken_out, &mut self.failed);
+        let (last, failed) = (&mut self.last, &mut self.failed);
+        let (taken_out, added) = (&mut self.taken_out, &mut self.added);
         self.splitter.split(run, sorter.ends, |piece| match (piece, &mut *failed) {
             (Split::LineFeed, Some(held)) => held.push(b'\n'),
             (Split::Event(bytes, ..) | Split::Comment(bytes), Some(held)) => {
@@ -290,6 +305,13 @@ impl Strip {
                 out.push(event.get(..blank).unwrap_or_default());
                 *taken_out += (event.len() - blank) as u64;
                 *last = Fate::Goes;
+            }
+            (Split::Event(bytes, Fate::Recounted(usage), _), None) => {
+                let recounted = rewrite::set_usage(Framing::Sse, &bytes, usage);
+                *taken_out += bytes.len() as u64;
+                *added += recounted.len() as u64;
+                out.push(&recounted);
+                *last = Fate::Stays;
             }
             (Split::Event(bytes, Fate::Stays, _) | Split::Comment(bytes), None) => {
                 out.push(&bytes);
@@ -318,7 +340,7 @@ impl Strip {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::{Dialect, Framing, ReaderLimits};
+    use wire::{Dialect, ReaderLimits};
 
     fn pass(pieces: &[&[u8]]) -> Vec<u8> {
         let mut strip = Strip::new(true, false);
@@ -361,7 +383,7 @@ mod tests {
     }
 
     /// Wherever a stream breaks off, a backend that resumes the recorded text completes it byte for
-    /// byte, with one role event.
+    /// byte, with one role event and the usage of the whole answer.
     #[test]
     fn resumed_stream_is_complete_at_every_cut() {
         let event = |delta: &str| {
@@ -369,24 +391,32 @@ mod tests {
         };
         let words =
             ["The sea", " is wide", ", d\u{f6}wn", " and deep", " and", " the sea is", " cold."];
-        let stream = |words: &[&str]| {
+        const PROMPT: usize = 9;
+        let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":";
+        let stream = |words: &[&str], prompt: usize| {
             let said: String =
                 words.iter().map(|word| event(&format!("\"content\":\"{word}\""))).collect();
-            format!("{}{said}data: [DONE]\r\n\r\n", event("\"role\":\"assistant\""))
+            let tokens = words.len();
+            format!(
+                "{}{said}{usage}{prompt},\"completion_tokens\":{tokens}}}}}\r\n\r\ndata: [DONE]\r\n\r\n",
+                event("\"role\":\"assistant\"")
+            )
         };
-        let whole = stream(&words);
+        let whole = stream(&words, PROMPT);
         let content = words.concat();
-        for cut in whole.find("The").expect("a word")..whole.len() - "data: [DONE]\r\n\r\n".len() {
+        for cut in whole.find("The").expect("a word")..=whole.find(usage).expect("usage") {
             let (mut strip, mut out, mut lens) =
                 (Strip::new(false, true), StreamBuffer::default(), StreamLens::new(true, u64::MAX));
             let reader = || Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
             strip.pass(&whole.as_bytes()[..cut], &mut reader(), (&mut lens, None), &mut out);
             strip.tear(&mut lens, &mut out);
+            lens.resume_point();
             let text = strip.text().unwrap_or_default().to_owned();
             let known =
                 (0..=words.len()).find(|n| words[..*n].concat() == text).expect("whole events");
             let mut second = reader();
-            stream(&words[known..])
+            // The text so far is part of the second prompt.
+            stream(&words[known..], PROMPT + known)
                 .as_bytes()
                 .chunks(7)
                 .for_each(|run| strip.pass(run, &mut second, (&mut lens, None), &mut out));

@@ -6,6 +6,7 @@
 //! - *Never*: a document parsed and serialized again. Bytes outside the edits stay as they are,
 //!   including vendor fields and white space.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::json::{Malformed, Scan, Text};
@@ -18,6 +19,15 @@ pub struct Edit {
     pub at: Range<usize>,
     /// Replacement bytes.
     pub with: Vec<u8>,
+}
+
+/// Token counts of an answer that several engines generated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerUsage {
+    /// Tokens of the client's prompt; `None`: unknown.
+    pub prompt_tokens: Option<u64>,
+    /// Generated tokens of all engines.
+    pub completion_tokens: u64,
 }
 
 /// A piece of data: its offset in the data, and its range in the event's bytes.
@@ -52,6 +62,59 @@ pub fn apply(framing: Framing, event: &[u8], edits: &mut [Edit]) -> Option<Vec<u
     }
     out.extend_from_slice(event.get(written..)?);
     Some(out)
+}
+
+/// The event of an OpenAI stream with these counts in its `usage`. Members that it does not have
+/// are not added. Without `usage`, or if it cannot be edited, the event stays as it is.
+pub fn set_usage(framing: Framing, event: &[u8], usage: AnswerUsage) -> Cow<'_, [u8]> {
+    let mut edits = Vec::new();
+    let data = event_data(framing, event);
+    let read = Scan::new(&data).object(|key, v| match key {
+        b"usage" => edit_usage(v, usage, &mut edits),
+        // Groq has it there as well.
+        b"x_groq" => v.object(|key, v| match key {
+            b"usage" => edit_usage(v, usage, &mut edits),
+            _ => Ok(()),
+        }),
+        _ => Ok(()),
+    });
+    let edited = read.ok().and_then(|()| apply(framing, event, &mut edits));
+    edited.map_or(Cow::Borrowed(event), Cow::Owned)
+}
+
+fn edit_usage(
+    scan: &mut Scan<'_>,
+    usage: AnswerUsage,
+    edits: &mut Vec<Edit>,
+) -> Result<(), Malformed> {
+    let AnswerUsage { prompt_tokens: prompt, completion_tokens: completion } = usage;
+    scan.object(|key, v| match key {
+        b"prompt_tokens" => edit_count(v, edits, |_| prompt),
+        b"completion_tokens" => edit_count(v, edits, |_| Some(completion)),
+        b"total_tokens" => {
+            edit_count(v, edits, |_| prompt.map(|prompt| prompt.saturating_add(completion)))
+        }
+        // The text before the resume point may come from the cache, and is not of the prompt.
+        b"prompt_tokens_details" => v.object(|key, v| match key {
+            b"cached_tokens" => edit_count(v, edits, |cached| prompt.map(|all| cached.min(all))),
+            _ => Ok(()),
+        }),
+        _ => Ok(()),
+    })
+}
+
+/// Replace a count, unless its new value is unknown.
+fn edit_count(
+    scan: &mut Scan<'_>,
+    edits: &mut Vec<Edit>,
+    new: impl FnOnce(u64) -> Option<u64>,
+) -> Result<(), Malformed> {
+    scan.peek();
+    let start = scan.offset();
+    if let Some(count) = scan.count()?.and_then(new) {
+        edits.push(Edit { at: start..scan.offset(), with: count.to_string().into_bytes() });
+    }
+    Ok(())
 }
 
 fn segments(framing: Framing, event: &[u8]) -> Vec<Segment> {
@@ -203,6 +266,22 @@ mod tests {
         assert_eq!(apply(Framing::Sse, torn, &mut [edit(1..7, "X")]), None, "over two lines");
         assert_eq!(apply(Framing::Sse, b": comment\n\n", &mut [edit(0..1, "X")]), None);
         assert!(visit_strings(b"{\"a\":1} joe", &[], &mut |_, _| {}).is_err());
+    }
+
+    #[test]
+    fn usage_is_replaced_where_the_event_has_it() {
+        let event = b"data: {\"id\":\"a\",\"choices\":[],\ndata: \"usage\": {\"prompt_tokens\": 59.0,\"completion_tokens\":84,\"total_tokens\":143,\"prompt_tokens_details\":{\"cached_tokens\":48},\"completion_tokens_details\":null}}\r\n\r\n";
+        let usage = AnswerUsage { prompt_tokens: Some(20), completion_tokens: 114 };
+        let want = "data: {\"id\":\"a\",\"choices\":[],\ndata: \"usage\": {\"prompt_tokens\": 20,\"completion_tokens\":114,\"total_tokens\":134,\"prompt_tokens_details\":{\"cached_tokens\":20},\"completion_tokens_details\":null}}\r\n\r\n";
+        let set = set_usage(Framing::Sse, event, usage);
+        assert_eq!(String::from_utf8_lossy(&set), want);
+        let unknown = AnswerUsage { prompt_tokens: None, ..usage };
+        let set = set_usage(Framing::Sse, event, unknown);
+        let want = String::from_utf8_lossy(event).replace(":84", ":114");
+        assert_eq!(String::from_utf8_lossy(&set), want);
+        for same in ["data: {\"usage\":null}\n\n", "data: {\"usage\":{\"prompt_tokens\":5\n\n"] {
+            assert_eq!(&*set_usage(Framing::Sse, same.as_bytes(), usage), same.as_bytes());
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Streams that are resumed after their backend fails, and those that cannot be.
 
+use serde_json::json;
+
 use super::*;
 
 const WORDS: [&str; 8] = ["The ", "sea ", "is ", "wide,", " deep", " and", " c\\u00f6ld", "."];
@@ -90,6 +92,13 @@ fn heard(text: &str) -> (String, usize, bool) {
     let roles =
         events.iter().filter(|event| event["choices"][0]["delta"]["role"].is_string()).count();
     (said, roles, events.iter().any(|event| event["error"].is_object()))
+}
+
+/// The usage that the client received.
+fn usage_of(text: &str) -> Option<serde_json::Value> {
+    let events = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    let mut events = events.filter_map(|data| serde_json::from_str(data).ok());
+    events.find_map(|event: serde_json::Value| event.get("usage").cloned())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -293,6 +302,8 @@ async fn a_completion_survives_too() {
         serde_json::from_slice(&engines[1].seen()[0].body).expect("JSON");
     assert_eq!(
         (second["prompt"].as_str(), second["max_tokens"].as_u64()),
+    let shown = json!({"prompt_tokens": 5, "completion_tokens": 8, "total_tokens": 13});
+    assert_eq!(usage_of(&answer.text()), Some(shown));
         (Some("hi The sea is "), Some(47))
     );
     settled(&gateway).await;

@@ -219,3 +219,29 @@ proptest! {
         prop_assert_eq!(slow.client_itl().summary().map_or(0, |s| s.count), gaps.len() as u64 - 1);
     }
 }
+
+#[test]
+fn prompt_tokens_of_a_resumed_stream_are_those_of_the_first_prompt() {
+    let usage = |prompt: u64, completion: u64| {
+        format!(
+            "data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":{prompt},\"completion_tokens\":{completion},\"prompt_tokens_details\":{{\"cached_tokens\":16}}}}}}\n\n"
+        )
+    };
+    let mut reader = Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
+    let mut feed = |lens: &mut StreamLens, text: &str| reader.feed(text.as_bytes(), lens);
+    for (first, prompt) in [("".to_owned(), (Some(8), true)), (usage(9, 2), (Some(9), false))] {
+        let mut lens = StreamLens::new(true, u64::MAX);
+        feed(&mut lens, &format!("{}{}{first}", content(), content()));
+        lens.resume_point();
+        let known = lens.usage().and_then(|usage| usage.prompt_tokens);
+        assert_eq!(known, (!first.is_empty()).then_some(9), "before the second engine reports");
+        feed(&mut lens, &content());
+        // A third engine resumes.
+        lens.resume_point();
+        feed(&mut lens, &format!("{}{}", content(), usage(11, 1)));
+        assert_eq!(lens.prompt_tokens(), prompt);
+        assert_eq!(lens.completion_tokens(), (Some(4), true));
+        let usage = lens.usage().expect("usage");
+        assert_eq!((usage.prompt_tokens, usage.cached_tokens), (prompt.0, prompt.0));
+    }
+}
