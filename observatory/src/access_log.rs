@@ -46,6 +46,9 @@ struct Line<'r> {
     bytes_out: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     input_tokens: Option<u64>,
+    /// Whether `input_tokens` is estimated.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    input_estimated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     output_tokens: Option<u64>,
     /// Whether `output_tokens` is estimated.
@@ -108,6 +111,7 @@ fn line(record: &Record) -> Line<'_> {
         bytes_in: record.bytes_from_client,
         bytes_out: record.bytes_to_client,
         input_tokens: usage.and_then(|usage| usage.prompt_tokens),
+        input_estimated: usage.is_some_and(|usage| usage.prompt_estimated),
         output_tokens: usage.and_then(|usage| usage.completion_tokens),
         estimated: usage.is_some_and(|usage| usage.estimated),
         ttft_us: record.client_ttft_us,

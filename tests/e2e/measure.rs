@@ -231,3 +231,50 @@ async fn later_zeros_and_fractions_do_not_change_the_cost() {
     assert_eq!((usage.prompt_tokens, usage.completion_tokens), (Some(21), Some(12)));
     assert!(!usage.estimated);
 }
+
+/// The cost of a request can be computed from its record, also if the engine reports no usage.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_have_the_tokens_that_their_cost_is_computed_from() {
+    let engine = Engine::start(|seen| {
+        if seen.head.starts_with("POST /v1/embeddings") {
+            let vector = "0.125,".repeat(40);
+            let body = format!("{{\"data\":[{{\"embedding\":[{vector}0]}}],\"usage\":{{\"prompt_tokens\":4,\"total_tokens\":4}}}}");
+            return sse::json(200, &body);
+        }
+        if seen.body.ends_with(b"\"stream\":true}") {
+            let events = [sse::content("Der "), sse::content("Erlenbach."), sse::finish(), sse::done()];
+            let events = events.into_iter().map(Step::chunk);
+            return [Step::text(sse::STREAM_HEAD)].into_iter().chain(events).chain([Step::end()]).collect();
+        }
+        sse::json(200, "{\"choices\":[{\"index\":0,\"message\":{\"content\":\"Der Erlenbach.\"},\"finish_reason\":\"stop\"}]}")
+    })
+    .await;
+    let prices = "prices: [{input: 3, output: 15}]";
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", prices)).await;
+    let chat = "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"eight by\"}]";
+    for (path, id, body, prompt, completion) in [
+        ("/v1/chat/completions", "stream", format!("{chat},\"stream\":true}}"), (6, true), Some(2)),
+        ("/v1/chat/completions", "whole", format!("{chat}}}"), (6, true), None),
+        (
+            "/v1/embeddings",
+            "vectors",
+            "{\"model\":\"m\",\"input\":\"x\"}".into(),
+            (4, false),
+            Some(0),
+        ),
+    ] {
+        assert_eq!(ask(&gateway, path, id, &body).await.status, 200);
+        let record = gateway.record(id).await;
+        let usage = record.usage.expect("usage");
+        assert_eq!(
+            (usage.prompt_tokens, usage.prompt_estimated),
+            (Some(prompt.0), prompt.1),
+            "{id}"
+        );
+        let generated = usage.completion_tokens.unwrap_or_default();
+        assert!(completion.is_none_or(|tokens| tokens == generated), "{id}: {generated}");
+        let cost = (prompt.0 * 3 + generated * 15) as f64 / 1e6;
+        let recorded = record.cost.expect("a price");
+        assert!((recorded - cost).abs() < 1e-12, "{id}: {recorded} {cost}");
+    }
+}

@@ -106,12 +106,16 @@ pub struct RecordResume {
     pub at_us: u64,
 }
 
-/// Token counts, reported by the engine or estimated.
+/// Token counts that limits and cost are computed from, reported by the engine or estimated.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordUsage {
     /// Tokens of the prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_tokens: Option<u64>,
+    /// Whether `prompt_tokens` is the gateway's estimate, or the count of the route's tokenizer; not
+    /// reported by the engine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prompt_estimated: bool,
     /// Tokens generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_tokens: Option<u64>,

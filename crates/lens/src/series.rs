@@ -325,7 +325,7 @@ impl Series {
 
     fn count_tokens(&mut self, record: &Record) {
         let Some(usage) = &record.usage else { return };
-        if let Some(tokens) = usage.prompt_tokens {
+        if let Some(tokens) = usage.prompt_tokens.filter(|_| !usage.prompt_estimated) {
             self.input_tokens.get_or_insert_default().record(tokens);
         }
         match usage.completion_tokens {

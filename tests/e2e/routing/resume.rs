@@ -149,6 +149,10 @@ async fn a_stream_survives_the_death_of_its_backend() {
             (usage.prompt_tokens, usage.completion_tokens, usage.estimated),
             (Some(6), Some(6 + 2), true)
         );
+        assert!(usage.prompt_estimated);
+        // The client sees the usage of the whole answer, if it gets any.
+        let shown = json!({"prompt_tokens": 6, "completion_tokens": 8, "total_tokens": 14});
+        assert_eq!(usage_of(&answer.text()), (!marked).then_some(shown));
         assert_eq!(record.finish_reasons, ["stop"]);
         assert_eq!(record.ledger_us.total(), record.total_us);
         // The maximum tokens are reduced by those already generated.
@@ -298,12 +302,12 @@ async fn a_completion_survives_too() {
         answer.text()
     );
     assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"));
+    let shown = json!({"prompt_tokens": 5, "completion_tokens": 8, "total_tokens": 13});
+    assert_eq!(usage_of(&answer.text()), Some(shown));
     let second: serde_json::Value =
         serde_json::from_slice(&engines[1].seen()[0].body).expect("JSON");
     assert_eq!(
         (second["prompt"].as_str(), second["max_tokens"].as_u64()),
-    let shown = json!({"prompt_tokens": 5, "completion_tokens": 8, "total_tokens": 13});
-    assert_eq!(usage_of(&answer.text()), Some(shown));
         (Some("hi The sea is "), Some(47))
     );
     settled(&gateway).await;

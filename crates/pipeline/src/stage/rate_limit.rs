@@ -230,7 +230,10 @@ fn was_refused(exchange: &Exchange) -> bool {
 fn used_in_all(exchange: &Exchange) -> TokenUsage {
     let answer = &exchange.answer;
     let mut used = used(exchange);
-    let stated = answer.lens.usage().is_some_and(|usage| usage.completion_tokens.is_some());
+    // Embeddings have no generated tokens to report.
+    let generates = exchange.accepted.dialect.is_some_and(Dialect::generates);
+    let stated =
+        answer.lens.usage().is_some_and(|usage| usage.completion_tokens.is_some() || !generates);
     let unread = answer.not_parsed.is_some() || !answer.measured;
     let no_text = answer.lens.counts().content_events == 0;
     if !stated

@@ -119,7 +119,7 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &TokenUsage) -> Recor
             .error()
             .and_then(|error| error.code.clone().or(error.kind.clone())),
         finish_reasons: answer.lens.finish_reasons().to_vec(),
-        usage: usage(&answer.lens),
+        usage: usage(&answer.lens, used),
         not_parsed: answer.not_parsed.map(Cow::Borrowed),
         events: measured(counts.events),
         content_events: streamed(counts.content_events),
@@ -227,12 +227,19 @@ fn bounded(mut word: String) -> String {
     word
 }
 
-fn usage(lens: &lens::StreamLens) -> Option<RecordUsage> {
-    let (completion_tokens, estimated) = lens.completion_tokens();
+/// The reported usage, and what was charged where the engine reported nothing.
+fn usage(lens: &lens::StreamLens, used: &TokenUsage) -> Option<RecordUsage> {
+    let charged = |tokens: u64| (tokens > 0).then_some(tokens);
     let stated = lens.usage().unwrap_or_default();
-    let known = completion_tokens.is_some() || stated.prompt_tokens.is_some();
+    let (prompt_tokens, is_derived) = lens.prompt_tokens();
+    let prompt_estimated = prompt_tokens.is_none() || is_derived;
+    let prompt_tokens = prompt_tokens.or(charged(used.input));
+    let (generated, estimated) = lens.completion_tokens();
+    let completion_tokens = if estimated { charged(used.output).or(generated) } else { generated };
+    let known = completion_tokens.is_some() || prompt_tokens.is_some();
     known.then_some(RecordUsage {
-        prompt_tokens: stated.prompt_tokens,
+        prompt_tokens,
+        prompt_estimated: prompt_estimated && prompt_tokens.is_some(),
         completion_tokens,
         reasoning_tokens: stated.reasoning_tokens,
         cached_tokens: stated.cached_tokens,
