@@ -1,7 +1,8 @@
 //! The process's limit of file descriptors, and the client connections that it permits.
 //!
 //! - *In*: the limits that the process was started with.
-//! - *Out*: the soft limit, raised to the hard limit; a bound on client connections.
+//! - *Out*: the soft limit, raised to the hard limit; a bound on client connections, and the same on
+//!   requests that need a connection to a backend: HTTP/2 clients send many over one connection.
 //! - *Never*: a start that fails because of it.
 //!
 //! Each stream needs two descriptors. systemd starts services with a soft limit of 1,024, which

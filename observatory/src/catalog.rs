@@ -342,6 +342,13 @@ pub const CATALOG: &[Metric] = &[
         "Events with generated text.",
     ),
     metric(
+        "llm_lens_descriptor_limited_requests_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "Requests refused because as many need a connection to a backend as the limit of open files permits.",
+    ),
+    metric(
         "llm_lens_engine_cache_ratio",
         Kind::Gauge,
         Unit::One,

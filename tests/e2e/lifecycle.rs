@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use kit::client::{CHAT, CHAT_STREAM, PATIENCE};
-use kit::{Client, Engine, Gateway, sse};
+use kit::{Client, Engine, Gateway, Step, sse};
 use lens::record::Outcome;
 use nix::sys::signal::Signal;
 use tokio::io::AsyncWriteExt;
@@ -416,6 +416,56 @@ async fn idle_connections_do_not_use_up_the_descriptors() {
     drop(crowd);
     gateway.wait_until(|g| g.metric("llm_lens_client_connections", "") <= 1.0).await;
     assert_eq!(try_chat(address, CHAT).await, Ok(200));
+}
+
+/// One HTTP/2 connection has more requests than the descriptors permit connections to backends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_of_one_http2_connection_do_not_use_up_the_descriptors() {
+    const REQUESTS: usize = 100;
+    let _alone = crate::support::alone().await;
+    let engine = Engine::start(|_| {
+        vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::content("x")), Step::Hang]
+    })
+    .await;
+    let limited =
+        |command: &mut std::process::Command| through_shell(command, "ulimit -n 256; exec \"$@\"");
+    let gateway = Gateway::with_command(&settings(&engine.url(), ""), limited).await;
+    let socket = tokio::net::TcpStream::connect(gateway.address()).await.expect("it accepts");
+    let (mut send, connection) = ::h2::client::handshake(socket).await.expect("h2c");
+    let connection = tokio::spawn(connection);
+    let mut answers = Vec::new();
+    for _ in 0..REQUESTS {
+        send = send.ready().await.expect("an open connection");
+        let path = "http://gateway/v1/chat/completions";
+        let head = http::Request::post(path).body(()).unwrap();
+        let (answer, mut body) = send.send_request(head, false).expect("an open connection");
+        body.send_data(CHAT_STREAM.into(), true).expect("an open stream");
+        answers.push(answer);
+    }
+    let (mut held, mut refused) = (Vec::new(), 0);
+    for answer in answers {
+        let answer = answer.await.expect("an answer");
+        match answer.status().as_u16() {
+            200 => held.push(answer),
+            status => {
+                assert_eq!(
+                    (status, &answer.headers()["retry-after"]),
+                    (503, &"1".parse().unwrap())
+                );
+                refused += 1;
+            }
+        }
+    }
+    let most = gateway.metric("llm_lens_max_client_connections", "") as usize;
+    assert_eq!((held.len(), refused), (most, REQUESTS - most));
+    let counted = gateway.metric("llm_lens_descriptor_limited_requests_total", "");
+    assert_eq!(counted, refused as f64);
+    assert!(gateway.open_files() < 200, "{}", gateway.open_files());
+    assert_eq!(gateway.get("/healthz").0, 200);
+    // When the client has left, there is room again.
+    connection.abort();
+    gateway.wait_until(|g| g.metric("llm_lens_client_connections", "") == 0.0).await;
+    drop(running_stream(gateway.address()).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,6 +19,7 @@ use wire::{Dialect, ErrorFormat, RequestFacts};
 use crate::shared::Shared;
 pub(crate) use attempts::with_head;
 pub use attempts::{Attempts, UpstreamRequest};
+use plan::client_limits::ForwardedGuard;
 use plan::clock;
 use plan::{MetricGroup, Plan, PlannedPool, PlannedRoute, Target};
 
@@ -54,6 +55,8 @@ pub struct Exchange {
     pub attempts: Attempts,
     /// Its admission permit at the backend.
     pub permit: Option<Permit>,
+    /// Counts it among the requests that need a connection to a backend.
+    descriptor: Option<ForwardedGuard>,
     pub(crate) guarded: GuardrailResult,
     /// State of the upstream request.
     pub sent: Sent,
@@ -203,12 +206,25 @@ impl Exchange {
             hints: ClientHints::default(),
             attempts: Attempts::default(),
             permit: None,
+            descriptor: None,
             guarded: GuardrailResult::default(),
             sent: Sent::default(),
             answer: Answer::default(),
             verdict: Verdict::default(),
             plan,
         }
+    }
+
+    /// Count the request among those that need a connection to a backend, until it ends. Requests to
+    /// a backend over HTTP/2 share connections.
+    pub(crate) fn take_descriptor(&mut self) -> Result<(), Refusal> {
+        let upstream = self.routed.as_ref().and_then(Routed::upstream);
+        let shares = upstream.is_some_and(|upstream| upstream.backend.http2);
+        if !shares && self.descriptor.is_none() {
+            let counted = self.shared.client_limits.admit_forwarded();
+            self.descriptor = Some(counted.ok_or_else(Refusal::out_of_descriptors)?);
+        }
+        Ok(())
     }
 
     /// Facts from the body.

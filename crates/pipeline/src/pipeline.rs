@@ -172,7 +172,8 @@ pub async fn admit_unread(
     endpoint::check(exchange, head)?;
     rate_limit::reserve(exchange).await?;
     select::select(exchange)?;
-    guardrail_input::must_not_pass_unread(exchange, head)
+    guardrail_input::must_not_pass_unread(exchange, head)?;
+    exchange.take_descriptor()
 }
 
 /// Check the host, the origin and the caller against the route.

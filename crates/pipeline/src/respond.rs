@@ -170,7 +170,14 @@ impl Refusal {
     pub fn out_of_memory() -> Self {
         let message = "The gateway holds as many request bodies as its memory permits. Try again \
         in a moment.";
-        Refusal { fields: RETRY_SOON, ..Refusal::new(503, "gateway_overloaded", message) }
+        Refusal { fields: RETRY_SOON, ..Refusal::new(503, Refusal::OVERLOADED, message) }
+    }
+
+    /// 503: as many requests need connections to backends as the limit of open files permits.
+    pub fn out_of_descriptors() -> Self {
+        let message = "The gateway forwards as many requests as its limit of open files permits. \
+        Try again in a moment.";
+        Refusal { fields: RETRY_SOON, ..Refusal::new(503, Refusal::OVERLOADED, message) }
     }
 
     /// 503: a shared rate limit cannot be checked.
@@ -292,6 +299,8 @@ impl Refusal {
         Refusal::blocked(413, "prompt_too_long_to_check", message)
     }
 
+    /// Code of [`Refusal::out_of_memory`] and [`Refusal::out_of_descriptors`].
+    pub(crate) const OVERLOADED: &str = "gateway_overloaded";
     /// Code of [`Refusal::busy`].
     pub(crate) const BUSY: &str = "backend_busy";
 

@@ -1,4 +1,5 @@
-//! Limits by client address: connections and requests, before authentication.
+//! Limits by client address: connections and requests, before authentication. A bound on requests
+//! that need a connection to a backend.
 //!
 //! - *In*: addresses of clients.
 //! - *Out*: admitted or refused.
@@ -9,7 +10,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use config::settings::Limits;
 use governor::clock::DefaultClock;
@@ -33,8 +34,11 @@ type Rates = RateLimiter<IpAddr, DefaultKeyedStateStore<IpAddr>, DefaultClock>;
 pub struct ClientLimits {
     connections: Mutex<HashMap<IpAddr, usize>>,
     all: AtomicI64,
-    /// Maximum connections that the system permits; applies where the settings name none.
+    /// Maximum connections of clients that the system permits, and as many to backends. For clients,
+    /// it applies where the settings name none.
     permitted: usize,
+    /// Requests in flight that need a connection to a backend.
+    forwarded: AtomicUsize,
     rates: Mutex<Option<(u32, Arc<Rates>)>>,
     /// When addresses with a fully recovered rate were last removed, in nanoseconds.
     swept: AtomicU64,
@@ -42,6 +46,8 @@ pub struct ClientLimits {
     pub refused_connections: AtomicU64,
     /// Connections that the listener does not admit, or whose PROXY header is missing or invalid.
     pub denied_connections: AtomicU64,
+    /// Requests refused because too many need a connection to a backend.
+    pub refused_forwarded: AtomicU64,
     /// Requests refused by the rate of their address.
     pub refused_requests: AtomicU64,
     /// TLS handshakes that failed or took too long.
@@ -55,6 +61,10 @@ pub struct ConnectionGuard {
     address: Option<IpAddr>,
 }
 
+/// Counts a request that needs a connection to a backend until it is dropped.
+#[derive(Debug)]
+pub struct ForwardedGuard(Arc<ClientLimits>);
+
 impl ClientLimits {
     /// Client limits without any connection or request yet. `permitted`: maximum connections that
     /// the system permits.
@@ -64,10 +74,12 @@ impl ClientLimits {
             connections: Mutex::default(),
             all: AtomicI64::new(0),
             permitted,
+            forwarded: AtomicUsize::new(0),
             rates: Mutex::default(),
             swept: AtomicU64::new(0),
             refused_connections,
             refused_requests,
+            refused_forwarded: AtomicU64::new(0),
             denied_connections: AtomicU64::new(0),
             failed_handshakes: AtomicU64::new(0),
         })
@@ -93,6 +105,17 @@ impl ClientLimits {
     /// Maximum client connections: `limits.connections`, or what the system permits.
     pub fn max_connections(&self, limits: &Limits) -> usize {
         if limits.connections == 0 { self.permitted } else { limits.connections }
+    }
+
+    /// Count a request that needs a connection to a backend; `None`: no descriptor may be left for
+    /// it. Only clients that send many requests over one connection reach this.
+    pub fn admit_forwarded(self: &Arc<Self>) -> Option<ForwardedGuard> {
+        let fits = self.forwarded.fetch_add(1, Ordering::Relaxed) < self.permitted;
+        let counted = ForwardedGuard(self.clone());
+        if !fits {
+            self.refused_forwarded.fetch_add(1, Ordering::Relaxed);
+        }
+        fits.then_some(counted)
     }
 
     /// Whether an address may send one more request.
@@ -165,6 +188,10 @@ impl Observe for ClientLimits {
                 self.refused_requests.load(Ordering::Relaxed),
             ),
             (
+                "llm_lens_descriptor_limited_requests_total",
+                self.refused_forwarded.load(Ordering::Relaxed),
+            ),
+            (
                 "llm_lens_client_denied_connections_total",
                 self.denied_connections.load(Ordering::Relaxed),
             ),
@@ -173,6 +200,12 @@ impl Observe for ClientLimits {
                 self.failed_handshakes.load(Ordering::Relaxed),
             ),
         ]);
+    }
+}
+
+impl Drop for ForwardedGuard {
+    fn drop(&mut self) {
+        self.0.forwarded.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -225,6 +258,16 @@ mod tests {
         assert!(client_limits.admit_connection(None, &unset).is_none());
         assert_eq!(client_limits.refused_connections.load(Ordering::Relaxed), 1);
         assert!(client_limits.admit_connection(None, &limits("connections: 3")).is_some());
+    }
+
+    #[test]
+    fn forwarded_requests_are_bounded_by_the_system() {
+        let client_limits = ClientLimits::new(2);
+        let held: Vec<_> = (0..3).map(|_| client_limits.admit_forwarded()).collect();
+        assert_eq!(held.iter().flatten().count(), 2);
+        assert_eq!(client_limits.refused_forwarded.load(Ordering::Relaxed), 1);
+        drop(held);
+        assert!(client_limits.admit_forwarded().is_some());
     }
 
     #[test]

@@ -148,6 +148,9 @@ async fn try_backend<D: Sink>(
             return AttemptEnd::Failed(AttemptResult::Unknown, refusal);
         }
     }
+    if let Err(refusal) = exchange.take_descriptor() {
+        return AttemptEnd::Refused(refusal);
+    }
     let len = request.body().len();
     let outgoing = request.with_head(|head| send::prepare(exchange, head, len));
     let reads = reads(exchange);

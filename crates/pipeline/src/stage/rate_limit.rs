@@ -190,11 +190,13 @@ pub fn total_used(exchange: &Exchange) -> TokenUsage {
     used_in_all(exchange)
 }
 
-/// Whether the gateway refused the request because a backend is at capacity.
+/// Whether the gateway refused the request because a backend, or the gateway itself, is at capacity.
 fn was_shed(exchange: &Exchange) -> bool {
     let code = exchange.verdict.code.as_deref();
     exchange.verdict.outcome() == Some(Outcome::Rejected)
-        && code.is_some_and(|code| [admission::SHED, Refusal::BUSY].contains(&code))
+        && code.is_some_and(|code| {
+            [admission::SHED, Refusal::BUSY, Refusal::OVERLOADED].contains(&code)
+        })
 }
 
 /// Whether the client left while the request waited for a limit or for admission.
