@@ -748,6 +748,13 @@ pub const CATALOG: &[Metric] = &[
         "Labels of the route's settings, and the address of its backend; always 1.",
     ),
     metric(
+        "llm_lens_service_failures_total",
+        Kind::Counter,
+        Unit::One,
+        &["route", "backend", "gen_ai_request_model"],
+        "Finished requests that the gateway or an engine failed; clients' mistakes and disconnects, verdicts, limits and an engine's 429 do not count.",
+    ),
+    metric(
         "llm_lens_settings_stale_since_timestamp_seconds",
         Kind::Gauge,
         Unit::Seconds,

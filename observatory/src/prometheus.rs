@@ -172,6 +172,7 @@ fn gateway_metrics(out: &mut Families, labels: &Labels, s: &Series) {
     }
     guards(out, labels, s);
     for (name, value) in [
+        ("llm_lens_service_failures_total", s.service_failures),
         ("llm_lens_events_total", s.events),
         ("llm_lens_content_events_total", s.content_events),
         ("llm_lens_comments_total", s.comments),

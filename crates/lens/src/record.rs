@@ -363,6 +363,32 @@ pub struct Record {
     pub total_us: u64,
 }
 
+impl Record {
+    /// Whether the gateway or an engine failed the request: no answer or an incomplete one, a
+    /// timeout that the client did not cause, or a server error. Mistakes and disconnects of
+    /// clients, verdicts of guardrails and limits are not failures of the service, and neither is
+    /// an engine's 429, which may concern the client's own account.
+    pub fn is_service_failure(&self) -> bool {
+        let code = self.error_code.as_deref().unwrap_or_default();
+        let status = self.http_status.unwrap_or_default();
+        match self.outcome {
+            Outcome::Ok | Outcome::ClientGone | Outcome::Limited => false,
+            Outcome::UpstreamFailed => true,
+            Outcome::Timeout => !matches!(code, "request_timeout" | "client_write_timeout"),
+            // Without a status in its code, the stream had no ending.
+            Outcome::UpstreamError => code
+                .strip_prefix("http_")
+                .and_then(|status| status.parse::<u16>().ok())
+                .is_none_or(|status| status >= 500),
+            // 501 and 505 answer requests that the gateway does not support.
+            Outcome::Rejected => matches!(status, 500 | 503) || code == "internal_error",
+            Outcome::Blocked => {
+                matches!(code, "guardrail_unavailable" | "guardrail_unreadable_answer")
+            }
+        }
+    }
+}
+
 /// Unix microseconds as RFC 3339 text, for `#[serde(with)]`.
 pub mod rfc3339 {
     use jiff::Timestamp;
@@ -406,5 +432,40 @@ mod tests {
             assert!(json.get(key).is_none(), "{key}");
         }
         assert_eq!(serde_json::from_value::<Record>(json).unwrap(), record);
+    }
+
+    #[test]
+    fn mistakes_of_clients_are_no_service_failures() {
+        for (outcome, http_status, code, failed) in [
+            (Outcome::Ok, 200, "", false),
+            (Outcome::ClientGone, 200, "client_closed", false),
+            (Outcome::Limited, 200, "budget_exhausted", false),
+            (Outcome::UpstreamFailed, 502, "upstream_connect_failed", true),
+            (Outcome::UpstreamFailed, 200, "upstream_died", true),
+            (Outcome::Timeout, 504, "upstream_first_token_timeout", true),
+            (Outcome::Timeout, 408, "request_timeout", false),
+            (Outcome::Timeout, 200, "client_write_timeout", false),
+            (Outcome::UpstreamError, 400, "http_400", false),
+            (Outcome::UpstreamError, 429, "http_429", false),
+            (Outcome::UpstreamError, 500, "http_500", true),
+            (Outcome::UpstreamError, 200, "http_503", true),
+            (Outcome::UpstreamError, 200, "incomplete_stream", true),
+            (Outcome::Rejected, 401, "invalid_api_key", false),
+            (Outcome::Rejected, 429, "rate_limit_exceeded", false),
+            (Outcome::Rejected, 501, "upgrade_not_supported", false),
+            (Outcome::Rejected, 503, "overloaded", true),
+            (Outcome::Rejected, 200, "internal_error", true),
+            (Outcome::Blocked, 400, "content_blocked", false),
+            (Outcome::Blocked, 503, "guardrail_unavailable", true),
+            (Outcome::Blocked, 200, "guardrail_unavailable", true),
+        ] {
+            let record = Record {
+                outcome,
+                http_status: Some(http_status),
+                error_code: Some(code.to_owned()),
+                ..Record::bare()
+            };
+            assert_eq!(record.is_service_failure(), failed, "{outcome:?} {http_status} {code}");
+        }
     }
 }

@@ -148,6 +148,8 @@ pub struct Series {
     timings: [Option<Box<TimeHistogram>>; Timing::ALL.len()],
     /// Requests by outcome, in the order of [`Outcome::ALL`].
     pub outcomes: [u64; Outcome::ALL.len()],
+    /// Requests that the gateway or an engine failed: [`Record::is_service_failure`].
+    pub service_failures: u64,
     /// Microseconds in each ledger state, in the order of [`State::ALL`].
     pub ledger_us: [u64; State::ALL.len()],
     /// Prompt tokens as reported by engines, one value per request; the unit is tokens.
@@ -246,6 +248,7 @@ impl Series {
     /// counts them.
     pub fn observe(&mut self, record: &Record) {
         self.outcomes[record.outcome as usize] += 1;
+        self.service_failures += u64::from(record.is_service_failure());
         for (state, micros) in record.ledger_us.iter() {
             self.ledger_us[state as usize] += micros;
         }
@@ -361,6 +364,7 @@ impl Series {
         add_all(&mut self.outcomes, &other.outcomes);
         add_all(&mut self.ledger_us, &other.ledger_us);
         for (mine, theirs) in [
+            (&mut self.service_failures, other.service_failures),
             (&mut self.estimated_tokens, other.estimated_tokens),
             (&mut self.events, other.events),
             (&mut self.content_events, other.content_events),
