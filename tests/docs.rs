@@ -39,14 +39,25 @@ const LABELS: [&str; 5] = [
     "gen_ai_response_model",
 ];
 
+/// Words of a text that are names of metrics or of recorded series.
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:*".contains(c);
+    text.split(move |c| !is_part(c)).map(|word| word.trim_matches(':'))
+}
+
 /// Names of metrics in a text: whole words that start with `llm_lens_` or `gen_ai_`.
 fn metric_names(text: &str) -> BTreeSet<String> {
-    let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '_' || c == '*'));
     let is_name = |word: &&str| {
         (word.starts_with("llm_lens_") || word.starts_with("gen_ai_"))
             && !word.ends_with(['_', '*'])
+            && !word.contains(':')
     };
-    words.filter(is_name).filter(|word| !LABELS.contains(word)).map(str::to_owned).collect()
+    names(text).filter(is_name).filter(|word| !LABELS.contains(word)).map(str::to_owned).collect()
+}
+
+/// Names of recorded series in a text: `LEVEL:METRIC:OPERATION`.
+fn recorded_names(text: &str) -> BTreeSet<String> {
+    names(text).filter(|word| word.contains(":llm_lens_")).map(str::to_owned).collect()
 }
 
 #[test]
@@ -55,6 +66,88 @@ fn metrics_of_the_documentation_exist() {
         let unknown: Vec<String> =
             metric_names(&text).into_iter().filter(|name| catalog::find(name).is_none()).collect();
         assert!(unknown.is_empty(), "{page} names {unknown:?}");
+    }
+}
+
+/// The files for Prometheus, with their tests.
+fn prometheus_files() -> Vec<(String, String)> {
+    let folders = ["deploy/prometheus", "deploy/prometheus/tests"];
+    let files = folders.iter().flat_map(|folder| {
+        std::fs::read_dir(root().join(folder)).expect("a folder").flatten().map(|e| e.path())
+    });
+    files
+        .filter(|path| path.extension().is_some_and(|end| end == "yaml"))
+        .map(|path| (path.display().to_string(), std::fs::read_to_string(path).expect("readable")))
+        .collect()
+}
+
+/// The metric of a series: classic histograms have three series each.
+fn metric_of_series(name: &str) -> Option<&'static catalog::Metric> {
+    let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+    let histogram = base.and_then(catalog::find).filter(|row| row.kind == catalog::Kind::Histogram);
+    histogram.or_else(|| catalog::find(name))
+}
+
+#[test]
+fn metrics_of_rules_and_alerts_exist() {
+    let rules =
+        std::fs::read_to_string(root().join("deploy/prometheus/rules.yaml")).expect("rules");
+    let recorded: BTreeSet<String> = rules
+        .lines()
+        .filter_map(|line| line.split_once("- record: "))
+        .map(|it| it.1.into())
+        .collect();
+    assert!(!recorded.is_empty());
+    for (file, text) in prometheus_files().into_iter().chain(pages()) {
+        let is_rule_file = file.ends_with(".yaml");
+        let unknown: Vec<String> = metric_names(&text)
+            .into_iter()
+            .filter(|name| is_rule_file && metric_of_series(name).is_none())
+            .chain(recorded_names(&text).into_iter().filter(|name| !recorded.contains(name)))
+            .collect();
+        assert!(unknown.is_empty(), "{file} names {unknown:?}");
+    }
+}
+
+/// A bound that the classic buckets do not have would match no series.
+#[test]
+fn bounds_of_rules_are_bounds_of_the_catalog() {
+    let rules =
+        std::fs::read_to_string(root().join("deploy/prometheus/rules.yaml")).expect("rules");
+    let bound = regex::Regex::new(r#"(\w+)_bucket\{le=~?"([0-9.]+)"#).expect("a valid pattern");
+    let mut found = 0;
+    for [name, le] in bound.captures_iter(&rules).map(|met| met.extract().1) {
+        let row = catalog::find(name).expect("in the catalog");
+        assert!(row.bounds.contains(&le.parse().expect("a number")), "{name} has no bound {le}");
+        found += 1;
+    }
+    assert_eq!(found, 2, "one for TTFT, one for TPOT");
+}
+
+#[test]
+fn every_alert_has_a_runbook_and_tests() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).expect("readable");
+    let (alerts, runbook) = (read("deploy/prometheus/alerts.yaml"), read("docs/alerts.md"));
+    let tests =
+        read("deploy/prometheus/tests/alerts.yaml") + &read("deploy/prometheus/tests/burn.yaml");
+    for (name, rule) in alerts.split("- alert: ").skip(1).filter_map(|rule| rule.split_once('\n')) {
+        let link = format!("runbook_url: docs/alerts.md#{}\n", name.to_lowercase());
+        assert!(rule.contains(&link), "{name} has no {link}");
+        assert!(
+            ["page", "ticket"].iter().any(|it| rule.contains(&format!("severity: {it}"))),
+            "{name}"
+        );
+        assert!(rule.contains("summary: ") && rule.contains("description: "), "{name}");
+        assert!(
+            runbook.lines().any(|line| line == format!("### {name}")),
+            "docs/alerts.md: {name}"
+        );
+        let case = format!("alertname: {name}");
+        let (fires, silent) = (
+            tests.split(&case).skip(1).any(|rest| rest.trim_start().starts_with("exp_alerts:")),
+            tests.contains(&format!("{case}, exp_alerts: []")),
+        );
+        assert!(fires && silent, "{name}: fires {fires}, silent {silent}");
     }
 }
 
