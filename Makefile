@@ -7,7 +7,7 @@ export CARGO_TERM_COLOR ?= never
 # What a Debian-like system with only Rust lacks: a C compiler and cmake for zlib-ng, make for the allocator.
 PACKAGES := cmake make gcc g++ libc6-dev
 
-.PHONY: help setup test-setup demo test test-interleavings test-real-engine fuzz fuzz-parsers test-onnx test-kubernetes lint bench test-engines build
+.PHONY: help setup test-setup stack-setup demo test test-interleavings test-real-engine fuzz fuzz-parsers test-onnx test-kubernetes test-stack lint bench test-engines build
 
 help:
 	@echo "make demo          two simulated engines, the gateway, a short load, and its measurements"
@@ -18,6 +18,7 @@ help:
 	@echo "make fuzz-parsers  libFuzzer on the parsers of bytes from peers, a minute each (FUZZ_SECONDS=n); needs a nightly compiler and cargo-fuzz"
 	@echo "make test-onnx     local judges: ONNX models in the process (ten minutes of compiling)"
 	@echo "make test-kubernetes   discovery in Kubernetes (two minutes of compiling)"
+	@echo "make test-stack    alerts and metrics in a real Prometheus and Alertmanager (packages; four minutes)"
 	@echo "make lint          formatting, clippy, architecture, documentation, words"
 	@echo "make bench         the gateway beside nginx, HAProxy and an idle pingora; microbenchmarks"
 	@echo "make test-engines  official clients through the gateway to real vLLM and llama.cpp (large downloads)"
@@ -93,6 +94,19 @@ test-kubernetes: setup
 	cargo clippy --locked -p llm-lens-discovery -p llm-lens-cli --features llm-lens-discovery/kubernetes,llm-lens-cli/kubernetes --all-targets -- -D warnings
 	cargo build --locked -p llm-lens-cli --features kubernetes
 	cargo test --locked -p llm-lens-discovery --features kubernetes,gateway
+
+# Prometheus and Alertmanager, from packages. STACK_ARGS="--only prometheus" runs one part.
+STACK_COMMANDS := prometheus prometheus-alertmanager
+stack-setup: setup
+	@missing=""; for command in $(STACK_COMMANDS); do command -v $$command >/dev/null || missing="$$missing $$command"; done; \
+	if [ -n "$$missing" ]; then \
+	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	  else echo "please install these packages first:$$missing" >&2; exit 1; fi; \
+	fi
+
+test-stack: stack-setup
+	cargo build --locked -p llm-lens-cli
+	tests/stack/run.sh $(STACK_ARGS)
 
 lint: setup
 	cargo fmt --all --check
