@@ -12,6 +12,10 @@ mod audit;
 pub mod catalog;
 pub use audit::{AuditLine, AuditLog};
 
+mod export;
+pub use export::{Format, MetricWriter};
+pub use lens::observe::Sample;
+
 mod gauges;
 pub use gauges::{DROPPED_LOG_LINES, Gauges, GroupGauges};
 
@@ -20,10 +24,6 @@ pub use group::{Group, GroupId, SeriesKey};
 
 mod overview;
 pub use overview::{Overview, TimingOverview};
-
-mod prometheus;
-pub use lens::observe::Sample;
-pub use prometheus::Format;
 
 mod rate;
 mod recent;
@@ -205,14 +205,24 @@ impl Observatory {
     /// other components.
     pub fn prometheus(&self, format: Format, more: Vec<Sample>) -> Vec<Vec<u8>> {
         let total = self.drained();
-        prometheus::render(
-            format,
-            &total.series,
-            &self.groups,
-            &self.gauges,
-            (&self.recent, self.audit.as_ref(), &self.pump),
-            more,
-        )
+        export::prometheus(format, &self.sources(&total), more)
+    }
+
+    /// Write all metrics to `out`. `more` are samples of other components.
+    pub fn export<W: MetricWriter>(&self, out: &mut W, more: Vec<Sample>) {
+        let total = self.drained();
+        export::write(out, &self.sources(&total), more);
+    }
+
+    fn sources<'a>(&'a self, total: &'a Shard) -> export::Sources<'a> {
+        export::Sources {
+            series: &total.series,
+            groups: &self.groups,
+            gauges: &self.gauges,
+            recent: &self.recent,
+            audit: self.audit.as_ref(),
+            pump: &self.pump,
+        }
     }
 
     /// Counts of all workers. A worker is blocked only while its counts are taken, not while they

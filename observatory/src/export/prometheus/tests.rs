@@ -5,6 +5,7 @@ use prost::Message as _;
 use prost::encoding::{WireType, decode_key, decode_varint};
 
 use super::*;
+use crate::export::MetricWriter as _;
 
 /// The samples of a protobuf exposition: name, labels, value.
 fn decoded(mut bytes: &[u8]) -> Vec<(String, BTreeMap<String, String>, proto::Value)> {

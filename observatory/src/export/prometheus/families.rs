@@ -16,9 +16,10 @@ use super::format::Format;
 use super::labels::Labels;
 use super::proto;
 use crate::catalog::{self, Kind, Metric, Unit};
+use crate::export::MetricWriter;
 
 /// Families by name, in one format.
-pub(super) struct Families {
+pub(in crate::export) struct Families {
     format: Format,
     families: BTreeMap<&'static str, Family>,
 }
@@ -31,80 +32,13 @@ struct Family {
 }
 
 impl Families {
-    pub(super) fn new(format: Format) -> Families {
+    pub(in crate::export) fn new(format: Format) -> Families {
         Families { format, families: BTreeMap::new() }
-    }
-
-    /// Labels for samples of these families.
-    pub(super) fn labels<const N: usize>(&self, pairs: [(&str, &str); N]) -> Labels {
-        pairs
-            .into_iter()
-            .fold(Labels::none(), |labels, (name, value)| self.with(&labels, name, value))
-    }
-
-    /// The same labels and one more.
-    pub(super) fn with(&self, labels: &Labels, name: &str, value: &str) -> Labels {
-        labels.with(self.format, name, value)
-    }
-
-    pub(super) fn counter(&mut self, name: &'static str, labels: &Labels, value: u64) {
-        self.number(name, labels, value as f64);
-    }
-
-    /// A counter of microseconds, exported in seconds.
-    pub(super) fn seconds(&mut self, name: &'static str, labels: &Labels, micros: u64) {
-        self.number(name, labels, micros as f64 / 1e6);
-    }
-
-    /// A counter or a gauge; the catalog defines which.
-    pub(super) fn number(&mut self, name: &'static str, labels: &Labels, value: f64) {
-        let format = self.format;
-        let Some(Family { row, samples, .. }) = self.family(name) else { return };
-        match format {
-            Format::Text => {
-                text_head(samples, row.name, labels);
-                _ = writeln!(samples, "{value}");
-            }
-            Format::Protobuf => {
-                let number = Some(proto::Number { value });
-                let value = match row.kind {
-                    Kind::Counter => proto::Value { counter: number, ..Default::default() },
-                    Kind::Gauge | Kind::Histogram => {
-                        proto::Value { gauge: number, ..Default::default() }
-                    }
-                };
-                protobuf_sample(samples, labels, &value);
-            }
-        }
-    }
-
-    /// A histogram without values is omitted: it would cost a line for each bucket.
-    pub(super) fn histogram<const PER_UNIT: u64>(
-        &mut self,
-        name: &'static str,
-        labels: &Labels,
-        values: Option<&Histogram<PER_UNIT>>,
-    ) {
-        let Some(values) = values else { return };
-        let format = self.format;
-        let Some(Family { row, le, samples }) = self.family(name) else { return };
-        debug_assert_eq!(
-            PER_UNIT == 1,
-            row.unit != Unit::Seconds,
-            "{name} is recorded in another unit"
-        );
-        match format {
-            Format::Text => text_histogram(samples, row, le, labels, values),
-            Format::Protobuf => {
-                let value = proto::Value { histogram: Some(values.into()), ..Default::default() };
-                protobuf_sample(samples, labels, &value);
-            }
-        }
     }
 
     /// The encoded families, in parts to send in order. Joining them would hold a large scrape
     /// twice.
-    pub(super) fn finish(self) -> Vec<Vec<u8>> {
+    pub(in crate::export) fn finish(self) -> Vec<Vec<u8>> {
         let head = match self.format {
             Format::Text => text_family_head,
             Format::Protobuf => protobuf_family_head,
@@ -126,6 +60,63 @@ impl Families {
                     le: row.bounds.iter().map(f64::to_string).collect(),
                     samples: Vec::new(),
                 }))
+            }
+        }
+    }
+}
+
+impl MetricWriter for Families {
+    type Labels = Labels;
+
+    fn no_labels(&self) -> Labels {
+        Labels::none()
+    }
+
+    fn with(&self, labels: &Labels, name: &str, value: &str) -> Labels {
+        labels.with(self.format, name, value)
+    }
+
+    fn number(&mut self, name: &'static str, labels: &Labels, value: f64) {
+        let format = self.format;
+        let Some(Family { row, samples, .. }) = self.family(name) else { return };
+        match format {
+            Format::Text => {
+                text_head(samples, row.name, labels);
+                _ = writeln!(samples, "{value}");
+            }
+            Format::Protobuf => {
+                let number = Some(proto::Number { value });
+                let value = match row.kind {
+                    Kind::Counter => proto::Value { counter: number, ..Default::default() },
+                    Kind::Gauge | Kind::Histogram => {
+                        proto::Value { gauge: number, ..Default::default() }
+                    }
+                };
+                protobuf_sample(samples, labels, &value);
+            }
+        }
+    }
+
+    /// A histogram without values is omitted: it would cost a line for each bucket.
+    fn histogram<const PER_UNIT: u64>(
+        &mut self,
+        name: &'static str,
+        labels: &Labels,
+        values: Option<&Histogram<PER_UNIT>>,
+    ) {
+        let Some(values) = values else { return };
+        let format = self.format;
+        let Some(Family { row, le, samples }) = self.family(name) else { return };
+        debug_assert_eq!(
+            PER_UNIT == 1,
+            row.unit != Unit::Seconds,
+            "{name} is recorded in another unit"
+        );
+        match format {
+            Format::Text => text_histogram(samples, row, le, labels, values),
+            Format::Protobuf => {
+                let value = proto::Value { histogram: Some(values.into()), ..Default::default() };
+                protobuf_sample(samples, labels, &value);
             }
         }
     }

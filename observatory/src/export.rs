@@ -1,16 +1,11 @@
-//! The Prometheus exposition, made from the histograms of series.
+//! The walk over all series, gauges and samples, and the interface of the formats they are exported
+//! in.
 //!
 //! - *In*: series, gauges, and samples of other components.
-//! - *Out*: metric families in the format negotiated with the scraper. The text has classic buckets
-//!   with the bounds of the catalog; protobuf has native histograms, a twelfth of the bytes.
-//! - *Never*: a second count of the same thing. Native buckets are copies. Classic buckets are
-//!   computed from them on each scrape, so their bounds are exact to 2.2 %; sums and counts are
-//!   exact.
+//! - *Out*: each metric of the catalog with its labels, to a [`MetricWriter`].
+//! - *Never*: a second count of the same thing, or a metric that a format computes on its own.
 
-mod families;
-mod format;
-mod labels;
-mod proto;
+mod prometheus;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -18,45 +13,104 @@ use std::sync::atomic::Ordering;
 
 use lens::observe::Sample;
 use lens::record::Outcome;
-use lens::{FilterSeries, Series, State, Timing};
+use lens::{FilterSeries, Histogram, Series, State, Timing};
 
 use crate::audit::AuditLine;
 use crate::gauges::{DROPPED_LOG_LINES, Gauges};
 use crate::group::{Group, Groups, SeriesKey};
 use crate::recent::Recent;
 use crate::sink::Pump;
-use families::Families;
-pub use format::Format;
-use labels::Labels;
+use prometheus::Families;
+pub use prometheus::Format;
 
-/// Series that share their labels.
-type SeriesByLabels<'a> = BTreeMap<Labels, Vec<&'a Series>>;
+/// Receives all metrics, and encodes them in a format.
+pub trait MetricWriter {
+    /// Labels in the form of the format. Two sets are equal if their names and values are.
+    type Labels: Clone + Ord;
 
-pub(crate) fn render(
-    format: Format,
-    series: &HashMap<SeriesKey, Series>,
-    groups: &Groups,
-    gauges: &Gauges,
-    (recent, audit, pump): (&Recent, Option<&Pump<AuditLine>>, &Pump),
-    more: Vec<Sample>,
-) -> Vec<Vec<u8>> {
-    let mut out = Families::new(format);
-    of_series(&mut out, series, groups);
-    of_groups(&mut out, groups);
-    of_process(&mut out, gauges, recent, audit);
-    of_sinks(&mut out, pump);
+    /// No labels.
+    fn no_labels(&self) -> Self::Labels;
+
+    /// The same labels and one more. `name` is a label of the catalog.
+    fn with(&self, labels: &Self::Labels, name: &str, value: &str) -> Self::Labels;
+
+    /// A counter or a gauge; the catalog defines which.
+    fn number(&mut self, name: &'static str, labels: &Self::Labels, value: f64);
+
+    /// A histogram; `None`: it has no values.
+    fn histogram<const PER_UNIT: u64>(
+        &mut self,
+        name: &'static str,
+        labels: &Self::Labels,
+        values: Option<&Histogram<PER_UNIT>>,
+    );
+
+    /// The labels of GenAI metrics.
+    fn inference_labels(&self, group: &Group, model: &str) -> Self::Labels {
+        self.labels([
+            ("route", &group.route),
+            ("backend", &group.backend),
+            ("gen_ai_operation_name", group.operation),
+            ("gen_ai_provider_name", &group.provider),
+            ("gen_ai_request_model", model),
+        ])
+    }
+
+    /// Labels of these names and values.
+    fn labels<const N: usize>(&self, pairs: [(&str, &str); N]) -> Self::Labels {
+        let add = |labels, (name, value)| self.with(&labels, name, value);
+        pairs.into_iter().fold(self.no_labels(), add)
+    }
+
+    /// A counter.
+    fn counter(&mut self, name: &'static str, labels: &Self::Labels, value: u64) {
+        self.number(name, labels, value as f64);
+    }
+
+    /// A counter of microseconds, exported in seconds.
+    fn seconds(&mut self, name: &'static str, labels: &Self::Labels, micros: u64) {
+        self.number(name, labels, micros as f64 / 1e6);
+    }
+}
+
+/// What the metrics of an observatory are made from.
+pub(crate) struct Sources<'a> {
+    pub(crate) series: &'a HashMap<SeriesKey, Series>,
+    pub(crate) groups: &'a Groups,
+    pub(crate) gauges: &'a Gauges,
+    pub(crate) recent: &'a Recent,
+    pub(crate) audit: Option<&'a Pump<AuditLine>>,
+    pub(crate) pump: &'a Pump,
+}
+
+/// Write all metrics, and the samples of other components.
+pub(crate) fn write<W: MetricWriter>(out: &mut W, sources: &Sources<'_>, more: Vec<Sample>) {
+    of_series(out, sources.series, sources.groups);
+    of_groups(out, sources.groups);
+    of_process(out, sources.gauges, sources.recent, sources.audit);
+    of_sinks(out, sources.pump);
     for Sample { name, labels, value } in more {
         let labels =
-            labels.iter().fold(Labels::none(), |all, (name, value)| out.with(&all, name, value));
+            labels.iter().fold(out.no_labels(), |all, (name, value)| out.with(&all, name, value));
         out.number(name, &labels, value);
     }
+}
+
+/// The Prometheus exposition, in parts to send in order.
+pub(crate) fn prometheus(format: Format, sources: &Sources<'_>, more: Vec<Sample>) -> Vec<Vec<u8>> {
+    let mut out = Families::new(format);
+    write(&mut out, sources, more);
     out.finish()
 }
 
+/// Series that share their labels.
+type SeriesByLabels<'a, L> = BTreeMap<L, Vec<&'a Series>>;
+
 /// Several groups can have the same labels in a family, and a family must not repeat a label set:
 /// their series are merged.
-fn of_series(out: &mut Families, series: &HashMap<SeriesKey, Series>, groups: &Groups) {
-    let [mut outcomes, mut errors, mut inference, mut all] = [const { SeriesByLabels::new() }; 4];
+fn of_series<W: MetricWriter>(out: &mut W, series: &HashMap<SeriesKey, Series>, groups: &Groups) {
+    let [mut outcomes, mut errors, mut inference, mut all] =
+        [const { SeriesByLabels::<W::Labels>::new() }; 4];
     for (SeriesKey { group, model, outcome }, one) in series {
         let Some(group) = groups.group(*group) else { continue };
         let model = group.model_label(*model);
@@ -64,7 +118,7 @@ fn of_series(out: &mut Families, series: &HashMap<SeriesKey, Series>, groups: &G
         outcomes.entry(out.with(&labels, "outcome", outcome.name())).or_default().push(one);
         all.entry(labels).or_default().push(one);
         if !group.operation.is_empty() {
-            let labels = gen_ai_labels(out, &group, model);
+            let labels = out.inference_labels(&group, model);
             let error = if *outcome == Outcome::Ok { "" } else { outcome.name() };
             errors.entry(out.with(&labels, "error_type", error)).or_default().push(one);
             inference.entry(labels).or_default().push(one);
@@ -89,26 +143,16 @@ fn merged<'a>(met: &[&'a Series]) -> Cow<'a, Series> {
     }
 }
 
-fn place(out: &Families, group: &Group) -> Labels {
+fn place<W: MetricWriter>(out: &W, group: &Group) -> W::Labels {
     out.labels([("route", &group.route), ("backend", &group.backend)])
 }
 
-fn gen_ai_labels(out: &Families, group: &Group, model: &str) -> Labels {
-    out.labels([
-        ("route", &group.route),
-        ("backend", &group.backend),
-        ("gen_ai_operation_name", group.operation),
-        ("gen_ai_provider_name", &group.provider),
-        ("gen_ai_request_model", model),
-    ])
-}
-
-fn durations(out: &mut Families, labels: &Labels, s: &Series) {
+fn durations<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series) {
     out.histogram("gen_ai_client_operation_duration_seconds", labels, s.timing(Timing::Engine));
     out.histogram("gen_ai_server_request_duration_seconds", labels, s.timing(Timing::Engine));
 }
 
-fn gen_ai(out: &mut Families, labels: &Labels, s: &Series) {
+fn gen_ai<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series) {
     for (name, timing) in [
         ("gen_ai_client_operation_time_to_first_chunk_seconds", Timing::FirstEvent),
         ("gen_ai_client_operation_time_per_output_chunk_seconds", Timing::Itl),
@@ -123,7 +167,7 @@ fn gen_ai(out: &mut Families, labels: &Labels, s: &Series) {
     }
 }
 
-fn gateway_metrics(out: &mut Families, labels: &Labels, s: &Series) {
+fn gateway_metrics<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series) {
     for (name, timing) in [
         ("llm_lens_request_duration_seconds", Timing::Total),
         ("llm_lens_engine_duration_seconds", Timing::Engine),
@@ -189,7 +233,7 @@ fn gateway_metrics(out: &mut Families, labels: &Labels, s: &Series) {
 }
 
 /// Timings, calls, verdicts and failures of guardrails.
-fn guards(out: &mut Families, labels: &Labels, s: &Series) {
+fn guards<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series) {
     for phase in [
         Timing::Validation,
         Timing::ThreatDetection,
@@ -230,9 +274,9 @@ fn guards(out: &mut Families, labels: &Labels, s: &Series) {
     }
 }
 
-fn of_groups(out: &mut Families, groups: &Groups) {
+fn of_groups<W: MetricWriter>(out: &mut W, groups: &Groups) {
     let mut info = BTreeMap::new();
-    let mut now: BTreeMap<Labels, (i64, i64)> = BTreeMap::new();
+    let mut now: BTreeMap<W::Labels, (i64, i64)> = BTreeMap::new();
     for (group, in_flight) in groups.all() {
         let labels = out.with(&place(out, &group), "gen_ai_operation_name", group.operation);
         let (requests, ring_bytes) = now.entry(labels).or_default();
@@ -252,21 +296,23 @@ fn of_groups(out: &mut Families, groups: &Groups) {
     }
 }
 
-fn of_sinks(out: &mut Families, pump: &Pump) {
+fn of_sinks<W: MetricWriter>(out: &mut W, pump: &Pump) {
     for counts in pump.counts() {
         let labels = out.labels([("sink", counts.name)]);
         out.counter("llm_lens_sink_records_total", &labels, counts.delivered());
         out.counter("llm_lens_sink_dropped_records_total", &labels, counts.dropped());
     }
-    out.counter("llm_lens_sink_queue_dropped_records_total", &Labels::none(), pump.dropped());
+    let none = out.no_labels();
+    out.counter("llm_lens_sink_queue_dropped_records_total", &none, pump.dropped());
 }
 
-fn of_process(
-    out: &mut Families,
+fn of_process<W: MetricWriter>(
+    out: &mut W,
     gauges: &Gauges,
     recent: &Recent,
     audit: Option<&Pump<AuditLine>>,
 ) {
+    let none = out.no_labels();
     let load = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
     let log = audit.into_iter().flat_map(Pump::counts);
     let (written, lost) = log.fold((0, 0), |(written, lost), counts| {
@@ -274,12 +320,12 @@ fn of_process(
     });
     out.number(
         "llm_lens_client_connections",
-        &Labels::none(),
+        &none,
         gauges.connections.load(Ordering::Relaxed) as f64,
     );
     out.number(
         "llm_lens_settings_stale_since_timestamp_seconds",
-        &Labels::none(),
+        &none,
         gauges.settings_stale_since() as f64 / 1e6,
     );
     for (name, value) in [
@@ -294,11 +340,8 @@ fn of_process(
         ("llm_lens_audit_lines_total", written),
         ("llm_lens_audit_lines_dropped_total", lost + audit.map_or(0, Pump::dropped)),
     ] {
-        out.counter(name, &Labels::none(), value);
+        out.counter(name, &none, value);
     }
     let version = out.labels([("version", env!("CARGO_PKG_VERSION"))]);
     out.number("llm_lens_build_info", &version, 1.0);
 }
-
-#[cfg(test)]
-mod tests;

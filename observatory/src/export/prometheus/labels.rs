@@ -10,7 +10,7 @@ use super::proto;
 /// Encoded labels in insertion order. Two sets in the same format are equal if their names and
 /// values are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Labels(Vec<u8>);
+pub(in crate::export) struct Labels(Vec<u8>);
 
 impl Labels {
     pub(super) fn none() -> Labels {
