@@ -175,6 +175,7 @@ impl Gateway {
             memory: Memory::new(memory::default_max()),
             usage_sums,
             audit,
+            tracing: None,
             draining: AtomicBool::new(false),
             drain: Arc::default(),
             started: clock::now(),

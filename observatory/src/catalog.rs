@@ -250,6 +250,32 @@ pub const CATALOG: &[Metric] = &[
         "Version of the gateway; always 1.",
     ),
     metric(
+        "llm_lens_cache_write_tokens_total",
+        Kind::Counter,
+        Unit::Tokens,
+        &[
+            "route",
+            "backend",
+            "gen_ai_operation_name",
+            "gen_ai_provider_name",
+            "gen_ai_request_model",
+        ],
+        "Prompt tokens written to a cache, as reported by the engine.",
+    ),
+    metric(
+        "llm_lens_cached_tokens_total",
+        Kind::Counter,
+        Unit::Tokens,
+        &[
+            "route",
+            "backend",
+            "gen_ai_operation_name",
+            "gen_ai_provider_name",
+            "gen_ai_request_model",
+        ],
+        "Prompt tokens read from a cache, as reported by the engine.",
+    ),
+    metric(
         "llm_lens_canary_rolled_back",
         Kind::Gauge,
         Unit::One,
@@ -683,6 +709,19 @@ pub const CATALOG: &[Metric] = &[
         Unit::One,
         &["limit", "unit"],
         "Streams ended by the rate limit.",
+    ),
+    metric(
+        "llm_lens_reasoning_tokens_total",
+        Kind::Counter,
+        Unit::Tokens,
+        &[
+            "route",
+            "backend",
+            "gen_ai_operation_name",
+            "gen_ai_provider_name",
+            "gen_ai_request_model",
+        ],
+        "Generated tokens spent on reasoning, as reported by the engine.",
     ),
     metric(
         "llm_lens_records_dropped_total",

@@ -165,6 +165,13 @@ fn gen_ai<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series) {
         let labels = out.with(labels, "gen_ai_token_type", kind);
         out.histogram("gen_ai_client_token_usage", &labels, tokens.as_deref());
     }
+    for (name, tokens) in [
+        ("llm_lens_cached_tokens_total", s.cached_tokens),
+        ("llm_lens_cache_write_tokens_total", s.cache_write_tokens),
+        ("llm_lens_reasoning_tokens_total", s.reasoning_tokens),
+    ] {
+        out.counter(name, labels, tokens);
+    }
 }
 
 fn gateway_metrics<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series) {

@@ -40,4 +40,6 @@ pub use series::{FilterSeries, Series, Timing};
 pub mod sharded;
 pub use sharded::Sharded;
 
+pub mod trace;
+
 pub mod compare;

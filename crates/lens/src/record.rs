@@ -15,6 +15,7 @@ use crate::gaps::GapSummary;
 use crate::guardrail::{GuardrailOverhead, RecordGuardrail};
 use crate::ledger::Parts;
 use crate::stream::{Mark, Marks};
+use crate::trace::RecordTrace;
 
 /// The number of the schema that this version writes.
 pub const SCHEMA: u32 = 1;
@@ -82,6 +83,12 @@ pub struct RecordAttempt {
     pub http_status: Option<u16>,
     /// Duration: backend selected to attempt failed.
     pub us: u64,
+    /// When the backend was selected, relative to the request head.
+    #[serde(default)]
+    pub at_us: u64,
+    /// Id of the attempt's span, 16 hex digits; absent while no traces are exported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span_id: Option<String>,
 }
 
 /// A hedge of the request.
@@ -93,6 +100,9 @@ pub struct RecordHedge {
     pub won: bool,
     /// Duration: first request sent to hedge sent.
     pub after_us: u64,
+    /// Id of the span of the call that lost, 16 hex digits; absent while no traces are exported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span_id: Option<String>,
 }
 
 /// A resume: a backend continued the answer of a failed one.
@@ -125,6 +135,9 @@ pub struct RecordUsage {
     /// Prompt tokens from a cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached_tokens: Option<u64>,
+    /// Prompt tokens written to a cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_write_tokens: Option<u64>,
     /// Whether `completion_tokens` is estimated, not reported by the engine. Values derived from it
     /// are then estimates too.
     pub estimated: bool,
@@ -239,7 +252,7 @@ pub struct Record {
     /// Unique id, if `id` is the client's: clients may repeat theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unique_id: Option<String>,
-    /// The trace id of the client's `traceparent`.
+    /// The trace id of the client's `traceparent`, or that of the gateway's own trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
     /// Span id of the client's `traceparent`, 16 hex digits; the parent of the request's span.
@@ -248,6 +261,9 @@ pub struct Record {
     /// The flags of the client's `traceparent`; bit 0: the trace is sampled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_flags: Option<u8>,
+    /// Ids and times for spans; absent while no traces are exported.
+    #[serde(flatten)]
+    pub trace: Option<Box<RecordTrace>>,
     /// Wall-clock time of the first byte of the request, RFC 3339 in UTC.
     #[serde(with = "rfc3339")]
     pub started_at: u64,

@@ -158,6 +158,12 @@ pub struct Series {
     pub output_tokens: Option<Box<CountHistogram>>,
     /// Estimated generated tokens of requests without reported usage.
     pub estimated_tokens: u64,
+    /// Prompt tokens read from a cache, as reported by engines.
+    pub cached_tokens: u64,
+    /// Prompt tokens written to a cache, as reported by engines.
+    pub cache_write_tokens: u64,
+    /// Generated tokens spent on reasoning, as reported by engines.
+    pub reasoning_tokens: u64,
     /// Complete events.
     pub events: u64,
     /// Events with generated text.
@@ -331,6 +337,9 @@ impl Series {
         if let Some(tokens) = usage.prompt_tokens.filter(|_| !usage.prompt_estimated) {
             self.input_tokens.get_or_insert_default().record(tokens);
         }
+        self.cached_tokens += usage.cached_tokens.unwrap_or(0);
+        self.cache_write_tokens += usage.cache_write_tokens.unwrap_or(0);
+        self.reasoning_tokens += usage.reasoning_tokens.unwrap_or(0);
         match usage.completion_tokens {
             Some(tokens) if usage.estimated => self.estimated_tokens += tokens,
             Some(tokens) => self.output_tokens.get_or_insert_default().record(tokens),
@@ -366,6 +375,9 @@ impl Series {
         for (mine, theirs) in [
             (&mut self.service_failures, other.service_failures),
             (&mut self.estimated_tokens, other.estimated_tokens),
+            (&mut self.cached_tokens, other.cached_tokens),
+            (&mut self.cache_write_tokens, other.cache_write_tokens),
+            (&mut self.reasoning_tokens, other.reasoning_tokens),
             (&mut self.events, other.events),
             (&mut self.content_events, other.content_events),
             (&mut self.comments, other.comments),

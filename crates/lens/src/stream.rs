@@ -23,6 +23,8 @@ const MAX_WORD: usize = 128;
 const MAX_TOKEN_BYTES: u64 = 8;
 /// Number of choices whose end is tracked.
 pub const MAX_CHOICES: u32 = u128::BITS;
+/// Maximum stalls whose times are kept; further ones are only counted.
+const MAX_STALLS: usize = 16;
 /// Maximum finish reasons kept. Those of further choices are dropped.
 const MAX_FINISH: usize = 16;
 
@@ -114,6 +116,8 @@ pub struct StreamLens {
     prompt_before_resume: Option<u64>,
     /// Counts at the last resume.
     counts_at_resume: Counts,
+    /// End and nanoseconds of the first stalls.
+    stalls: Vec<(Tick, u64)>,
 }
 
 impl StreamLens {
@@ -143,6 +147,7 @@ impl StreamLens {
             tokens_before_resume: 0,
             prompt_before_resume: None,
             counts_at_resume: Counts::default(),
+            stalls: Vec::new(),
         }
     }
 
@@ -193,6 +198,11 @@ impl StreamLens {
     /// The counts so far.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// End and duration, in nanoseconds, of the first stalls.
+    pub fn stalls(&self) -> &[(Tick, u64)] {
+        &self.stalls
     }
 
     /// Gaps on arrival.
@@ -352,7 +362,12 @@ impl StreamLens {
             Some(last) => {
                 let gap = now.nanos_since(last);
                 self.itl.add(gap / 1000);
-                self.counts.stalls += u64::from(gap > self.stall_ns);
+                if gap > self.stall_ns {
+                    self.counts.stalls += 1;
+                    if self.stalls.len() < MAX_STALLS {
+                        self.stalls.push((now, gap));
+                    }
+                }
             }
             None => {
                 self.marks.first_token.arrival = Some(now);

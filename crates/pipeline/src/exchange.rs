@@ -1,6 +1,7 @@
 //! The state of one request, with one part for each stage that writes it.
 
 mod attempts;
+mod spans;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use attempts::{Attempts, UpstreamRequest};
 use plan::client_limits::ForwardedGuard;
 use plan::clock;
 use plan::{MetricGroup, Plan, PlannedPool, PlannedRoute, Target};
+pub use spans::Spans;
 
 /// One request in progress. It is plain data: [`ExchangeGuard`](crate::ExchangeGuard) settles it.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub struct Exchange {
     pub ledger: Ledger,
     /// Facts from the head.
     pub accepted: Accepted,
+    /// Ids of its spans; `None` while no traces are exported.
+    pub spans: Option<Box<Spans>>,
     pub(crate) inspected: Inspected,
     /// The matched route; `None` before matching.
     pub routed: Option<Routed>,
@@ -188,6 +192,10 @@ impl Exchange {
     /// Open the exchange of a request whose head is complete; its first byte arrived at `began`.
     pub fn open(shared: &Arc<Shared>, plan: Arc<Plan>, accepted: Accepted, began: Tick) -> Self {
         let mut ledger = Ledger::open(State::ReadRequest, began);
+        let spans = shared.tracing.map(|tracing| Box::new(Spans::new(tracing, &accepted)));
+        if spans.is_some() {
+            ledger.keep_intervals();
+        }
         ledger.switch(State::ReadRequest, accepted.head_at);
         let group = &plan.no_route_group;
         group.in_flight.requests.fetch_add(1, Ordering::Relaxed);
@@ -195,6 +203,7 @@ impl Exchange {
             shared: shared.clone(),
             ledger,
             accepted,
+            spans,
             inspected: Inspected::default(),
             routed: None,
             credential: None,

@@ -47,6 +47,8 @@ pub struct Shared {
     pub usage_sums: Arc<UsageSums>,
     /// Hasher of the audit log, if there is one.
     pub audit: Option<Audit>,
+    /// How calls are sampled; `None`: no traces are exported.
+    pub tracing: Option<Tracing>,
     /// Set while the process drains: connections close after their answers, and `/readyz` fails.
     pub draining: AtomicBool,
     /// When streams end that still run while the process drains.
@@ -57,6 +59,15 @@ pub struct Shared {
     pub tasks: TaskTracker,
     /// Where the settings came from, if from a file.
     pub file: Option<PathBuf>,
+}
+
+/// How the sampled flag of calls is set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tracing {
+    /// Share of traces that are sampled, 0 to 1.
+    pub share: f64,
+    /// The client's flag is kept, if it sends a `traceparent`.
+    pub follows_parent: bool,
 }
 
 /// What a reload of the settings did.

@@ -204,7 +204,10 @@ impl ProxyHttp for PassThrough {
         request: &mut RequestHeader,
         ctx: &mut Passing,
     ) -> Result<()> {
-        let Some(exchange) = &ctx.exchange else { return Ok(()) };
+        let Some(exchange) = &mut ctx.exchange else { return Ok(()) };
+        if let Some(spans) = &mut exchange.spans {
+            request.insert_header("traceparent", spans.begin_call())?;
+        }
         let Some(routed) = &exchange.routed else { return Ok(()) };
         let Some(upstream) = routed.upstream() else { return Ok(()) };
         let backend = &upstream.backend;

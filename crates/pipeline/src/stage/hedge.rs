@@ -82,6 +82,7 @@ pub struct HedgePlan {
     edits: Edits,
     id: Arc<str>,
     keeps_credentials: bool,
+    traceparent: Option<String>,
     peer: Peer,
     /// Delay after which the hedge is sent.
     after: Duration,
@@ -254,6 +255,7 @@ impl HedgePlan {
             peer: self.peer,
             body_len,
             edits: &self.edits,
+            traceparent: self.traceparent.as_deref(),
         };
         let backend = &self.route.upstream(target)?.backend;
         let head =

@@ -195,6 +195,8 @@ impl MirroredRequest {
             peer: self.peer,
             body_len,
             edits: &edits,
+            // A copy is not a part of the client's trace that anything waits for.
+            traceparent: None,
         };
         let head =
             self.request.with_head(|head| send::head_for(&self.route.route, backend, head, &facts));

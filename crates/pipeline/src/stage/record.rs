@@ -66,7 +66,15 @@ pub fn flush_holds(exchange: &Exchange, holds: &mut Gaps) {
 fn record(exchange: &mut Exchange, outcome: Outcome, used: &TokenUsage) -> Record {
     let cost = cost(exchange, used);
     let now = clock::now();
+    exchange.ledger.switch(exchange.ledger.state(), now);
     let ledger_us = exchange.ledger.clone().close(now);
+    let spans = exchange.spans.take();
+    let (own_trace, own_flags) =
+        spans.as_ref().map(|spans| (spans.trace_id.clone(), spans.flags)).unzip();
+    let trace = spans.map(|spans| {
+        let (lens, head) = (&exchange.answer.lens, exchange.accepted.head_at);
+        Box::new(spans.record(&exchange.ledger, lens, &exchange.group().group, head))
+    });
     let (accepted, answer, sent_at) =
         (&mut exchange.accepted, &mut exchange.answer, exchange.sent.at);
     let head = accepted.head_at;
@@ -85,8 +93,9 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &TokenUsage) -> Recor
         id: accepted.id.to_string(),
         unique_id: accepted.unique_id.take().map(|id| id.to_string()),
         parent_span_id: accepted.trace.as_ref().map(|trace| trace.span_id.clone()),
-        trace_flags: accepted.trace.as_ref().map(|trace| trace.flags),
-        trace_id: accepted.trace.take().map(|trace| trace.trace_id),
+        trace_flags: accepted.trace.as_ref().map(|trace| trace.flags).or(own_flags),
+        trace_id: accepted.trace.take().map(|trace| trace.trace_id).or(own_trace),
+        trace,
         started_at: accepted.started_at,
         route: exchange.routed.as_ref().map_or_else(
             || exchange.plan.no_route_group.group.route.clone(),
@@ -243,6 +252,7 @@ fn usage(lens: &lens::StreamLens, used: &TokenUsage) -> Option<RecordUsage> {
         completion_tokens,
         reasoning_tokens: stated.reasoning_tokens,
         cached_tokens: stated.cached_tokens,
+        cache_write_tokens: stated.cache_creation_tokens,
         estimated: estimated && completion_tokens.is_some(),
     })
 }

@@ -341,11 +341,16 @@ pub(super) fn write_attempt(
     let (backend, us) = (upstream.backend.name.clone(), at.micros_since(exchange.attempts.began));
     let route = &*routed.route.route.name;
     tracing::debug!(%backend, route, code, "attempt failed, selecting another backend");
+    let at_us = exchange.attempts.began.micros_since(exchange.accepted.head_at);
+    // Without one, the request was not sent.
+    let span_id = exchange.spans.as_mut().and_then(|spans| spans.call.take());
     exchange.attempts.failed.push(RecordAttempt {
         backend,
         code: code.to_owned(),
         http_status,
         us,
+        at_us,
+        span_id,
     });
 }
 

@@ -49,6 +49,7 @@ pub fn prepare(
     let Some((route, upstream)) = chosen else {
         return PreparedRequest { head: Vec::new(), edits };
     };
+    let traceparent = exchange.spans.as_mut().map(|spans| spans.begin_call());
     // A credential for the gateway is not forwarded.
     let facts = HeadFacts {
         model: exchange.routed.as_ref().and_then(|routed| routed.pool().model.as_deref()),
@@ -57,6 +58,7 @@ pub fn prepare(
         peer: exchange.accepted.peer,
         body_len,
         edits: &edits,
+        traceparent: traceparent.as_deref(),
     };
     PreparedRequest { head: head_for(route, &upstream.backend, head, &facts), edits }
 }
@@ -80,6 +82,8 @@ pub struct HeadFacts<'s> {
     pub peer: Peer,
     pub(crate) body_len: usize,
     pub(crate) edits: &'s Edits,
+    /// The `traceparent` of the call; `None`: the client's is forwarded.
+    pub(crate) traceparent: Option<&'s str>,
 }
 
 /// The head of the request to a backend.
@@ -99,7 +103,13 @@ pub fn head_for(
         let replaced = REPLACED_FIELDS.iter().any(|n| n.eq_ignore_ascii_case(name))
             && !(route.forward_compression && name.eq_ignore_ascii_case("accept-encoding"));
         let credential = withheld && CREDENTIALS.iter().any(|n| n.eq_ignore_ascii_case(name));
-        if replaced || credential || forwarded::is_replaced(name) || head.is_hop_by_hop(name) {
+        let traced = facts.traceparent.is_some() && name.eq_ignore_ascii_case("traceparent");
+        if replaced
+            || credential
+            || traced
+            || forwarded::is_replaced(name)
+            || head.is_hop_by_hop(name)
+        {
             continue;
         }
         push(&mut out, &[name, ": "]);
@@ -116,6 +126,9 @@ pub fn head_for(
     }
     if !route.forward_compression {
         push(&mut out, &["accept-encoding: identity\r\n"]);
+    }
+    if let Some(value) = facts.traceparent {
+        push(&mut out, &["traceparent: ", value, "\r\n"]);
     }
     if let Some((name, value)) = backend.credential() {
         push(&mut out, &[name, ": ", &value, "\r\n"]);

@@ -62,6 +62,7 @@ pub fn of(text: &str) -> Arc<Shared> {
         memory: Memory::new(u64::MAX),
         usage_sums: Arc::default(),
         audit: None,
+        tracing: None,
         draining: AtomicBool::new(false),
         started: clock::now(),
         tasks: tokio_util::task::TaskTracker::new(),

@@ -15,11 +15,15 @@ use plan::clock;
 
 /// The plan of a hedge, if the route has hedging.
 pub fn plan(
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     request: &UpstreamRequest,
     edits: &Edits,
     reads: Option<ProbeParsing>,
 ) -> Option<Box<Hedge>> {
+    let traceparent = match exchange.routed.as_ref()?.route.route.hedges {
+        Some(_) => exchange.spans.as_mut().map(|spans| spans.begin_hedge()),
+        None => return None,
+    };
     let routed = exchange.routed.as_ref()?;
     let hedges = routed.route.route.hedges?;
     routed.pool().pool.hedges.earn(clock::now());
@@ -35,6 +39,7 @@ pub fn plan(
         edits: edits.clone(),
         id: exchange.accepted.id.clone(),
         keeps_credentials: exchange.plan.keys.is_some(),
+        traceparent,
         peer: exchange.accepted.peer,
         after,
         budget: hedges.budget,
@@ -82,6 +87,10 @@ fn switch(exchange: &mut Exchange, switch: Switch) {
         permit.abandon(now);
     }
     exchange.set_target(switch.target);
+    let first_span = exchange.spans.as_mut().and_then(|spans| {
+        let hedge = spans.hedge.take();
+        std::mem::replace(&mut spans.call, hedge)
+    });
     let attempts = &mut exchange.attempts;
     (attempts.engine_metrics, attempts.last_predicted) =
         (switch.attempt.member().engine_metrics(now), switch.attempt.predicted());
@@ -90,8 +99,12 @@ fn switch(exchange: &mut Exchange, switch: Switch) {
     if let Some(backend) =
         exchange.routed.as_ref().and_then(|routed| Some(routed.upstream()?.backend.name.clone()))
     {
-        exchange.attempts.hedge =
-            Some(RecordHedge { backend, won: true, after_us: switch.after.as_micros() as u64 });
+        exchange.attempts.hedge = Some(RecordHedge {
+            backend,
+            won: true,
+            after_us: switch.after.as_micros() as u64,
+            span_id: first_span,
+        });
     }
     (exchange.permit, exchange.sent.at) = (switch.permit, switch.sent_at);
 }
@@ -103,6 +116,10 @@ fn lost(exchange: &mut Exchange, target: Target, after: Duration) {
         return;
     };
     let backend = upstream.backend.name.clone();
-    exchange.attempts.hedge =
-        Some(RecordHedge { backend, won: false, after_us: after.as_micros() as u64 });
+    exchange.attempts.hedge = Some(RecordHedge {
+        backend,
+        won: false,
+        after_us: after.as_micros() as u64,
+        span_id: exchange.spans.as_mut().and_then(|spans| spans.hedge.take()),
+    });
 }
