@@ -1,0 +1,93 @@
+//! What was exported, and what was not.
+
+use std::collections::BTreeMap;
+
+use lens::observe::Samples;
+use parking_lot::Mutex;
+
+/// A signal of OpenTelemetry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Signal {
+    Metrics,
+    Traces,
+}
+
+impl Signal {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Signal::Metrics => "metrics",
+            Signal::Traces => "traces",
+        }
+    }
+}
+
+/// Why spans or data points were not exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reason {
+    /// The queue of spans was full.
+    QueueFull,
+    /// The collector refused them.
+    Rejected,
+    /// The collector could not be reached in time.
+    Failed,
+}
+
+impl Reason {
+    fn name(self) -> &'static str {
+        match self {
+            Reason::QueueFull => "queue_full",
+            Reason::Rejected => "rejected",
+            Reason::Failed => "failed",
+        }
+    }
+}
+
+/// Counters of the exporter. They are changed once for each request, so one lock is enough.
+#[derive(Debug, Default)]
+pub(super) struct Counts(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    exported: BTreeMap<Signal, u64>,
+    dropped: BTreeMap<(Signal, Reason), u64>,
+    failures: BTreeMap<(Signal, String), u64>,
+    unsampled: u64,
+}
+
+impl Counts {
+    pub(super) fn exported(&self, signal: Signal, items: u64) {
+        *self.0.lock().exported.entry(signal).or_default() += items;
+    }
+
+    pub(super) fn dropped(&self, signal: Signal, reason: Reason, items: u64) {
+        *self.0.lock().dropped.entry((signal, reason)).or_default() += items;
+    }
+
+    pub(super) fn failed(&self, signal: Signal, code: &str) {
+        *self.0.lock().failures.entry((signal, code.to_owned())).or_default() += 1;
+    }
+
+    pub(super) fn unsampled(&self) {
+        self.0.lock().unsampled += 1;
+    }
+
+    pub(super) fn observe(&self, samples: &mut Samples) {
+        let inner = self.0.lock();
+        for (signal, count) in &inner.exported {
+            let signal = ("signal", signal.name());
+            samples.push_with("llm_lens_otlp_exported_total", signal, *count as f64);
+        }
+        for ((signal, reason), count) in &inner.dropped {
+            samples.with_labels(&[("signal", signal.name())], |samples| {
+                let reason = ("reason", reason.name());
+                samples.push_with("llm_lens_otlp_dropped_total", reason, *count as f64);
+            });
+        }
+        for ((signal, code), count) in &inner.failures {
+            samples.with_labels(&[("signal", signal.name())], |samples| {
+                samples.push_with("llm_lens_otlp_failures_total", ("code", code), *count as f64);
+            });
+        }
+        samples.push("llm_lens_otlp_unsampled_traces_total", inner.unsampled as f64);
+    }
+}
