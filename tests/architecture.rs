@@ -23,6 +23,7 @@ const CRATES: [(&str, &[&str]); 23] = [
     ("config", &["wire", "lens", "filters", "routing", "traffic"]),
     ("discovery", &["config"]),
     ("observatory", &["lens", "wire"]),
+    ("otlp", &["wire", "lens", "observatory"]),
     ("transport", &["wire", "lens", "routing", "traffic", "config"]),
     ("relay", &["wire", "lens", "shield", "filters", "traffic", "config", "transport"]),
     (
@@ -65,6 +66,7 @@ const CRATES: [(&str, &[&str]); 23] = [
             "traffic",
             "discovery",
             "observatory",
+            "otlp",
             "config",
             "transport",
             "relay",
@@ -130,6 +132,7 @@ const MODULES: [(&str, &[&str]); 3] = [
             "reachable",
             "tls",
             "check",
+            "telemetry",
             "listeners",
             "admin",
             "background",

@@ -10,7 +10,9 @@ pub use guardrails::{FILTER, GUARDRAIL, JUDGE, RISK, RULE, SIZES, TOPIC, TOXICIT
 pub use routing::{
     CANARY, EJECTION, ENGINE_METRICS, HEALTH, HEDGE, MIRROR, OFFLOAD, POOL, RETRIES,
 };
-pub use server::{ACCESS_LOG, ADMIN, AUDIT, LIMITS, LISTENER, LISTENER_TLS, SHUTDOWN, TIMEOUTS};
+pub use server::{
+    ACCESS_LOG, ADMIN, AUDIT, LIMITS, LISTENER, LISTENER_TLS, OTLP, SHUTDOWN, TIMEOUTS,
+};
 pub use traffic::{ADMISSION, AUTH, JWT, KEY, KEYS, PRICE, RATE_LIMIT, STORE};
 
 /// A section: a mapping with known fields.
@@ -119,6 +121,7 @@ pub static ROOT: Section = Section {
         field("routes", Kind::List(&ROUTE), "", "Rules that send requests to backends. The first that matches is used."),
         field("audit", Kind::Section(&AUDIT), "", "A log of guardrail findings, one JSON line each."),
         field("access_log", Kind::Section(&ACCESS_LOG), "", "A log of finished requests, one JSON line each."),
+        field("otlp", Kind::Section(&OTLP), "", "Export of metrics and traces to an OpenTelemetry collector. Fields that are not set follow the `OTEL_*` variables."),
         field("timeouts", Kind::Section(&TIMEOUTS), "", "Timeouts of all routes. A route can override some of them."),
         field("limits", Kind::Section(&LIMITS), "", "Bounds on sizes, connections and memory."),
         field(

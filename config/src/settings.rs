@@ -2,6 +2,7 @@
 
 mod listeners;
 mod network;
+mod otlp;
 mod routing;
 mod timeouts;
 
@@ -18,6 +19,7 @@ use crate::value::Secret;
 
 pub use self::listeners::{AdminListener, Listener, ListenerTls};
 pub use self::network::Network;
+pub use self::otlp::Otlp;
 pub use self::routing::{Ability, CanarySettings, MirrorSettings, OffloadSettings, Pool, Resume};
 pub use self::timeouts::{FirstToken, Timeouts};
 pub use ::routing::Rollback;
@@ -70,6 +72,8 @@ pub struct Settings {
     pub audit: Audit,
     /// The access log.
     pub access_log: AccessLog,
+    /// Export of metrics and traces over OTLP.
+    pub otlp: Otlp,
     /// Draining and handing over.
     pub shutdown: Shutdown,
 }

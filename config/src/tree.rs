@@ -132,6 +132,14 @@ impl Table {
         }
     }
 
+    /// A share, if it is given or has a default.
+    pub(crate) fn given_share(&self, name: &str) -> Option<f32> {
+        match self.value(name) {
+            Value::Share(share) => Some(*share),
+            _ => None,
+        }
+    }
+
     /// A number, if it is given or has a default.
     pub(crate) fn number(&self, name: &str) -> Option<f64> {
         match self.value(name) {

@@ -9,7 +9,6 @@
 mod connections;
 mod host;
 mod params;
-mod process;
 mod requests;
 mod routing;
 
@@ -27,7 +26,6 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
-use lens::observe::{Observe as _, Samples};
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
@@ -39,7 +37,7 @@ use traffic::{GroupBy, Totals, UsageRow};
 
 use crate::listeners::peer_address;
 use crate::reachable::{self, Needed};
-use crate::tls::Certificate;
+use crate::telemetry::{self, Certificates, Otlp};
 use connections::Connections;
 use params::{ApiError, Params};
 
@@ -51,11 +49,6 @@ static PAGES: Semaphore = Semaphore::const_new(MAX_PAGES);
 const MAX_SCRAPES: usize = 2;
 static SCRAPES: Semaphore = Semaphore::const_new(MAX_SCRAPES);
 
-const CERTIFICATE_EXPIRY: &str = "llm_lens_certificate_expiry_timestamp_seconds";
-
-/// The certificates of listeners, by address.
-pub(crate) type Certificates = Arc<[(String, Arc<Certificate>)]>;
-
 /// The app of the operator's listener.
 pub(crate) struct AdminApp {
     shared: Arc<Shared>,
@@ -64,9 +57,9 @@ pub(crate) struct AdminApp {
 }
 
 impl AdminApp {
-    /// An app for `shared`, and the certificates of listeners by address.
-    pub(crate) fn new(shared: Arc<Shared>, certificates: Certificates) -> Self {
-        let router = router(shared.clone(), certificates);
+    /// An app for `shared`, the certificates of listeners by address, and the exporter.
+    pub(crate) fn new(shared: Arc<Shared>, certificates: Certificates, otlp: Otlp) -> Self {
+        let router = router(shared.clone(), certificates, otlp);
         AdminApp { shared, router, connections: Connections::default() }
     }
 
@@ -92,9 +85,9 @@ impl ServerApp for AdminApp {
     }
 }
 
-fn router(shared: Arc<Shared>, certificates: Certificates) -> Router {
+fn router(shared: Arc<Shared>, certificates: Certificates, otlp: Otlp) -> Router {
     let metrics = move |shared: State<Arc<Shared>>, headers: HeaderMap| {
-        metrics(shared, headers, certificates.clone())
+        metrics(shared, headers, (certificates.clone(), otlp.clone()))
     };
     Router::new()
         .route("/", get(INDEX))
@@ -160,22 +153,14 @@ fn json_response(value: &Value) -> Response {
 async fn metrics(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
-    certificates: Certificates,
+    (certificates, otlp): (Certificates, Otlp),
 ) -> Result<Response, ApiError> {
     let accept =
         headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let format = observatory::Format::negotiate(accept);
     off_thread(&SCRAPES, move || {
-        let mut samples = Samples::default();
-        shared.observe(clock::now(), &mut samples);
-        process::observe(&mut samples);
-        for (address, certificate) in &*certificates {
-            if let Some(expiry) = certificate.expiry() {
-                let listener = ("listener", address.as_str());
-                samples.push_with(CERTIFICATE_EXPIRY, listener, expiry as f64);
-            }
-        }
-        let parts = shared.observatory.prometheus(format, samples.into_vec());
+        let samples = telemetry::samples(&shared, &certificates, &otlp);
+        let parts = shared.observatory.prometheus(format, samples);
         let length: usize = parts.iter().map(Vec::len).sum();
         let body = Body::from_stream(stream::iter(parts.into_iter().map(Ok::<_, Infallible>)));
         let mut response = ([(header::CONTENT_TYPE, format.content_type())], body).into_response();

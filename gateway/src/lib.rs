@@ -13,6 +13,8 @@ mod tls;
 mod check;
 pub use check::{Checked, check};
 
+mod telemetry;
+
 mod listeners;
 
 mod admin;

@@ -35,7 +35,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 use transport::Memory;
 
-use crate::admin::{self, AdminApp};
+use crate::admin::AdminApp;
 use crate::background::discovery::{self, Discovery};
 use crate::background::usage_file::{OpenError, OpenUsageFile, UsageFile};
 use crate::background::{health_checks, jwks, reload, shared_limits};
@@ -44,6 +44,7 @@ use crate::hand_over::{self, Predecessor};
 use crate::listeners::{BindError, Bound, ProxyApp, Sockets};
 use crate::memory;
 use crate::reachable;
+use crate::telemetry::{Certificates, Otlp, OtlpError};
 
 /// Guardrail jobs that may wait. At a hundred microseconds each, the last waits for some 25 ms;
 /// only explicit settings make a deadline shorter than twice that.
@@ -97,6 +98,9 @@ pub enum StartError {
     /// The usage file cannot be used.
     #[error("{0}")]
     UsageFile(String),
+    /// The export over OTLP cannot start.
+    #[error("{0}")]
+    Otlp(String),
     /// The runtime cannot be built.
     #[error("cannot start: {0}")]
     Runtime(#[from] std::io::Error),
@@ -111,6 +115,7 @@ pub struct Gateway {
     /// The gateway that handed its listeners over. It gets a report when this one serves.
     predecessor: Mutex<Option<Predecessor>>,
     usage_file: Arc<UsageFile>,
+    otlp: Otlp,
     workers: usize,
     /// Maximum wait for the first discovered backends.
     patience: Duration,
@@ -130,12 +135,8 @@ impl Gateway {
         let connections = descriptors::max_connections(descriptors, workers);
         descriptors::check(options.settings.limits.connections, connections);
         // Workers, and the thread of the admin listener.
-        let sinks = sinks(&options.settings)?;
-        let mut observatory = Observatory::new(workers + 1, options.settings.limits.records, sinks);
-        if let Some(log) = audit_log(&options.settings)? {
-            observatory = observatory.with_audit_log(workers + 1, log);
-        }
-        let observatory = Arc::new(observatory);
+        let otlp = Otlp::new(&options.settings.otlp)?;
+        let observatory = Arc::new(observatory(&options.settings, workers + 1, otlp.sink())?);
         let patience =
             if options.upgrade { discovery::UPGRADE_TIMEOUT } else { discovery::START_TIMEOUT };
         let audit = Audit::new(&options.settings.audit);
@@ -175,7 +176,7 @@ impl Gateway {
             memory: Memory::new(memory::default_max()),
             usage_sums,
             audit,
-            tracing: None,
+            tracing: otlp.tracing(),
             draining: AtomicBool::new(false),
             drain: Arc::default(),
             started: clock::now(),
@@ -184,7 +185,18 @@ impl Gateway {
         });
         let predecessor = Mutex::new(predecessor);
         let usage_file = Arc::new(usage_file.start(&shared));
-        Ok(Gateway { shared, listeners, admin, fds, predecessor, usage_file, workers, patience })
+        otlp.start(&shared, certificates(&listeners))?;
+        Ok(Gateway {
+            shared,
+            listeners,
+            admin,
+            fds,
+            predecessor,
+            usage_file,
+            otlp,
+            workers,
+            patience,
+        })
     }
 
     /// Where clients connect, in the order of the settings.
@@ -264,15 +276,12 @@ impl Gateway {
             });
         }
         self.usage_file.close();
+        if end == End::Drained {
+            self.otlp.flush_metrics();
+        }
         // A file that hangs, such as one on a dead network share, must not delay the exit.
         control.shutdown_background();
         Ok(())
-    }
-
-    /// The certificates of listeners, by address.
-    fn certificates(&self) -> admin::Certificates {
-        let certificate = |bound: &Bound| Some((bound.address.to_string(), bound.certificate()?));
-        self.listeners.iter().filter_map(certificate).collect()
     }
 
     /// Serve the operator and wait for signals; then drain.
@@ -284,7 +293,9 @@ impl Gateway {
     ) -> Result<End, StartError> {
         // The admin listener serves until the end, or until a successor takes over.
         let (hand_admin_over, staying) = watch::channel(false);
-        let mut admin = self.admin.service(AdminApp::new(self.shared.clone(), self.certificates()));
+        let app =
+            AdminApp::new(self.shared.clone(), certificates(&self.listeners), self.otlp.clone());
+        let mut admin = self.admin.service(app);
         let admin = admin.start_service(Some(self.fds.clone()), staying, 1);
         let reload = Arc::new(Notify::new());
         let watching = self.watch(discovery, reload.clone());
@@ -404,6 +415,26 @@ impl Gateway {
     }
 }
 
+/// The observatory with its sinks; `more` is one of them.
+fn observatory(
+    settings: &Settings,
+    workers: usize,
+    more: Option<Box<dyn Sink>>,
+) -> Result<Observatory, StartError> {
+    let sinks = sinks(settings)?.into_iter().chain(more).collect();
+    let observatory = Observatory::new(workers, settings.limits.records, sinks);
+    Ok(match audit_log(settings)? {
+        Some(log) => observatory.with_audit_log(workers, log),
+        None => observatory,
+    })
+}
+
+/// The certificates of listeners, by address.
+fn certificates(listeners: &[Bound]) -> Certificates {
+    let certificate = |bound: &Bound| Some((bound.address.to_string(), bound.certificate()?));
+    listeners.iter().filter_map(certificate).collect()
+}
+
 /// Sinks of records, besides the list of recent ones.
 fn sinks(settings: &Settings) -> Result<Vec<Box<dyn Sink>>, StartError> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
@@ -421,6 +452,12 @@ fn audit_log(settings: &Settings) -> Result<Option<AuditLog>, StartError> {
     let Some(path) = file else { return Ok(None) };
     let wrong = |source| StartError::Sink { sink: "audit log", path: path.clone(), source };
     AuditLog::open(path, *max_size, *keep).map(Some).map_err(wrong)
+}
+
+impl From<OtlpError> for StartError {
+    fn from(error: OtlpError) -> Self {
+        StartError::Otlp(error.to_string())
+    }
 }
 
 impl From<OpenError> for StartError {

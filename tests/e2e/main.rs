@@ -24,6 +24,8 @@ mod load_test;
 mod measure;
 /// Lists of models, retries of safe requests, backends that are down at the start.
 mod models;
+/// Export to an OpenTelemetry collector.
+mod otlp;
 /// Raw connections and frames, a strict engine, processes: for tests that need exact bytes.
 mod raw;
 /// Requests and heads of answers: ids, credentials, routes, added and removed fields.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Builder;
-use crate::settings::{AccessLog, Audit, FirstToken, Limits, Shutdown, Timeouts};
+use crate::settings::{AccessLog, Audit, FirstToken, Limits, Otlp, Shutdown, Timeouts};
 use crate::tree::Table;
 
 impl Builder {
@@ -75,6 +75,38 @@ impl Builder {
         let table = self.section(root, "access_log");
         let file = table.text("file").filter(|file| !file.is_empty()).map(PathBuf::from);
         AccessLog { file, max_size: table.count("max_size"), keep: table.size("keep") }
+    }
+
+    pub(super) fn otlp(&mut self, root: &Table) -> Otlp {
+        let table = self.section(root, "otlp");
+        let text = |name| table.text(name).filter(|text| !text.is_empty()).map(str::to_owned);
+        for field in ["timeout", "interval"] {
+            if table.given_duration(field).is_some_and(|time| time.is_zero()) {
+                self.wrong(&table, field, "must be longer than 0s");
+            }
+        }
+        if text("client_cert").is_some() != text("client_key").is_some() {
+            self.wrong(&table, "client_key", "must be set together with client_cert");
+        }
+        Otlp {
+            endpoint: text("endpoint"),
+            protocol: text("protocol"),
+            headers: table.secret("headers").cloned(),
+            compression: text("compression"),
+            timeout: table.given_duration("timeout"),
+            ca: text("ca"),
+            client_cert: text("client_cert"),
+            client_key: text("client_key"),
+            metrics: table.flag("metrics"),
+            traces: table.flag("traces"),
+            interval: table.given_duration("interval"),
+            temporality: text("temporality"),
+            histograms: text("histograms"),
+            semconv: text("semconv"),
+            trace_share: table.given_share("trace_share"),
+            slow: table.duration("slow"),
+            resource: table.map("resource"),
+        }
     }
 
     pub(super) fn shutdown(&self, root: &Table) -> Shutdown {

@@ -1,0 +1,41 @@
+//! Samples of all components, for scrapes and for the export over OTLP.
+//!
+//! - *In*: the shared state, certificates of listeners, the process.
+//! - *Out*: samples; an exporter that sends them.
+//! - *Never*: a metric that only one of the two has.
+
+#[cfg(feature = "otlp")]
+mod export;
+#[cfg(not(feature = "otlp"))]
+#[path = "telemetry/export_off.rs"]
+mod export;
+mod process;
+
+use std::sync::Arc;
+
+use lens::observe::{Observe as _, Sample, Samples};
+use pipeline::shared::Shared;
+use plan::clock;
+
+use crate::tls::Certificate;
+pub(crate) use export::{Otlp, OtlpError};
+
+const CERTIFICATE_EXPIRY: &str = "llm_lens_certificate_expiry_timestamp_seconds";
+
+/// The certificates of listeners, by address.
+pub(crate) type Certificates = Arc<[(String, Arc<Certificate>)]>;
+
+/// Samples of all components besides the observatory's own.
+pub(crate) fn samples(shared: &Shared, certificates: &Certificates, otlp: &Otlp) -> Vec<Sample> {
+    let mut samples = Samples::default();
+    shared.observe(clock::now(), &mut samples);
+    otlp.observe(&mut samples);
+    process::observe(&mut samples);
+    for (address, certificate) in certificates.iter() {
+        if let Some(expiry) = certificate.expiry() {
+            let listener = ("listener", address.as_str());
+            samples.push_with(CERTIFICATE_EXPIRY, listener, expiry as f64);
+        }
+    }
+    samples.into_vec()
+}
