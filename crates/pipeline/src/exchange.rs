@@ -17,6 +17,7 @@ use traffic::{Caller, Charge, Permit, Served, TokenUsage};
 use transport::Upstream;
 use wire::{Dialect, ErrorFormat, RequestFacts};
 
+use crate::respond::Refusal;
 use crate::shared::Shared;
 pub(crate) use attempts::with_head;
 pub use attempts::{Attempts, UpstreamRequest};

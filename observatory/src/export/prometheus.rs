@@ -14,7 +14,6 @@ mod proto;
 
 pub(super) use families::Families;
 pub use format::Format;
-use labels::Labels;
 
 #[cfg(test)]
 mod tests;

@@ -63,7 +63,9 @@ impl Worker {
             }
         };
         let (reports, ..) = tokio::join!(control, traces, metrics);
-        reports.into_iter().for_each(|done| drop(done.send(())));
+        for done in reports {
+            let _ = done.send(());
+        }
     }
 }
 
