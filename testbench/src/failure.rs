@@ -27,6 +27,17 @@ impl Failure {
         Failure { name: error.to_string(), message: None }
     }
 
+    /// An answer of a success status that is no success.
+    pub(crate) fn named(name: &str) -> Self {
+        Failure { name: name.to_owned(), message: None }
+    }
+
+    /// An answer of another type than the request asked for.
+    pub(crate) fn unreadable(name: &str, content_type: &str) -> Self {
+        let shown = if content_type.is_empty() { "missing" } else { content_type };
+        Failure { name: name.to_owned(), message: message(&format!("content-type {shown}")) }
+    }
+
     /// An answer with an error status. `body` may be cut short.
     pub(crate) fn of_answer(status: StatusCode, location: Option<&str>, body: &[u8]) -> Self {
         let body = serde_json::from_slice(body)

@@ -69,6 +69,8 @@ pub(crate) struct LoadRequest {
     pub(crate) id: String,
     pub(crate) body: Bytes,
     pub(crate) key: Option<String>,
+    /// Whether the body asks for a stream.
+    pub(crate) stream: bool,
     /// When it was due.
     pub(crate) due: Instant,
 }
@@ -171,12 +173,42 @@ impl Seen {
         drop(client);
     }
 
-    /// The error event of an answer that was read to its end, if any.
+    /// The error event, if any.
     fn error_event(&self, status: u16) -> Option<Failure> {
         let error = self.lens.error()?;
         let kind = error.code.as_deref().or(error.kind.as_deref());
         Some(Failure::of_event(status, kind, self.message.as_deref()))
     }
+
+    /// What an answer that was read to its end lacks. Answers without text count if the server
+    /// gives a reason for their end.
+    fn missing(&self, form: &Form) -> Option<Failure> {
+        let lens = &self.lens;
+        match form.framing {
+            Framing::Opaque if form.asked_stream => {
+                Some(Failure::unreadable("not an event stream", &form.content_type))
+            }
+            Framing::Opaque => Some(Failure::unreadable("not JSON", &form.content_type)),
+            Framing::Json if form.is_cut => Some(Failure::named("incomplete_answer")),
+            Framing::Sse | Framing::Ndjson if !lens.is_complete(1) => {
+                Some(Failure::named("incomplete_stream"))
+            }
+            _ if lens.counts().text_bytes == 0 && lens.finish_reasons().is_empty() => {
+                Some(Failure::named("no generated text"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The form of an answer.
+struct Form {
+    framing: Framing,
+    content_type: String,
+    /// Whether the request asked for a stream.
+    asked_stream: bool,
+    /// Whether a JSON document ends inside a value.
+    is_cut: bool,
 }
 
 async fn talk(
@@ -194,13 +226,19 @@ async fn talk(
     let content_type =
         answer.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
     let framing = Framing::from_content_type(content_type);
+    let content_type = content_type.to_owned();
     seen.lens = StreamLens::new(matches!(framing, Framing::Sse | Framing::Ndjson), u64::MAX);
     let mut reader = Reader::new(Dialect::OpenAiChat, framing, ReaderLimits::default());
     let mut body = answer.into_body();
     let mut base = 0;
     while let Some(frame) = body.frame().await {
         let now = seen.now();
-        let Ok(piece) = frame?.into_data() else { continue };
+        let frame = match frame {
+            Ok(frame) => frame,
+            // Servers close the connection after an error event, without the end of the body.
+            Err(error) => return seen.error_event(status.as_u16()).map(Some).ok_or(error.into()),
+        };
+        let Ok(piece) = frame.into_data() else { continue };
         seen.lens.begin_read(now);
         seen.lens.at(base);
         reader.feed(&piece, seen);
@@ -210,7 +248,8 @@ async fn talk(
         }
     }
     reader.finish(seen);
-    Ok(seen.error_event(status.as_u16()))
+    let form = Form { framing, content_type, asked_stream: ask.stream, is_cut: reader.is_cut() };
+    Ok(seen.error_event(status.as_u16()).or_else(|| seen.missing(&form)))
 }
 
 /// Reads an answer with an error status to its end.

@@ -355,6 +355,12 @@ impl Runner {
             body["max_tokens"] = n.into();
         }
         let id = format!("bench-{:08x}-{number}", self.run);
-        LoadRequest { id, body: Bytes::from(body.to_string()), key: self.config.key.clone(), due }
+        LoadRequest {
+            id,
+            body: Bytes::from(body.to_string()),
+            key: self.config.key.clone(),
+            stream: self.config.stream,
+            due,
+        }
     }
 }

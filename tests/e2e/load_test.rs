@@ -108,9 +108,11 @@ async fn interrupted(signals: &[Signal], more: &[&str]) -> (Output, Folder) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_signal_stops_the_run_and_keeps_its_results() {
-    for (signal, code, arrival) in
-        [(Signal::SIGINT, 130, ["--concurrency", "2"]), (Signal::SIGTERM, 143, ["--rate", "50"])]
-    {
+    for (signal, code, arrival) in [
+        (Signal::SIGINT, 130, ["--concurrency", "2"]),
+        (Signal::SIGTERM, 143, ["--rate", "50"]),
+        (Signal::SIGHUP, 129, ["--concurrency", "2"]),
+    ] {
         let (output, folder) = interrupted(&[signal], &arrival).await;
         let (out, err) = (text(&output.stdout), text(&output.stderr));
         assert_eq!(output.status.code(), Some(code), "{out}{err}");
@@ -190,6 +192,134 @@ async fn errors_are_named_and_a_run_that_only_fails_ends_early() {
     assert_eq!(report["errors"]["status 429 rate_limit"], 10, "{report}");
     assert_eq!(report["messages"]["status 503"], "Pause.");
     assert_eq!(report["ended"], "completed");
+}
+
+/// Files are tried before the load: one that cannot be written is an error without a request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_cannot_be_written_are_found_before_the_load() {
+    let engine = Engine::start(|_| sse::stream(3, 1)).await;
+    let (folder, url) = (Folder::new(), engine.url());
+    let missing = folder.0.join("missing/a.json").display().to_string();
+    let is_folder = folder.0.display().to_string();
+    let other = folder.0.join("b.csv").display().to_string();
+    let args = ["--base-url", &url, "--model", "m", "--requests", "3"];
+    for (option, path) in [
+        ("--json", &missing),
+        ("--csv", &missing),
+        ("--markdown", &missing),
+        ("--json", &is_folder),
+    ] {
+        let files = [option, path, "--csv", &other];
+        let files = if option == "--csv" { &files[..2] } else { &files[..] };
+        let output = load(&[&args[..], files].concat()).await;
+        let err = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{err}");
+        assert!(err.contains(&format!("{option}: cannot write {path}: ")), "{err}");
+    }
+    assert!(engine.seen().is_empty() && !folder.0.join("b.csv").exists());
+    // Only a run that is measured replaces a file.
+    std::fs::write(&other, "old").expect("a file");
+    load(&[&args[..], &["--csv", &other, "--json", &missing]].concat()).await;
+    assert_eq!(std::fs::read_to_string(&other).expect("a file"), "old");
+    let output = load(&[&args[..], &["--csv", &other]].concat()).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(std::fs::read_to_string(&other).expect("a file").lines().count(), 4);
+}
+
+/// A file that cannot be written at the end loses neither the table nor the other files.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_fails_at_the_end_leaves_the_table_and_the_others() {
+    let folder = Folder::new();
+    let going = folder.0.join("going");
+    std::fs::create_dir(&going).expect("a folder");
+    let removed = going.clone();
+    let engine = Engine::start(move |_| {
+        let _ = std::fs::remove_dir_all(&removed);
+        sse::stream(3, 1)
+    })
+    .await;
+    let (url, json) = (engine.url(), going.join("a.json").display().to_string());
+    let csv = folder.0.join("b.csv").display().to_string();
+    let args = ["--base-url", &url, "--model", "m", "--requests", "3"];
+    let output = load(&[&args[..], &["--json", &json, "--csv", &csv]].concat()).await;
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(out.starts_with("3 requests in") && out.contains("TTFT"), "{out}");
+    assert!(err.contains(&format!("cannot write {json}: ")), "{err}");
+    assert_eq!(std::fs::read_to_string(&csv).expect("a file").lines().count(), 4);
+}
+
+/// A 200 is no success by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_are_not_whole_are_failures() {
+    let stream = |events: &[String]| {
+        let mut steps = vec![Step::text(sse::STREAM_HEAD)];
+        steps.extend(events.iter().map(Step::chunk));
+        steps.push(Step::end());
+        steps
+    };
+    let html = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 9\r\n\r\n<p>Hi</p>";
+    let error = "data: {\"error\":{\"message\":\"It died.\",\"code\":\"upstream_died\"}}\n\n";
+    let torn = vec![Step::text(sse::STREAM_HEAD), Step::chunk(error), Step::Close];
+    for (answer, name) in [
+        (stream(&[sse::role(), sse::content("a")]), "incomplete_stream\n"),
+        (stream(&[sse::role()]), "incomplete_stream\n"),
+        (stream(&[": ping\n\n".to_owned()]), "incomplete_stream\n"),
+        (stream(&[]), "incomplete_stream\n"),
+        (stream(&[sse::done()]), "no generated text\n"),
+        (vec![Step::text(html)], "not an event stream: content-type text/html\n"),
+        (torn, "error event upstream_died after status 200: It died.\n"),
+    ] {
+        let engine = Engine::start(move |_| answer.clone()).await;
+        let url = engine.url();
+        let output = load(&["--base-url", &url, "--model", "m", "--requests", "2"]).await;
+        let out = text(&output.stdout);
+        assert!(out.contains(&format!("  2 x {name}")), "{name:?} is not in {out}");
+        assert_eq!(output.status.code(), Some(1), "{out}");
+    }
+    // A finish reason is the end of an answer, and one without text may be right.
+    for answer in [
+        stream(&[sse::role(), sse::content("a"), sse::finish()]),
+        stream(&[sse::role(), sse::finish(), sse::done()]),
+    ] {
+        let engine = Engine::start(move |_| answer.clone()).await;
+        let url = engine.url();
+        let output = load(&["--base-url", &url, "--model", "m", "--requests", "2"]).await;
+        assert!(text(&output.stdout).contains(" s, 0 failed"), "{}", text(&output.stdout));
+    }
+    for (answer, name) in [
+        (sse::json(200, "{\"choices\":[]}"), "no generated text\n"),
+        (sse::json(200, "{\"choices\":[{\"message\""), "incomplete_answer\n"),
+        (vec![Step::text(html)], "not JSON: content-type text/html\n"),
+    ] {
+        let engine = Engine::start(move |_| answer.clone()).await;
+        let url = engine.url();
+        let output =
+            load(&["--base-url", &url, "--model", "m", "--requests", "2", "--no-stream"]).await;
+        let out = text(&output.stdout);
+        assert!(out.contains(&format!("  2 x {name}")), "{name:?} is not in {out}");
+    }
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let url = engine.url();
+    let output =
+        load(&["--base-url", &url, "--model", "m", "--requests", "2", "--no-stream"]).await;
+    assert!(text(&output.stdout).contains(" s, 0 failed"), "{}", text(&output.stdout));
+}
+
+/// Through the gateway, too, a failure is named by the error event: the connection that breaks
+/// after it is no failure of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failures_in_streams_of_the_gateway_are_named_by_their_code() {
+    let begun = || vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::content("a"))];
+    for (end, code) in [(Step::Close, "upstream_died"), (Step::end(), "incomplete_stream")] {
+        let engine = Engine::start(move |_| [begun(), vec![end.clone()]].concat()).await;
+        let gateway = Gateway::in_front_of(&engine.url()).await;
+        let url = format!("http://{}", gateway.addresses[0]);
+        let output = load(&["--base-url", &url, "--model", "m", "--requests", "3"]).await;
+        let out = text(&output.stdout);
+        let line = format!("  3 x error event {code} after status 200: The backend's ");
+        assert!(out.contains(&line), "{line:?} is not in {out}");
+    }
 }
 
 /// Without `--model`, the server names it.

@@ -1,5 +1,7 @@
 //! `run` and `compare`: load tests and their reports.
 
+mod reports;
+
 use std::future::Future;
 use std::io::Write;
 use std::path::Path;
@@ -11,7 +13,7 @@ use anyhow::{Context, Result};
 use lens::compare::{Comparison, compare as compare_histograms};
 use testbench::join::Joined;
 use testbench::prompts::Prompts;
-use testbench::report::{Report, failure_share, histograms};
+use testbench::report::{failure_share, histograms};
 use testbench::schedule::{Arrival, Stop};
 use testbench::{Config, Outcome, join};
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,6 +22,7 @@ use crate::args::{RunArgs, Spacing};
 use crate::{runtime, write_stdout};
 
 /// Exit codes after a signal: 128 and its number, as shells report them.
+const EXIT_HUP: u8 = 129;
 const EXIT_INT: u8 = 130;
 const EXIT_TERM: u8 = 143;
 
@@ -28,8 +31,9 @@ const RECORDS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval between looks at its records.
 const RECORDS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Runs a load test and writes its reports. Fails if no request succeeded. INT and TERM stop it;
-/// what was measured until then is reported. A second signal ends it at once.
+/// Runs a load test and writes its reports. Fails if no request succeeded. INT, TERM and HUP stop
+/// it; what was measured until then is reported. A second signal ends it at once. HUP that was
+/// ignored at the start, as under `nohup`, is still ignored.
 pub(crate) fn run_load_test(args: RunArgs) -> Result<ExitCode> {
     let runtime = runtime()?;
     let ended = runtime.block_on(run_until_signal(args));
@@ -40,10 +44,18 @@ pub(crate) fn run_load_test(args: RunArgs) -> Result<ExitCode> {
 
 async fn run_until_signal(args: RunArgs) -> Result<ExitCode> {
     let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut hang_up = if ignores_hang_up() { None } else { Some(signal(SignalKind::hangup())?) };
     let mut next_signal = async || {
+        let hung_up = async {
+            match &mut hang_up {
+                Some(signal) => signal.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = int.recv() => ExitCode::from(EXIT_INT),
             _ = term.recv() => ExitCode::from(EXIT_TERM),
+            _ = hung_up => ExitCode::from(EXIT_HUP),
         }
     };
     let (interrupt, interrupted) = tokio::sync::oneshot::channel::<()>();
@@ -63,8 +75,17 @@ async fn run_until_signal(args: RunArgs) -> Result<ExitCode> {
     }
 }
 
+/// Whether the process was started with HUP ignored.
+fn ignores_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 != 0)
+}
+
 async fn measure_and_report(args: RunArgs, stop: impl Future<Output = ()>) -> Result<ExitCode> {
     let config = config(&args)?;
+    reports::check_files(&args)?;
     let mut stop = pin!(stop);
     let prepared = tokio::select! {
         prepared = prepare(config, args.gateway_admin.as_deref()) => prepared?,
@@ -75,7 +96,7 @@ async fn measure_and_report(args: RunArgs, stop: impl Future<Output = ()>) -> Re
         Some(admin) => Some(joined(admin, &outcome).await),
         None => None,
     };
-    tokio::task::spawn_blocking(move || report(&args, &prepared, &outcome, joined)).await?
+    tokio::task::spawn_blocking(move || reports::write(&args, &prepared, &outcome, joined)).await?
 }
 
 /// What can fail before the load: the admin listener, and the name of the model.
@@ -121,31 +142,6 @@ async fn joined(admin: &str, outcome: &Outcome) -> Result<Joined, String> {
         }
         return Ok(joined);
     }
-}
-
-/// Writes the reports. If the gateway's records could not be read, they are written before the
-/// error is returned.
-fn report(
-    args: &RunArgs,
-    config: &Config,
-    outcome: &Outcome,
-    joined: Option<Result<Joined, String>>,
-) -> Result<ExitCode> {
-    let found = joined.as_ref().and_then(|joined| joined.as_ref().ok());
-    let report = Report { config, outcome, slo: args.slo, joined: found };
-    let write = |path: &Option<std::path::PathBuf>, text: &dyn Fn() -> String| match path {
-        Some(path) => {
-            std::fs::write(path, text()).with_context(|| format!("cannot write {}", path.display()))
-        }
-        None => Ok(()),
-    };
-    write(&args.json, &|| report.json().to_string())?;
-    write(&args.csv, &|| report.csv())?;
-    write(&args.markdown, &|| report.markdown())?;
-    write_stdout(&report.table())?;
-    joined.transpose().map_err(anyhow::Error::msg)?;
-    let any = outcome.samples.iter().any(testbench::Sample::is_ok);
-    Ok(if any { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn config(args: &RunArgs) -> Result<Config> {
