@@ -56,11 +56,54 @@ fn urls_of_engines_are_read_as_clients_write_them() {
     for (text, want) in [
         ("http://engine:99999", "invalid port; ports go from 1 to 65535"),
         ("http://engine:0", "invalid port"),
+        ("http://engine:+80", "invalid port"),
+        ("engine:8000/v1", "has no scheme; write \"http://engine:8000/v1\""),
+        (
+            "http://engine/v1/chat/completions",
+            "ends with /v1/chat/completions, which is the path of a request; write \"http://engine\"",
+        ),
         ("127.0.0.1:8000", "has no scheme; write \"http://127.0.0.1:8000\""),
         ("ftp://engine", "is neither http nor https"),
     ] {
         let problem = url(text).unwrap_err();
         assert!(problem.contains(want), "{text}: {problem}");
+    }
+}
+
+#[test]
+fn urls_of_stores_are_checked_and_not_shown() {
+    let told = |url: &str| {
+        problems(&format!(
+            "backends: [{{name: a, url: 'http://a'}}]\nroutes: [{{name: r, backend: a}}]\n\
+             store: {{url: '{url}'}}\n"
+        ))
+    };
+    for fine in [
+        "redis://127.0.0.1",
+        "redis://127.0.0.1:6379/",
+        "redis://user:pass@redis.example:6379/3?protocol=resp3",
+        "redis://:p%40ss@[::1]:6379",
+    ] {
+        assert_eq!(told(fine), [""; 0], "{fine}");
+    }
+    for (url, why) in [
+        ("http://127.0.0.1", "must begin with redis://"),
+        ("redis://:secret@127.0.0.1:99999", "has an invalid port; ports go from 1 to 65535"),
+        ("redis://127.0.0.1:abc", "has an invalid port; ports go from 1 to 65535"),
+        ("redis://127.0.0.1:0", "has an invalid port; ports go from 1 to 65535"),
+        ("redis://127.0.0.1:+80", "has an invalid port; ports go from 1 to 65535"),
+        ("redis://[::1]:", "has an invalid port; ports go from 1 to 65535"),
+        ("redis://", "has no host; write for example \"redis://127.0.0.1:6379\""),
+        ("redis://:secret@", "has no host; write for example \"redis://127.0.0.1:6379\""),
+        ("redis://0.0.0.0", "has an invalid host; write for example \"redis://127.0.0.1:6379\""),
+        ("redis://1.2.3.400", "has an invalid host; write for example \"redis://127.0.0.1:6379\""),
+        ("redis://a b", "has an invalid host; write for example \"redis://127.0.0.1:6379\""),
+        (
+            "redis://h/first",
+            "has an invalid database; write its number, as in \"redis://127.0.0.1:6379/0\"",
+        ),
+    ] {
+        assert_eq!(told(url), [format!("gateway.yaml:3:14: store.url: {why}")], "{url}");
     }
 }
 

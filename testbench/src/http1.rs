@@ -56,10 +56,17 @@ pub(crate) struct Connection {
 impl Target {
     /// The target of a base URL, `http://host:port` with or without `/v1`.
     pub(crate) fn new(base: &str) -> Result<Self, String> {
-        let bad = |why: UrlError| {
-            format!("{} {why}; write for example http://127.0.0.1:8080", url::redact(base))
+        let shown = url::redact(base);
+        let bad = |why: UrlError| match url::with_scheme(base) {
+            Some(full) => format!("{shown} has no scheme; write {full}"),
+            None => format!("{shown} {why}; write for example http://127.0.0.1:8080"),
         };
-        let BaseUrl { tls, host, port, authority, prefix } = base.parse().map_err(bad)?;
+        let url: BaseUrl = base.parse().map_err(bad)?;
+        if let Some(path) = url.request_path() {
+            let right = url.without(path);
+            return Err(format!("{shown} ends with {path}, the path of a request; write {right}"));
+        }
+        let BaseUrl { tls, host, port, authority, prefix } = url;
         let prefix = prefix.strip_suffix("/v1").unwrap_or(&prefix).to_owned();
         Ok(Target { host, port, authority, prefix, tls: tls.then(connector) })
     }

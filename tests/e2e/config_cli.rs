@@ -370,6 +370,14 @@ fn a_closed_pipe_is_no_error() {
             .unwrap();
         drop(child.stdout.take());
         let mut told = String::new();
+    for (url, right) in [
+        ("http://h/v1/chat/completions", "write \"http://h\""),
+        ("engine:8000/v1", "write \"http://engine:8000/v1\""),
+    ] {
+        fails_with(&["gateway", "--upstream", url], &["--upstream", url, right]);
+        let right = right.replace('"', "");
+        fails_with(&["run", "--base-url", url, "--model", "m"], &[url, &right]);
+    }
         child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
         let status = child.wait().unwrap();
         assert!(told.is_empty(), "{args:?}: {told}");

@@ -84,7 +84,7 @@ impl Builder {
 
     fn port(&mut self, table: &Table) -> Option<u16> {
         let text = table.text("port")?;
-        let port = text.parse().ok().filter(|port| *port > 0);
+        let port = wire::url::parse_port(text);
         if port.is_none() {
             self.wrong(
                 table,

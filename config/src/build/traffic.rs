@@ -115,8 +115,8 @@ impl Builder {
             self.wrong(table, "url", "is missing; write for example \"redis://127.0.0.1:6379\"");
             return None;
         };
-        if !url.reveal().starts_with("redis://") {
-            self.wrong(table, "url", "must begin with redis://");
+        if let Err(why) = super::url::check_store_url(url.reveal()) {
+            self.wrong(table, "url", why);
         }
         if !(Duration::from_millis(1)..=Duration::from_secs(10))
             .contains(&table.duration("timeout"))

@@ -46,6 +46,47 @@ pub fn redact(url: &str) -> String {
     if url.contains(['@', '?']) { "the URL".to_owned() } else { format!("{url:?}") }
 }
 
+/// A port: a number from 1 to 65535 without a sign.
+pub fn parse_port(text: &str) -> Option<u16> {
+    let is_number = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|port| is_number && *port > 0)
+}
+
+/// The URL with `http://` in front, if only its scheme is missing.
+pub fn with_scheme(text: &str) -> Option<String> {
+    let url = format!("http://{text}");
+    (!text.contains("://") && url.parse::<BaseUrl>().is_ok()).then_some(url)
+}
+
+/// Paths of requests, which are no part of a base URL.
+const REQUEST_PATHS: [&str; 11] = [
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/embeddings",
+    "/v1/models",
+    "/chat/completions",
+    "/completions",
+    "/api/chat",
+    "/api/generate",
+    "/generate_stream",
+];
+
+impl BaseUrl {
+    /// The path of a request at the end of the URL.
+    pub fn request_path(&self) -> Option<&'static str> {
+        REQUEST_PATHS.into_iter().find(|path| self.prefix.ends_with(path))
+    }
+
+    /// The URL without a path at its end.
+    pub fn without(&self, path: &str) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        let prefix = self.prefix.strip_suffix(path).unwrap_or(&self.prefix);
+        format!("{scheme}://{}{prefix}", self.authority)
+    }
+}
+
 impl std::str::FromStr for BaseUrl {
     type Err = UrlError;
 
@@ -72,7 +113,7 @@ impl std::str::FromStr for BaseUrl {
                     80
                 }
             }
-            Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or(UrlError::Port)?,
+            Some(port) => parse_port(port).ok_or(UrlError::Port)?,
         };
         Ok(BaseUrl {
             tls,
@@ -116,6 +157,19 @@ mod tests {
     }
 
     #[test]
+    fn paths_of_requests_and_missing_schemes_are_found() {
+        let url: BaseUrl = "https://h:1/api/v1/chat/completions/".parse().expect("a URL");
+        let path = url.request_path().expect("a path");
+        assert_eq!((path, &*url.without(path)), ("/v1/chat/completions", "https://h:1/api"));
+        let url: BaseUrl = "http://h/v1".parse().expect("a URL");
+        assert_eq!(url.request_path(), None);
+        assert_eq!(with_scheme("h:8000/v1").as_deref(), Some("http://h:8000/v1"));
+        for text in ["", "/v1", "http://h", "me@h", "h?key=secret", "ftp:/h"] {
+            assert_eq!(with_scheme(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn invalid_base_urls_are_rejected_with_the_reason() {
         for (text, why) in [
             ("engine:8000", UrlError::Scheme),
@@ -126,6 +180,7 @@ mod tests {
             ("http://engine:99999", UrlError::Port),
             ("http://engine:0", UrlError::Port),
             ("http://engine:", UrlError::Port),
+            ("http://engine:+80", UrlError::Port),
             ("https://[::1]:65536/v1", UrlError::Port),
             ("http://", UrlError::Malformed),
             ("", UrlError::Malformed),
