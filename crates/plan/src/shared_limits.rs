@@ -22,8 +22,13 @@ use tokio::sync::watch;
 use traffic::store::{Call, Granted, Script};
 use traffic::{LeaseRequest, SharedLimitTask};
 
+use crate::failure_log::{self, Permission};
+
 /// Maximum concurrent store tasks.
 const AT_A_TIME: usize = 128;
+
+/// Name of the store in the log limits, which backends have as well.
+static STORE: LazyLock<Arc<str>> = LazyLock::new(|| "store.url".into());
 
 /// Minimum time that the store has to accept a connection.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -131,8 +136,10 @@ impl Store {
             // The store is reachable, but refused the call.
             Ok(Err(error)) if !error.is_io_error() && !error.is_unrecoverable_error() => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
-                let on_failure = self.settings.on_failure;
-                tracing::error!(%error, ?on_failure, "redis refused a call");
+                if let Some(Permission { suppressed }) = failure_log::admit(&STORE, "refused") {
+                    let on_failure = self.settings.on_failure;
+                    tracing::error!(%error, ?on_failure, suppressed, "redis refused a call");
+                }
                 return Err(StoreUnavailable);
             }
             Ok(Err(error)) => error.to_string(),
@@ -140,9 +147,16 @@ impl Store {
         };
         self.failed.fetch_add(1, Ordering::Relaxed);
         if self.connection.swap(None).is_some() {
-            tracing::error!(error = why, on_failure = ?self.settings.on_failure, "redis unreachable");
+            self.log_unreachable(&why);
         }
         Err(StoreUnavailable)
+    }
+
+    fn log_unreachable(&self, error: &str) {
+        if let Some(Permission { suppressed }) = failure_log::admit(&STORE, "unreachable") {
+            let on_failure = self.settings.on_failure;
+            tracing::error!(error, ?on_failure, suppressed, "redis unreachable");
+        }
     }
 
     /// Run store tasks concurrently: there may be one for each key.
@@ -181,7 +195,7 @@ impl Store {
     async fn try_connect(&self) {
         // The URL is a secret, and the error of an invalid one contains it.
         let Ok(client) = redis::Client::open(self.settings.url.reveal()) else {
-            return tracing::error!("store.url is not a redis URL");
+            return self.connect_failed("store.url is not a redis URL");
         };
         let connection = client.get_multiplexed_async_connection();
         match tokio::time::timeout(self.connect_timeout(), connection).await {
@@ -189,8 +203,18 @@ impl Store {
                 tracing::info!("redis connected");
                 self.connection.store(Some(Arc::new(connection)));
             }
-            Ok(Err(error)) => tracing::debug!(error = error.category(), "redis connection failed"),
-            Err(_) => tracing::debug!("redis connection timed out"),
+            Ok(Err(error)) => self.connect_failed(error.category()),
+            Err(_) => self.connect_failed("timed out"),
+        }
+    }
+
+    /// Only the first attempt of a gateway is an error in the log: the loss of a connection has
+    /// been one, and attempts are repeated several times a second.
+    fn connect_failed(&self, error: &str) {
+        if *self.attempted.borrow() {
+            tracing::debug!(error, "redis connection failed");
+        } else {
+            self.log_unreachable(error);
         }
     }
 }
