@@ -78,6 +78,69 @@ async fn renamed_logs_are_created_again() {
     }
 }
 
+/// An engine that fails after it was connected is in the log, too; a client's mistake is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_of_engines_are_in_the_log() {
+    let event = "data: {\"error\":{\"message\":\"It died.\",\"code\":503}}\n\n";
+    let begun = || vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::content("a"))];
+    let engine = Engine::start(move |seen| {
+        let body = String::from_utf8_lossy(&seen.body).into_owned();
+        match body.contains("mistake") {
+            _ if seen.head.starts_with("GET") => sse::json(500, "{}"),
+            true => sse::json(400, "{}"),
+            false if body.contains("event") => {
+                [begun(), vec![Step::chunk(event), Step::end()]].concat()
+            }
+            false if body.contains("cut") => [begun(), vec![Step::end()]].concat(),
+            false => sse::json(502, "{}"),
+        }
+    })
+    .await;
+    let settings = format!(
+        "backends: [{{name: b, url: '{}'}}]\nroutes: [{{name: chat, backend: b}}]\n",
+        engine.url()
+    );
+    let gateway = Gateway::with_command(&settings, |command| {
+        command.args(["--log-format", "json"]);
+    })
+    .await;
+    for (id, text) in [("mistake", "mistake"), ("bad", "x"), ("event", "event"), ("cut", "cut")] {
+        let body = format!(
+            "{{\"model\":\"m\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}"
+        );
+        let mut client = gateway.client().await;
+        let fields = format!("x-request-id: {id}\r\n");
+        client.post("/v1/chat/completions", &fields, &body).await;
+        client.rest().await;
+    }
+    let mut client = gateway.client().await;
+    client.get("/v1/models", "x-request-id: passed\r\n").await;
+    assert_eq!(client.answer().await.status, 500);
+    let lines = |g: &Gateway| -> Vec<[String; 5]> {
+        let log = g.stderr();
+        let lines = log
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a line of JSON"));
+        let text = |line: &serde_json::Value, name: &str| {
+            line[name].as_str().unwrap_or_default().to_owned()
+        };
+        lines
+            .filter(|line| line["message"] == "backend call failed")
+            .map(|line| {
+                ["request_id", "backend", "route", "code", "error"].map(|name| text(&line, name))
+            })
+            .collect()
+    };
+    gateway.wait_until(|g| lines(g).len() >= 4).await;
+    let want = [
+        ["bad", "b", "chat", "http_502", "error answer"],
+        ["event", "b", "chat", "http_503", "error event in the answer"],
+        ["cut", "b", "chat", "incomplete_stream", "no complete answer"],
+        ["passed", "b", "chat", "http_500", "error answer"],
+    ];
+    assert_eq!(lines(&gateway), want.map(|line| line.map(str::to_owned)));
+}
+
 /// Each line is a JSON object, and the line of a request has its id wherever in the gateway it was
 /// written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

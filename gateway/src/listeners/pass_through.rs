@@ -25,7 +25,7 @@ use pipeline::respond::Refusal;
 use pipeline::shared::Shared;
 use pipeline::stage::send::CREDENTIALS;
 use pipeline::stage::{
-    accept, authenticate, endpoint, forwarded, guardrail_input, models, origin, route,
+    accept, authenticate, call_log, endpoint, forwarded, guardrail_input, models, origin, route,
 };
 use plan::{Plan, PlannedRoute};
 use plan::{clock, current_request};
@@ -421,8 +421,12 @@ impl ProxyHttp for PassThrough {
             }
             None => exchange.verdict.decide(Outcome::Ok, None),
         }
-        if let Some(error) = error {
-            log_failure(&exchange, error);
+        match error {
+            Some(error) => log_failure(&exchange, error),
+            None if exchange.verdict.outcome() == Some(Outcome::UpstreamError) => {
+                call_log::log_outcome(&exchange);
+            }
+            None => {}
         }
     }
 

@@ -20,8 +20,8 @@ use wire::Framing;
 use crate::exchange::{Exchange, Routed, UpstreamRequest};
 use crate::respond::Refusal;
 use crate::stage::hedge::{self, Hedge, HedgedCall};
-use crate::stage::{admission, rate_limit, relay as relayed, select, send};
-use plan::{clock, failure_log};
+use crate::stage::{admission, call_log, rate_limit, relay as relayed, select, send};
+use plan::clock;
 
 /// Timeout for writing one of the gateway's own short answers.
 const REFUSAL_WRITE: Duration = Duration::from_secs(10);
@@ -71,10 +71,12 @@ pub(super) async fn until_answered<D: Sink>(
             }
             AttemptEnd::Again(status, code) if cut.is_none() => {
                 let ended = exchange.fault(status);
+                call_log::log_error(exchange, status, &code);
                 select::record_failure(exchange, &code, Some(status), ended);
                 continue;
             }
-            AttemptEnd::Again(status, _) => {
+            AttemptEnd::Again(status, code) => {
+                call_log::log_error(exchange, status, &code);
                 // A backend that cannot resume an answer has not failed.
                 let ended = if status < 500 && status != 429 {
                     AttemptResult::Unknown
@@ -236,8 +238,10 @@ fn ended(exchange: &mut Exchange, end: End) -> AttemptEnd {
             let is_fault = matches!(failure.outcome(), Outcome::UpstreamFailed | Outcome::Timeout)
                 && !matches!(failure, Failure::TotalTimeout | Failure::ShuttingDown);
             let refusal = Refusal::from(&failure);
+            if is_fault || failure == Failure::Incomplete {
+                call_log::log_answer(exchange, failure.code(), "no complete answer");
+            }
             if is_fault {
-                log_broken(exchange, failure.code());
                 AttemptEnd::Failed(AttemptResult::Failure, refusal)
             } else {
                 AttemptEnd::Refused(refusal)
@@ -245,23 +249,18 @@ fn ended(exchange: &mut Exchange, end: End) -> AttemptEnd {
         }
         End::Again { status, code } => AttemptEnd::Again(status, code),
         End::Interrupted(code) => {
-            log_broken(exchange, &code);
+            call_log::log_answer(exchange, &code, "no complete answer");
             AttemptEnd::InterruptedStream(code)
         }
         End::Served => {
             completed(exchange);
             AttemptEnd::Done(false)
         }
-        End::Broken => {
-            let (outcome, code) = (exchange.verdict.outcome(), exchange.verdict.code.as_deref());
-            let is_fault = matches!(outcome, Some(Outcome::UpstreamFailed | Outcome::Timeout))
-                && code != Some(Failure::TotalTimeout.code());
-            if let (Some(code), true) = (code, is_fault) {
-                log_broken(exchange, code);
-            }
+        End::Broken | End::Gone => {
+            call_log::log_outcome(exchange);
             AttemptEnd::Done(false)
         }
-        End::Gone | End::Complete | End::Unanswered(_) => AttemptEnd::Done(false),
+        End::Complete | End::Unanswered(_) => AttemptEnd::Done(false),
     }
 }
 
@@ -269,24 +268,8 @@ fn failed(exchange: &Exchange, upstream: &Upstream, error: &UpstreamError) -> At
     let ended =
         if error.blames_backend() { AttemptResult::Failure } else { AttemptResult::Unknown };
     let refusal = Refusal::unanswered(error);
-    log_failure(exchange, &upstream.backend.name, refusal.code, &error.to_string());
+    call_log::log_failure(exchange, &upstream.backend.name, refusal.code, &error.to_string());
     AttemptEnd::Failed(ended, refusal)
-}
-
-/// Write a log line about a failed call of a backend.
-fn log_failure(exchange: &Exchange, backend: &Arc<str>, code: &str, error: &str) {
-    let Some(admitted) = failure_log::admit(backend, code) else { return };
-    let route = exchange.routed.as_ref().map(|routed| &*routed.route.route.name);
-    let suppressed = admitted.suppressed;
-    tracing::warn!(%backend, route, code, error, suppressed, "backend call failed");
-}
-
-/// Write a log line about an answer that the backend did not finish, or not in time.
-fn log_broken(exchange: &Exchange, code: &str) {
-    let upstream = exchange.routed.as_ref().and_then(Routed::upstream);
-    if let Some(upstream) = upstream {
-        log_failure(exchange, &upstream.backend.name, code, "no complete answer");
-    }
 }
 
 /// Neither the backend nor its hedge answered. `first` is the result of the first, if it has its
@@ -334,6 +317,7 @@ fn completed(exchange: &mut Exchange) -> bool {
         }
         None => exchange.verdict.decide(Outcome::Ok, None),
     }
+    call_log::log_outcome(exchange);
     true
 }
 

@@ -7,8 +7,7 @@ use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pipeline::exchange::{Exchange, Peer};
-use pipeline::stage::{forwarded, select};
-use plan::failure_log;
+use pipeline::stage::{call_log, forwarded, select};
 use routing::AttemptResult;
 
 use super::respond::upstream_refusal;
@@ -111,8 +110,5 @@ pub(super) fn log_failure(exchange: &Exchange, error: &Error) {
         return;
     };
     let Some(backend) = routed.upstream().map(|upstream| &upstream.backend.name) else { return };
-    let Some(admitted) = failure_log::admit(backend, code) else { return };
-    let (route, suppressed) = (&*routed.route.route.name, admitted.suppressed);
-    let request_id = &*exchange.accepted.id;
-    tracing::warn!(%backend, route, code, request_id, %error, suppressed, "backend call failed");
+    call_log::log_failure(exchange, backend, code, &error.to_string());
 }
