@@ -5,6 +5,7 @@ mod network;
 mod otlp;
 mod routing;
 mod timeouts;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -321,28 +322,7 @@ pub struct Route {
     pub labels: BTreeMap<String, String>,
 }
 
-impl Settings {
-    /// What is valid, but hardly intended: each with its path.
-    pub fn warnings(&self) -> Vec<String> {
-        let unreachable = |(at, route): (usize, &Arc<Route>)| {
-            let earlier = self.routes.iter().take(at).find(|earlier| earlier.covers(route))?;
-            Some(format!(
-                "routes[{at}]: the route {:?} gets no requests; {:?} before it matches all of them",
-                route.name, earlier.name
-            ))
-        };
-        self.routes.iter().enumerate().filter_map(unreachable).collect()
-    }
-}
-
 impl Route {
-    /// Whether each request that matches `other` matches this route, too.
-    fn covers(&self, other: &Route) -> bool {
-        (self.path.is_none() || self.path == other.path)
-            && (self.models.is_empty() || self.models == other.models)
-            && self.headers.iter().all(|header| other.headers.contains(header))
-    }
-
     /// Whether permissions or validation depend on the body.
     pub fn reads_bodies(&self) -> bool {
         self.auth != Auth::Off || self.strict

@@ -232,6 +232,34 @@ fn addresses_that_cannot_both_be_bound_are_reported() {
 }
 
 #[test]
+fn pools_that_select_by_address_are_warned_of() {
+    let warnings = |pool: &str, routes: &str| {
+        let text = format!(
+            "auth: {{anonymous: {{priority: 5}}}}\n\
+             backends: [{{name: a, url: 'http://a'}}, {{name: b, url: 'http://b'}}]\n\
+             pools: [{{name: p, backends: [a, b], {pool}}}]\nroutes: {routes}\n"
+        );
+        config::parse("f", &text).expect("valid").warnings()
+    };
+    let open = "[{name: r, pool: p, auth: off}]";
+    let told = warnings("balance: session", open);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].starts_with("pools[0].key: `balance: session` with the key `caller` selects by the client's address on the route \"r\""),
+        "{told:?}"
+    );
+    assert_eq!(warnings("balance: hash, key: caller", open).len(), 1);
+    for (pool, routes) in [
+        ("balance: session, key: 'header:x-session'", open),
+        ("balance: peak_ewma", open),
+        ("balance: session", "[{name: r, pool: p, auth: optional}]"),
+        ("balance: session", "[{name: r, backend: a, auth: off}]"),
+    ] {
+        assert_eq!(warnings(pool, routes), [""; 0], "{pool}");
+    }
+}
+
+#[test]
 fn routes_without_requests_are_warned_of() {
     let warnings = |routes: &str| {
         let text = format!("backends: [{{name: a, url: 'http://a'}}]\nroutes: {routes}\n");

@@ -34,7 +34,7 @@ pub static POOL: Section = Section {
             "key",
             Kind::Text,
             "caller",
-            "Key of `session` and `hash`: `header:NAME`, `cookie:NAME` or `caller`. A request without the key is balanced by peak_ewma.",
+            "Key of `session` and `hash`: `header:NAME`, `cookie:NAME` or `caller`. A request without the key is balanced by peak_ewma. The caller is the API key or token; without one, it is the client's address (of IPv6, its /64 network), so that all clients behind one address get one backend.",
         ),
         field(
             "slow_start",
