@@ -90,6 +90,19 @@ pub fn examine(name: &str, text: &str) -> (Option<Settings>, Problems) {
     }
 }
 
+/// A problem of a valid setting, such as a file that it names, with its place in the text. `path`
+/// is that of the setting, for example `routes[2].tokenizer`, or empty.
+pub fn problem_at(name: &str, text: &str, path: &str, message: &str) -> Problems {
+    let mut problem = Problem::whole_file(message.to_owned());
+    problem.path = path.to_owned();
+    if let Ok((root, _)) = tree::read_partial(text, &schema::ROOT)
+        && let Some(place) = root.find(path)
+    {
+        problem = Problem { path: path.to_owned(), ..place.problem(message) };
+    }
+    Problems::one(name, problem)
+}
+
 /// Settings of a gateway that is started with flags instead of a file. The flags become the text of
 /// a file, so that the same checks and defaults apply.
 ///

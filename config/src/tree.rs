@@ -72,6 +72,22 @@ impl Table {
         self.fields.get(name).map_or_else(|| self.place.clone(), |(_, place)| place.clone())
     }
 
+    /// The place of a value by its path from here, such as `routes[2].tokenizer`.
+    pub(crate) fn find(&self, path: &str) -> Option<&Place> {
+        let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+        let (name, index) = match first.strip_suffix(']').and_then(|first| first.split_once('[')) {
+            Some((name, index)) => (name, Some(index.parse::<usize>().ok()?)),
+            None => (first, None),
+        };
+        let (value, place) = self.fields.get(name)?;
+        let (table, place) = match (value, index) {
+            (Value::List(entries), Some(at)) => entries.get(at).map(|t| (Some(t), &t.place))?,
+            (Value::Table(table), None) => (Some(table), place),
+            (_, _) => (None, place),
+        };
+        if rest.is_empty() { Some(place) } else { table?.find(rest) }
+    }
+
     fn value(&self, name: &str) -> &Value {
         // The checker enters every field of a section, so an unknown name is a bug in the builder.
         debug_assert!(

@@ -15,8 +15,9 @@ use crate::tls::{Certificate, verifier};
 /// Result of [`check`].
 #[derive(Debug, Default)]
 pub struct Checked {
-    /// Each keeps a gateway from starting.
-    pub problems: Vec<String>,
+    /// Each keeps a gateway from starting: the path of its setting, or an empty one, and what is
+    /// wrong.
+    pub problems: Vec<(String, String)>,
     /// Each permits a start.
     pub notes: Vec<String>,
 }
@@ -29,22 +30,26 @@ pub fn check(settings: &Settings, filters: &Registry) -> Checked {
     let new_keys = keys.map(|(file, _)| file).filter(|file| is_new(file));
     let (problems, warnings) = plan::check(settings, filters);
     checked.notes.extend(warnings);
-    for problem in problems {
+    for (path, problem) in problems {
         match (&problem, new_keys) {
             (BuildError::Keys(_), Some(file)) => checked.notes.push(format!(
                 "auth.keys: {} does not exist yet; `llm-lens key create` creates it, and a gateway \
                  needs it to start",
                 file.display()
             )),
-            _ => checked.problems.push(problem.to_string()),
+            _ => checked.problems.push((path, problem.to_string())),
         }
     }
-    for tls in settings.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+    for (at, listener) in settings.listeners.iter().enumerate() {
+        let Some(tls) = &listener.tls else { continue };
+        let mut wrong = |setting: &str, error: String| {
+            checked.problems.push((format!("listeners[{at}].tls{setting}"), error));
+        };
         if [&tls.cert, &tls.key].into_iter().all(|file| can_be_read(file)) {
-            checked.problems.extend(Certificate::load(tls).err().map(|e| e.to_string()));
+            Certificate::load(tls).err().into_iter().for_each(|e| wrong("", e.to_string()));
         }
         if tls.client_ca.as_deref().is_some_and(can_be_read) {
-            checked.problems.extend(verifier(tls).err().map(|e| e.to_string()));
+            verifier(tls).err().into_iter().for_each(|e| wrong(".client_ca", e.to_string()));
         }
     }
     for (setting, file) in [
@@ -54,7 +59,7 @@ pub fn check(settings: &Settings, filters: &Registry) -> Checked {
     ] {
         let Some(Err(error)) = file.as_deref().map(writable) else { continue };
         let file = file.as_deref().unwrap_or(Path::new("")).display();
-        checked.problems.push(format!("{setting}: cannot write {file}: {error}"));
+        checked.problems.push((setting.to_owned(), format!("cannot write {file}: {error}")));
     }
     checked
 }

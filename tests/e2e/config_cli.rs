@@ -134,6 +134,14 @@ fn check_reads_the_files_that_the_settings_name() {
     ];
     let file = folder.file("gateway.yaml", &settings).display().to_string();
     fails_with(&["check", &file], &wanted);
+    // Each has the place of its setting.
+    let places = [
+        "gateway.yaml:1:43: listeners[0].tls: ",
+        "gateway.yaml:7:34: guardrails[0].filters[0]: guardrail g: filter f: no filter is registered",
+        "gateway.yaml:8:43: routes[0].tokenizer: tokenizer ",
+        "gateway.yaml:3:15: audit.file: cannot write ",
+    ];
+    fails_with(&["check", &file], &places);
     let file = folder.file("gateway.yaml", settings + "workers: many\n").display().to_string();
     fails_with(&["check", &file], &[&wanted[..], &["workers: \"many\""]].concat());
 }

@@ -75,8 +75,8 @@ fn check(name: &str, text: &str) -> Result<ExitCode> {
     if !problems.is_empty() {
         writeln!(err, "{problems}")?;
     }
-    for problem in &checked.problems {
-        writeln!(err, "{name}: {problem}")?;
+    for (path, problem) in &checked.problems {
+        writeln!(err, "{}", config::problem_at(name, text, path, problem))?;
     }
     let Some(settings) = settings.filter(|_| problems.is_empty() && checked.problems.is_empty())
     else {

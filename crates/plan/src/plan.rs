@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use config::settings::{Backend, Limits};
 use config::{Found, Settings};
-use filters::{Guardrail, Registry};
+use filters::settings::GuardrailSettings;
+use filters::{Guardrail, Registry, UnknownFilter};
 use observatory::Observatory;
 use traffic::{Caller, KeyHasher, Keys, RateLimits};
 use wire::ReaderLimits;
@@ -84,30 +85,52 @@ pub struct Tools {
 }
 
 /// Check what parsing the settings does not: features of this build, guardrail rules, tokenizers,
-/// and files of keys and certificates. Returns all problems, and warnings about keys; that a
-/// certificate file cannot be opened is a problem of the settings, and not among them.
-pub fn check(settings: &Settings, filters: &Registry) -> (Vec<BuildError>, Vec<String>) {
-    let guardrails = settings.guardrails.iter().map(|guardrail| {
-        Guardrail::build(guardrail, filters, &load_model).map(drop).map_err(BuildError::from)
+/// and files of keys and certificates. Returns all problems, each with the path of its setting,
+/// which is empty where the problem has its own place, and warnings about keys. That a certificate
+/// file cannot be opened is a problem of the settings, and not among them.
+pub fn check(
+    settings: &Settings,
+    filters: &Registry,
+) -> (Vec<(String, BuildError)>, Vec<String>) {
+    let guardrails = settings.guardrails.iter().enumerate().filter_map(|(at, guardrail)| {
+        let error = Guardrail::build(guardrail, filters, &load_model).err()?;
+        Some((guardrail_path(at, guardrail, &error), error.into()))
     });
-    let tokenizers = settings
-        .routes
-        .iter()
-        .filter_map(|route| route.tokenizer.as_deref())
-        .map(|path| Tokenizer::load(path, &[]).map(drop).map_err(BuildError::from));
+    let tokenizers = settings.routes.iter().enumerate().filter_map(|(at, route)| {
+        let error = Tokenizer::load(route.tokenizer.as_deref()?, &[]).err()?;
+        Some((format!("routes[{at}].tokenizer"), error.into()))
+    });
     let can_be_opened = |file: &Path| std::fs::File::open(file).is_ok();
-    let has_ca = |backend: &&Arc<Backend>| {
+    let has_ca = |backend: &Backend| {
         backend.tls.as_ref().and_then(|tls| tls.ca.as_deref()).is_none_or(can_be_opened)
     };
-    let backends = settings.backends.iter().filter(has_ca).map(|backend| {
-        let upstream = Upstream::build(backend.clone(), settings.limits, None);
-        upstream.map(drop).map_err(BuildError::from)
-    });
+    let backends =
+        settings.backends.iter().filter(|backend| has_ca(backend)).filter_map(|backend| {
+            let error = Upstream::build(backend.clone(), settings.limits, None).err()?;
+            Some((format!("backends[{}].tls", backend.index), error.into()))
+        });
     let keys = keys(settings);
     let warnings = keys.iter().flatten().flat_map(Keys::warnings).collect();
     let others = [features(settings), keys.map(drop).map_err(BuildError::from)];
-    let all = guardrails.chain(others).chain(tokenizers).chain(backends);
-    (all.filter_map(Result::err).collect(), warnings)
+    let others = others.into_iter().filter_map(|checked| Some((String::new(), checked.err()?)));
+    (guardrails.chain(others).chain(tokenizers).chain(backends).collect(), warnings)
+}
+
+/// The path of the setting that makes a guardrail fail.
+fn guardrail_path(at: usize, settings: &GuardrailSettings, error: &filters::BuildError) -> String {
+    let filter = |name: &Arc<str>| settings.filters.iter().position(|f| f.declared.name == *name);
+    let judge = |name: &Arc<str>| settings.judges.iter().position(|j| j.declared.name == *name);
+    let below = match error {
+        filters::BuildError::Rules { .. } => None,
+        filters::BuildError::Filter {
+            why: UnknownFilter::Unknown { name, .. } | UnknownFilter::Settings { name, .. },
+            ..
+        } => filter(name).map(|at| format!(".filters[{at}]")),
+        filters::BuildError::Model { judge: name, .. } => {
+            judge(name).map(|at| format!(".judges[{at}]"))
+        }
+    };
+    format!("guardrails[{at}]{}", below.unwrap_or_default())
 }
 
 /// Check that this build has the features that the settings need.
