@@ -68,6 +68,34 @@ async fn paths_with_two_readings_are_refused_over_both_protocols() {
     nothing_in_flight(&gateway).await;
 }
 
+/// A refused path is answered in the format of the API that it stands for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_paths_have_the_error_format_of_their_api() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    let version = "anthropic-version: 2023-06-01\r\n";
+    for (path, fields, is_format) in [
+        ("/v1//messages", "", "anthropic"),
+        ("/x/../v1/messages", "", "anthropic"),
+        ("/v1/%6d", version, "anthropic"),
+        ("/v1//models", version, "anthropic"),
+        ("/api//chat", "", "ollama"),
+        ("/v1//chat/completions", "", "openai"),
+    ] {
+        let mut client = gateway.client().await;
+        client.post(path, fields, CHAT).await;
+        let answer = client.answer().await;
+        let body = answer.json();
+        let format = match (&body["type"], &body["error"]) {
+            (kind, _) if kind == "error" => "anthropic",
+            (_, error) if error.is_string() => "ollama",
+            _ => "openai",
+        };
+        assert_eq!((answer.status, format), (400, is_format), "{path}: {body}");
+        assert!(answer.text().contains("invalid_target"), "{path}: {body}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slash_at_the_end_selects_the_same_route() {
     let engine = Engine::start(|_| sse::chat_answer()).await;

@@ -73,7 +73,7 @@ pub fn accepted(
         head_at,
         endpoint: recorded_path(endpoint),
         dialect,
-        errors: error_format(head),
+        errors: error_format(endpoint, head.get("anthropic-version").is_some()),
         bytes: head.len as u64,
         peer: Peer::default(),
         client: None,
@@ -81,12 +81,29 @@ pub fn accepted(
 }
 
 /// The format of errors for a request. Clients of Anthropic send `anthropic-version`, also on
-/// paths that other APIs share with it, such as `/v1/models`.
-fn error_format(head: &Head<'_, RequestLine<'_>>) -> ErrorFormat {
-    match ErrorFormat::from_path(&decode(path(head.line.target))) {
-        ErrorFormat::OpenAi if head.get("anthropic-version").is_some() => ErrorFormat::Anthropic,
+/// paths that other APIs share with it, such as `/v1/models`. A path that is refused for its empty
+/// or dot segments has the format of the path without them.
+fn error_format(path: &str, is_anthropic: bool) -> ErrorFormat {
+    match ErrorFormat::from_path(&normalized(&decode(path))) {
+        ErrorFormat::OpenAi if is_anthropic => ErrorFormat::Anthropic,
         format => format,
     }
+}
+
+/// The path without empty and dot segments, and with slashes for backslashes.
+fn normalized(path: &str) -> Cow<'_, str> {
+    if !path.contains("//") && !path.contains("/.") && !path.contains('\\') {
+        return Cow::Borrowed(path);
+    }
+    let mut segments = Vec::new();
+    for segment in path.split(['/', '\\']) {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    Cow::Owned(format!("/{}", segments.join("/")))
 }
 
 /// Facts of a request whose head is malformed, of which `bytes` were received.
@@ -95,6 +112,10 @@ pub fn unknown(head_at: Tick, bytes: &[u8]) -> Accepted {
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let target = line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
     let target = std::str::from_utf8(target).unwrap_or_default();
+    let name = b"anthropic-version:";
+    let is_anthropic = bytes
+        .split(|byte| *byte == b'\n')
+        .any(|line| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)));
     Accepted {
         id: new_id(),
         unique_id: None,
@@ -103,7 +124,7 @@ pub fn unknown(head_at: Tick, bytes: &[u8]) -> Accepted {
         head_at,
         endpoint: String::new(),
         dialect: None,
-        errors: ErrorFormat::from_path(path(target)),
+        errors: error_format(path(target), is_anthropic),
         bytes: bytes.len() as u64,
         peer: Peer::default(),
         client: None,
