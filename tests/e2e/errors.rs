@@ -188,8 +188,15 @@ async fn a_refused_prompt_has_its_verdict_in_the_head() {
     );
     assert!(engine.seen().is_empty());
     // Errors before the guardrail have no verdict.
-    let (status, head, _) = send(&gateway, &post(APIS[0].0, "", "{")).await;
+    let (status, head, error) = send(&gateway, &post(APIS[0].0, "", "{")).await;
     assert_eq!((status, field(&head, "x-security-validated")), (400, None));
+    let message = error["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.starts_with("The request body is not valid JSON: "), "{message}");
+    // A prompt of token numbers cannot be checked, and has no risk.
+    let body = "{\"model\":\"m\",\"prompt\":[1,2,3]}";
+    let (status, head, error) = send(&gateway, &post("/v1/completions", "", body)).await;
+    let verdict = field(&head, "x-security-validated").map(String::from);
+    assert_eq!((status, verdict.as_deref()), (400, Some("block")), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

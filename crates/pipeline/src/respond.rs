@@ -76,7 +76,7 @@ impl Refusal {
             HeadError::Framing(_) => (400, "ambiguous_framing"),
             HeadError::StrayControl | HeadError::Malformed(_) => (400, "malformed_request"),
         };
-        Refusal::new(status, code, format!("{error}."))
+        Refusal::new(status, code, sentence(&error))
     }
 
     pub(crate) fn bad_body(refused: &Refused) -> Self {
@@ -84,7 +84,7 @@ impl Refusal {
             Refused::Duplicate(name) => Some(*name),
             _ => None,
         };
-        Refusal { param, ..Refusal::new(400, refused.code(), format!("{refused}.")) }
+        Refusal { param, ..Refusal::new(400, refused.code(), sentence(refused)) }
     }
 
     /// 413: the body is longer than `limits.request_body`.
@@ -228,10 +228,12 @@ impl Refusal {
         }
     }
 
-    /// 403: the request cannot be parsed, but limits of the route must count it.
-    pub fn uncountable_endpoint() -> Self {
-        let message = "The limits of this route cannot count requests to this API. Use a supported \
-        API, or ask the operator to add the path to the route's `passthrough`.";
+    /// 403: the request cannot be parsed, which `why` requires.
+    pub fn uncountable_endpoint(why: &str) -> Self {
+        let message = format!(
+            "{why} Use a supported API, or ask the operator to add the path to the route's \
+             `passthrough`."
+        );
         Refusal {
             kind: Some("permission_error"),
             ..Refusal::new(403, "uncountable_endpoint", message)
@@ -242,8 +244,8 @@ impl Refusal {
     pub(crate) fn unknown_endpoint(method: &str, path: &str) -> Self {
         let message = format!(
             "{method} {path} is not an API that this gateway forwards. It serves chat completions, \
-            completions, responses, messages, embeddings and /v1/models. The operator can add the \
-            path to the route's `passthrough`."
+            completions, responses, messages, embeddings, audio, images, moderations, rerank, \
+            tokenize and /v1/models. The operator can add the path to the route's `passthrough`."
         );
         Refusal::new(404, "unknown_endpoint", message)
     }
@@ -403,6 +405,14 @@ impl Refusal {
             request_id,
         }
     }
+}
+
+/// An error as a sentence.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let text = error.to_string();
+    let mut rest = text.chars();
+    let first = rest.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", rest.as_str())
 }
 
 /// The beginning of a text of the client, for a message.

@@ -135,11 +135,16 @@ pub fn check(exchange: &Exchange, head: &Head<'_, RequestLine<'_>>) -> Result<()
     if endpoint == Endpoint::ReadOnly || is_named {
         return Ok(());
     }
-    let counts = must_count(exchange, routed);
+    let why_counted = why_counted(exchange, routed);
+    let counts = why_counted.is_some();
     let guardrail = exchange.guardrail().filter(|guardrail| guardrail_input::acts(guardrail));
     let is_exempt = guardrail.as_ref().is_some_and(|built| is_exempt(&built.settings, path));
     let protects = exchange.plan.settings.auth.is_some() || has_backend_key(routed);
     match endpoint {
+        Endpoint::Inference => match why_counted {
+            Some(why) => Err(Refusal::uncountable_endpoint(why)),
+            None => Ok(()),
+        },
         Endpoint::Other if is_exempt && !counts => Ok(()),
         Endpoint::Other if counts || guardrail.is_some() || protects => {
             let path = &exchange.accepted.endpoint;
@@ -148,7 +153,6 @@ pub fn check(exchange: &Exchange, head: &Head<'_, RequestLine<'_>>) -> Result<()
                 None => Refusal::unknown_endpoint(method, path),
             })
         }
-        Endpoint::Inference if counts => Err(Refusal::uncountable_endpoint()),
         _ => Ok(()),
     }
 }
@@ -161,13 +165,21 @@ pub fn is_exempt(guardrail: &GuardrailSettings, path: &str) -> bool {
     })
 }
 
-/// Whether limits or the caller's key depend on the model or the tokens of a request.
-fn must_count(exchange: &Exchange, routed: &Routed) -> bool {
+/// Why a request must be parsed: the caller's key, limits or a queue depend on its model or tokens.
+fn why_counted(exchange: &Exchange, routed: &Routed) -> Option<&'static str> {
     let mut upstreams = routed.route.pools.iter().flat_map(|pool| &pool.upstreams);
-    exchange.caller.as_ref().is_some_and(|caller| !caller.models.is_empty())
-        || routed.route.counts_tokens
-        || routed.route.counts_models
-        || upstreams.any(|upstream| upstream.queue.is_some())
+    if exchange.caller.as_ref().is_some_and(|caller| !caller.models.is_empty()) {
+        Some(
+            "This API key permits certain models only, and the gateway cannot read the model of \
+             requests to this API.",
+        )
+    } else if routed.route.counts_tokens || routed.route.counts_models {
+        Some("The limits of this route cannot count requests to this API.")
+    } else if upstreams.any(|upstream| upstream.queue.is_some()) {
+        Some("The queue of this route's backends cannot count requests to this API.")
+    } else {
+        None
+    }
 }
 
 /// Whether a backend of the route gets a key of the operator.

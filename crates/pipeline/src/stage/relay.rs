@@ -157,6 +157,10 @@ pub fn security_field(exchange: &Exchange, word: &str) -> String {
     if !wanted || word.is_empty() {
         return String::new();
     }
+    if guarded.level.is_empty() {
+        // The prompt was refused before it had a risk.
+        return format!("x-security-validated: {word}\r\n");
+    }
     format!("x-security-validated: {word}; risk={:.2}; level={}\r\n", guarded.risk, guarded.level)
 }
 
