@@ -57,7 +57,10 @@ fn duplicate(lines: &[&str], line: usize, column: usize, info: &str) -> Option<S
         }
         Some(text.get(at..)?.split_once(':')?.0.trim())
     };
-    let Some(key) = key_at(line) else { return Some("a key is there twice".into()) };
+    let Some(key) = key_at(line) else {
+        let key = flow_key(lines, line, column).unwrap_or_else(|| "a key".into());
+        return Some(format!("{key} is there twice"));
+    };
     let indented_less = |number: &usize| {
         line_at(lines, *number).is_some_and(|l| {
             !l.trim().is_empty()
@@ -72,6 +75,15 @@ fn duplicate(lines: &[&str], line: usize, column: usize, info: &str) -> Option<S
         Some(first) => format!("the key {key:?} is there twice, first in line {first}"),
         None => format!("the key {key:?} is there twice"),
     })
+}
+
+/// `the key "address"` of a flow map, such as `{address: x, address: y}`.
+fn flow_key(lines: &[&str], line: usize, column: usize) -> Option<String> {
+    let text = line_at(lines, line)?;
+    let (at, _) = text.char_indices().nth(column.checked_sub(1)?)?;
+    let key = text.get(at..)?.split_once(':')?.0.trim().trim_matches(['"', '\'']);
+    let is_word = !key.is_empty() && !key.contains(['{', '}', '[', ']', ',']);
+    is_word.then(|| format!("the key {key:?}"))
 }
 
 fn quote(lines: &[&str], line: usize, column: usize, info: &str) -> Option<String> {
@@ -169,7 +181,8 @@ mod tests {
                 "f:5:5: not valid YAML: the key \"url\" is there twice, first in line 3",
             ),
             ("workers: 1\nzone: x\nworkers: 2\n", "\"workers\" is there twice, first in line 1"),
-            ("admin: {address: x, address: y}\n", "a key is there twice"),
+            ("admin: {address: x, address: y}\n", "the key \"address\" is there twice"),
+            ("admin: {\"address\": x, \"address\": y}\n", "the key \"address\" is there twice"),
             (
                 "backends:\n  - {name: a, url: 'http://x'\nroutes: []\n",
                 "the { of 2:5 is not closed here",

@@ -210,6 +210,12 @@ fn init_writes_what_check_accepts_and_overwrites_nothing() {
         &["init", &folder.0.join("no/such/folder.yaml").display().to_string()],
         &["no/such", "the folder does not exist"],
     );
+    let inside = folder.0.join("gateway.yaml").display().to_string();
+    for flags in [&["init"][..], &["init", "--force"]] {
+        let folder = folder.0.display().to_string();
+        fails_with(&[flags, &[&folder]].concat(), &["is a folder; name a file", &inside]);
+    }
+    fails_with(&["init", "/proc/x.yaml"], &["/proc/x.yaml: files cannot be created there"]);
 }
 
 #[test]
@@ -284,6 +290,7 @@ fn a_taken_address_is_named() {
         &["gateway", "--upstream", url, "--listen", "192.0.2.1:80", "--admin", "127.0.0.1:0"],
         &["192.0.2.1:80"],
     );
+    fails_with(&["simulate", "--listen", &address], &[&address, "in use", "--listen", "port 0"]);
     // The same address for clients and admin.
     let both = free_address().to_string();
     fails_with(&["gateway", "--upstream", url, "--listen", &both, "--admin", &both], &[&both]);
@@ -351,6 +358,8 @@ fn help_and_version_work_and_wrong_arguments_are_reported() {
         &["gateway", "--config", "x", "--listen", "y"],
         &["frobnicate"],
         &["--log", "loud", "schema"],
+        &["key", "create", "--owner", "x", "--expires-in", "0s"],
+        &["key", "create", "--owner", "x", "--expires-in", "999ms"],
     ] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output.stderr));
@@ -361,6 +370,14 @@ fn help_and_version_work_and_wrong_arguments_are_reported() {
         );
     }
     fails_with(&["gateway", "--upstream", "not a url"], &["not a url", "http://"]);
+    for (url, right) in [
+        ("http://h/v1/chat/completions", "write \"http://h\""),
+        ("engine:8000/v1", "write \"http://engine:8000/v1\""),
+    ] {
+        fails_with(&["gateway", "--upstream", url], &["--upstream", url, right]);
+        let right = right.replace('"', "");
+        fails_with(&["run", "--base-url", url, "--model", "m"], &[url, &right]);
+    }
     fails_with(
         &["gateway", "--upstream", "http://127.0.0.1:1", "--listen", "nowhere"],
         &["nowhere"],
@@ -378,14 +395,6 @@ fn a_closed_pipe_is_no_error() {
             .unwrap();
         drop(child.stdout.take());
         let mut told = String::new();
-    for (url, right) in [
-        ("http://h/v1/chat/completions", "write \"http://h\""),
-        ("engine:8000/v1", "write \"http://engine:8000/v1\""),
-    ] {
-        fails_with(&["gateway", "--upstream", url], &["--upstream", url, right]);
-        let right = right.replace('"', "");
-        fails_with(&["run", "--base-url", url, "--model", "m"], &[url, &right]);
-    }
         child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
         let status = child.wait().unwrap();
         assert!(told.is_empty(), "{args:?}: {told}");

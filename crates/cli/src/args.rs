@@ -146,7 +146,7 @@ pub(crate) struct NewKeyArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) id: Option<String>,
     /// Time until it expires, for example 90d. Default: it does not expire.
-    #[arg(long, value_name = "TIME", value_parser = lens::duration::parse)]
+    #[arg(long, value_name = "TIME", value_parser = lifetime)]
     pub(crate) expires_in: Option<Duration>,
     /// A permitted route. A `*` at the end matches any rest. Repeatable. Default: all.
     #[arg(long = "route", value_name = "NAME")]
@@ -160,6 +160,15 @@ pub(crate) struct NewKeyArgs {
     /// Own amount of a limit that is `per: key`, NAME=AMOUNT. Repeatable.
     #[arg(long = "limit", value_name = "NAME=AMOUNT", value_parser = own_limit)]
     pub(crate) limits: Vec<(String, String)>,
+}
+
+/// The time that a key is valid. Its end is stored in whole seconds.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let time = lens::duration::parse(text).map_err(|bad| bad.to_string())?;
+    match time < Duration::from_secs(1) {
+        true => Err("must be at least 1s, or the key would never be valid".into()),
+        false => Ok(time),
+    }
 }
 
 fn own_limit(text: &str) -> Result<(String, String), String> {

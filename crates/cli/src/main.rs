@@ -123,9 +123,14 @@ fn filters() -> filters::Registry {
 fn simulate(args: SimulateArgs) -> Result<()> {
     runtime()?.block_on(async {
         let profile = args.profile()?;
-        let engine = testbench::simulate::Engine::bind(args.listen, profile)
-            .await
-            .with_context(|| format!("cannot listen on {}", args.listen))?;
+        let engine =
+            testbench::simulate::Engine::bind(args.listen, profile).await.with_context(|| {
+                format!(
+                    "cannot listen on {}; choose another address with --listen (port 0 takes a \
+                     free one)",
+                    args.listen
+                )
+            })?;
         write_stdout(&format!("simulated engine on http://{}\n", engine.address()?))?;
         tokio::select! {
             () = engine.serve() => {}
@@ -142,15 +147,21 @@ fn init(file: &Path, full: bool, force: bool) -> Result<()> {
     }
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(force).create_new(!force);
+    let shown = file.display();
+    if file.is_dir() {
+        let inside = file.join("gateway.yaml");
+        anyhow::bail!("{shown} is a folder; name a file, for example {}", inside.display());
+    }
+    let has_folder = file.parent().is_none_or(|f| f.as_os_str().is_empty() || f.is_dir());
     let mut out = options.open(file).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => {
-            anyhow::anyhow!("{} exists; --force replaces it", file.display())
+        ErrorKind::AlreadyExists => anyhow::anyhow!("{shown} exists; --force replaces it"),
+        ErrorKind::NotFound if !has_folder => {
+            anyhow::anyhow!("cannot create {shown}: the folder does not exist; create it first")
         }
-        ErrorKind::NotFound => anyhow::anyhow!(
-            "cannot create {}: the folder does not exist; create it first",
-            file.display()
-        ),
-        _ => anyhow::anyhow!("cannot create {}: {error}", file.display()),
+        ErrorKind::NotFound => {
+            anyhow::anyhow!("cannot create {shown}: files cannot be created there; choose another")
+        }
+        _ => anyhow::anyhow!("cannot create {shown}: {error}"),
     })?;
     out.write_all(text.as_bytes())?;
     write_stdout(&format!(
