@@ -31,6 +31,8 @@ impl Default for HeadLimits {
 
 /// Upper bound of [`HeadLimits::fields`].
 pub const MAX_FIELDS: usize = 256;
+/// Maximum bytes of a method. The longest registered one has 17.
+const MAX_METHOD: usize = 32;
 
 /// Why a head is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -190,6 +192,9 @@ pub fn parse_request<'a>(
     else {
         return Err(HeadError::Malformed("no request line"));
     };
+    if method.len() > MAX_METHOD {
+        return Err(HeadError::Malformed("the method is longer than 32 bytes"));
+    }
     let fields: &'a [httparse::Header<'a>] = parsed.headers;
     let http10 = version == 0;
     let line = RequestLine { method, target: reduce_target(method, target)? };
@@ -357,6 +362,17 @@ mod tests {
             Ok(("OPTIONS *".into(), BodyFraming::Empty))
         );
         assert_eq!(request(b"GET / HTTP/1.0\r\n\r\n"), Ok(("GET /".into(), BodyFraming::Empty)));
+    }
+
+    #[test]
+    fn methods_are_bounded() {
+        let of = |len: usize| {
+            request(format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "A".repeat(len)).as_bytes())
+        };
+        assert!(of(32).is_ok());
+        for len in [33, 60_000] {
+            assert_eq!(of(len), Err(HeadError::Malformed("the method is longer than 32 bytes")));
+        }
     }
 
     #[test]
