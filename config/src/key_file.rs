@@ -38,18 +38,17 @@ pub fn load_key_entries(path: &Path, limits: &[Limit]) -> Result<Vec<Entry>, Pro
 
 fn load(path: &Path, limits: &[Limit]) -> Result<Vec<(Entry, Option<Key>)>, Problems> {
     let name = path.display().to_string();
-    if is_database(path) {
+    if is_database(path) && path.exists() {
         return from_database(path, limits).map_err(|messages| {
             Problems::new(&name, messages.into_iter().map(Problem::whole_file).collect())
         });
     }
     let text = crate::read(path, MAX_FILE).map_err(|e| {
-        Problems::one(
-            &name,
-            Problem::whole_file(format!(
-                "cannot read the file: {e}; `llm-lens key create` creates one"
-            )),
-        )
+        let hint = match e.kind() {
+            std::io::ErrorKind::NotFound => "; `llm-lens key create` creates one",
+            _ => "",
+        };
+        Problems::one(&name, Problem::whole_file(format!("cannot read the file: {e}{hint}")))
     })?;
     check(&name, &text, limits)
 }

@@ -47,7 +47,7 @@ pub struct Database {
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
     /// SQLite cannot read the file.
-    #[error("cannot read the file: {0}; `llm-lens key create` creates one")]
+    #[error("cannot read the file: {0}")]
     Read(rusqlite::Error),
     /// SQLite cannot change it.
     #[error("cannot change the file: {0}")]
