@@ -150,6 +150,15 @@ impl Guardrail {
         !self.settings.observe && (acts || judged || !self.settings.disclaimer.is_empty())
     }
 
+    /// Whether this guardrail checks prompts, if only to record findings, or acts on them or on
+    /// answers. If so, each request must be JSON that every parser reads alike.
+    pub fn needs_valid_requests(&self) -> bool {
+        self.chain.has(Hooks::DETECT)
+            || self.chain.has(Hooks::JUDGE_PROMPT)
+            || self.settings.acts_on_input()
+            || self.alters_answers()
+    }
+
     /// Whether this guardrail processes answers at all.
     pub fn reads_answers(&self) -> bool {
         !self.scanners.is_empty()

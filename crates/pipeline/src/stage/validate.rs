@@ -8,17 +8,16 @@ use wire::{json, validate};
 
 use crate::exchange::Exchange;
 use crate::respond::Refusal;
-use crate::stage::guardrail_input;
 
-/// Refuse a body that is not valid JSON, where a validation or a guardrail acts on it: an engine
+/// Refuse a body that is not valid JSON, where it is validated or a guardrail reads it: an engine
 /// with a lenient parser would read another text than the gateway.
 pub fn check_json(exchange: &Exchange, body: &[u8]) -> Result<(), Refusal> {
-    let acts = exchange.routed.as_ref().is_some_and(|routed| {
+    let is_checked = exchange.routed.as_ref().is_some_and(|routed| {
         routed.route.route.strict
-            || routed.route.guardrail.as_deref().is_some_and(guardrail_input::acts)
+            || routed.route.guardrail.as_ref().is_some_and(|built| built.needs_valid_requests())
     });
     // A body that the gateway cannot parse at all is refused elsewhere.
-    if !acts || exchange.inspected.facts.is_none() {
+    if !is_checked || exchange.inspected.facts.is_none() {
         return Ok(());
     }
     json::strict::check(body).map_err(|malformed| {

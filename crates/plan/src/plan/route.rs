@@ -156,7 +156,7 @@ impl PlannedRoute {
             pools,
             must_read: route.inject_usage
                 || route.reads_bodies()
-                || guardrail.as_ref().is_some_and(|guardrail| guardrail.settings.acts_on_input()),
+                || guardrail.as_ref().is_some_and(|guardrail| guardrail.needs_valid_requests()),
             stall_ns: u64::try_from(route.stall.as_nanos()).unwrap_or(u64::MAX),
             guardrail,
             mirror: None,
