@@ -157,12 +157,14 @@ async fn prepare<D: Sink>(
     Ok(request)
 }
 
-/// The shorter pipeline of a pass-through request: the head alone decides.
+/// The shorter pipeline of a pass-through request: the head alone decides, and whether a body
+/// follows.
 pub async fn admit_unread(
     exchange: &mut Exchange,
     route: Arc<PlannedRoute>,
     shown: Option<ShownCredential>,
     head: &Head<'_, RequestLine<'_>>,
+    has_body: bool,
 ) -> Result<(), Refusal> {
     exchange.cors = origin::fields(&route.route, head);
     origin::host(&route.route, head)?;
@@ -172,7 +174,7 @@ pub async fn admit_unread(
     endpoint::check(exchange, head)?;
     rate_limit::reserve(exchange).await?;
     select::select(exchange)?;
-    guardrail_input::must_not_pass_unread(exchange, head)?;
+    guardrail_input::must_not_pass_unread(exchange, head, has_body)?;
     exchange.take_descriptor()
 }
 

@@ -23,7 +23,7 @@ use pingora::{Error, ErrorType, Result};
 use pipeline::ExchangeGuard;
 use pipeline::respond::Refusal;
 use pipeline::shared::Shared;
-use pipeline::stage::send::CREDENTIALS;
+use pipeline::stage::send::{CREDENTIALS, OVERRIDES};
 use pipeline::stage::{
     accept, authenticate, call_log, endpoint, forwarded, guardrail_input, models, origin, route,
 };
@@ -132,8 +132,9 @@ impl ProxyHttp for PassThrough {
         let admitted = match (found, &parsed) {
             (Ok(route), Ok(head)) => {
                 let id = exchange.accepted.id.clone();
-                current_request::scope(id, pipeline::admit_unread(exchange, route, shown, head))
-                    .await
+                let has_body = !session.is_body_empty();
+                let admitting = pipeline::admit_unread(exchange, route, shown, head, has_body);
+                current_request::scope(id, admitting).await
             }
             (Err(refusal), _) => Err(refusal),
             (Ok(_), Err(error)) => Err(self.shared.bad_head(*error)),
@@ -220,9 +221,11 @@ impl ProxyHttp for PassThrough {
         request.insert_header("x-request-id", &*exchange.accepted.id)?;
         let credential = backend.credential();
         if credential.is_some() || exchange.plan.keys.is_some() {
-            CREDENTIALS.iter().for_each(|name| drop(request.remove_header(*name)));
+            let withheld = CREDENTIALS.iter().chain(&OVERRIDES);
+            withheld.for_each(|name| drop(request.remove_header(*name)));
         }
-        if let Some((name, value)) = credential {
+        // Nothing that OPTIONS returns needs a key.
+        if let Some((name, value)) = credential.filter(|_| request.method != "OPTIONS") {
             request.insert_header(name, value)?;
         }
         Ok(())

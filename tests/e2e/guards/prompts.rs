@@ -159,7 +159,7 @@ async fn obfuscated_personal_data_is_detected() {
     }
 }
 
-/// A guardrail that blocks refuses bodies that it cannot parse; one that only flags passes them.
+/// A guardrail that reads prompts refuses bodies that it cannot parse, also if it only flags them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unparseable_prompt_is_refused_by_a_blocking_guardrail() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
@@ -179,7 +179,7 @@ async fn unparseable_prompt_is_refused_by_a_blocking_guardrail() {
     ] {
         let answer = ask(&acts, "/v1/completions", name, body).await;
         assert_eq!((answer.status, answer.error_code().as_str()), (status, code), "{name}");
-        if matches!(name, "tokens" | "broken") {
+        if name == "tokens" {
             assert_eq!(
                 ask(&flags, "/v1/completions", name, body).await.status,
                 200,
@@ -187,5 +187,43 @@ async fn unparseable_prompt_is_refused_by_a_blocking_guardrail() {
             );
         }
     }
-    assert_eq!(engine.seen().len(), 2);
+    assert_eq!(engine.seen().len(), 1);
+    let default = guarded(&engine, "input_secrets: flag", "", "").await;
+    let observes = guarded(&engine, "mode: observe, input_pii: block", "", "").await;
+    for gateway in [flags, default, observes] {
+        for (body, code) in [
+            ("{\"prompt\":", "invalid_json"),
+            ("{'model':'m'}", "invalid_json"),
+            ("\u{feff}{\"model\":\"m\",\"prompt\":\"x\"}", "unsupported_encoding"),
+            ("{\"model\":\"m\",\"prompt\":\"x\"} x", "invalid_json"),
+            ("{\"model\":\"m\",\"prompt\":\"\u{1}\"}", "invalid_json"),
+            ("", "invalid_json"),
+        ] {
+            let answer = ask(&gateway, "/v1/completions", "x", body).await;
+            assert_eq!((answer.status, &*answer.error_code()), (400, code), "{body}");
+        }
+    }
+    assert_eq!(engine.seen().len(), 1);
+}
+
+/// The body of a read is a way around the guardrail.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_with_a_body_are_not_forwarded_where_a_guardrail_acts() {
+    let engine = Engine::start(|_| sse::json(200, "{}")).await;
+    let acts = guarded(&engine, "input_pii: block", "", "").await;
+    for method in ["GET", "HEAD", "OPTIONS"] {
+        for (length, status) in [(0, 200), (5, 403)] {
+            let mut client = acts.client().await;
+            let body = "x".repeat(length);
+            let path = if method == "OPTIONS" { "/v1/chat/completions" } else { "/health" };
+            client
+                .send(format!(
+                    "{method} {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n{body}"
+                ))
+                .await;
+            let head = crate::support::read_until(&mut client, "\r\n\r\n").await;
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{method} {length}: {head}");
+        }
+    }
+    assert_eq!(engine.seen().len(), 3);
 }

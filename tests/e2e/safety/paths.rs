@@ -135,9 +135,13 @@ async fn only_model_apis_are_forwarded_with_the_key_of_the_operator() {
         ("POST", "/slots/0?action=erase", 404),
         ("GET", "/metrics", 404),
         ("GET", "/v1/responses/r1", 404),
+        ("OPTIONS", "/key/generate", 404),
+        ("OPTIONS", "/v1/responses/r1", 404),
         ("TRACE", "/", 405),
         ("TRACE", "/v1/files/x", 405),
         ("GET", "/v1beta/openai/models", 200),
+        ("OPTIONS", "/v1/chat/completions", 200),
+        ("OPTIONS", "/v1/files/x", 200),
         ("GET", "/health", 200),
         ("POST", "/tokenize", 200),
         ("POST", "/v1/audio/speech", 200),
@@ -150,12 +154,22 @@ async fn only_model_apis_are_forwarded_with_the_key_of_the_operator() {
         let before = engine.seen().len();
         let mut client = gateway.client().await;
         client
-            .send(format!("{method} {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"))
+            .send(format!(
+                "{method} {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer mine\r\n\
+                 x-http-method-override: DELETE\r\nX-Original-URL: /key/generate\r\n\
+                 content-length: 0\r\n\r\n"
+            ))
             .await;
         let answer = client.answer().await;
         assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
         let forwarded = engine.seen().len() - before;
         assert_eq!(forwarded, usize::from(status == 200), "{method} {path}");
+        if let (200, Some(seen)) = (status, engine.seen().pop()) {
+            let head = seen.head.to_ascii_lowercase();
+            assert!(!head.contains("override") && !head.contains("x-original-url"), "{head}");
+            assert!(!head.contains("bearer mine"), "{head}");
+            assert_eq!(head.contains("sk-operator"), method != "OPTIONS", "{head}");
+        }
         if status == 404 {
             assert_eq!(answer.error_code(), "unknown_endpoint");
             assert!(answer.text().contains(path.split('?').next().unwrap()), "{}", answer.text());
@@ -204,4 +218,39 @@ async fn the_model_of_a_path_is_the_model_of_the_request() {
         last.head
     );
     assert!(text(last).contains("\"model\":\"org/linden\""), "{}", text(last));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fields_that_replace_the_method_or_the_path_are_removed_from_inference() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let gateway = with_key(&engine, "{name: r, backend: b}").await;
+    let mut client = gateway.client().await;
+    let fields = "x-http-method: DELETE\r\nX-Method-Override: DELETE\r\nx-rewrite-url: /x\r\n";
+    client.post("/v1/chat/completions", fields, CHAT).await;
+    assert_eq!(client.answer().await.status, 200);
+    let head = engine.seen().pop().unwrap().head.to_ascii_lowercase();
+    assert!(!head.contains("method") && !head.contains("rewrite"), "{head}");
+}
+
+/// A method of 60,000 letters costs an engine what it costs the client.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_methods_are_refused_over_both_protocols() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    let method = "A".repeat(60_000);
+    let mut client = gateway.client().await;
+    client.send(format!("{method} /v1/models HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, &*answer.error_code()), (400, "malformed_request"));
+    let method = "A".repeat(40);
+    let head = h2raw::head(&[
+        (":method", method.as_str()),
+        (":scheme", "http"),
+        (":path", "/v1/models"),
+        (":authority", "a"),
+    ]);
+    let frames = [frame(HEADERS, END_HEADERS | END_STREAM, 1, &head)];
+    let (_, answered) = h2raw::one_stream(gateway.address(), &frames).await;
+    assert!(!answered.is_empty() && !answered.iter().any(h2raw::Frame::is_ok), "{answered:?}");
+    assert!(engine.seen().is_empty());
 }

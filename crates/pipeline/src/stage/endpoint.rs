@@ -69,11 +69,14 @@ pub fn classify(method: &str, path: &str) -> Endpoint {
     let reads = READ.contains(&path)
         || path.starts_with("/v1/models/")
         || ["/v1beta/models/", "/openai/v1/models/"].iter().any(is_model);
+    let counts = COUNT.contains(&path) || path.ends_with(":countTokens");
+    let infers = is_foreign_inference(path) || is_unparsed_inference(path);
+    let is_known = || reads || counts || infers || Dialect::from_path(path).is_some();
     match method {
         "GET" | "HEAD" if reads => Endpoint::ReadOnly,
-        "OPTIONS" => Endpoint::ReadOnly,
-        "POST" if COUNT.contains(&path) || path.ends_with(":countTokens") => Endpoint::ReadOnly,
-        "POST" if is_foreign_inference(path) || is_unparsed_inference(path) => Endpoint::Inference,
+        "OPTIONS" if is_known() => Endpoint::ReadOnly,
+        "POST" if counts => Endpoint::ReadOnly,
+        "POST" if infers => Endpoint::Inference,
         _ => Endpoint::Other,
     }
 }
@@ -206,6 +209,12 @@ mod tests {
             ("DELETE", "/v1/models/ft:x", Endpoint::Other),
             ("DELETE", "/v1/files/x", Endpoint::Other),
             ("POST", "/v1/models", Endpoint::Other),
+            ("OPTIONS", "/v1/models", Endpoint::ReadOnly),
+            ("OPTIONS", "/v1/chat/completions", Endpoint::ReadOnly),
+            ("OPTIONS", "/v1/audio/speech", Endpoint::ReadOnly),
+            ("OPTIONS", "/key/generate", Endpoint::Other),
+            ("OPTIONS", "/v1/files/x", Endpoint::Other),
+            ("OPTIONS", "*", Endpoint::Other),
             ("POST", "/v1/fine_tuning/jobs", Endpoint::Other),
             ("POST", "/v1/load_lora_adapter", Endpoint::Other),
             ("POST", "/sleep", Endpoint::Other),

@@ -55,16 +55,20 @@ pub fn check_head(
     looked
 }
 
-/// Refuse a pass-through request if the guardrail acts on content, unless its path is exempt.
+/// Refuse a pass-through request if the guardrail acts on content, unless its path is exempt. Reads
+/// of public facts pass, but a GET, HEAD or OPTIONS with a body does not: the body is a way around
+/// the guardrail.
 pub fn must_not_pass_unread(
     exchange: &Exchange,
     head: &Head<'_, RequestLine<'_>>,
+    has_body: bool,
 ) -> Result<(), Refusal> {
     let Some(guardrail) = exchange.guardrail().filter(|guardrail| acts(guardrail)) else {
         return Ok(());
     };
-    let path = &*decode(accept::path(head.line.target));
-    if endpoint::classify(head.line.method, path) == Endpoint::ReadOnly
+    let (method, path) = (head.line.method, &*decode(accept::path(head.line.target)));
+    let is_read_with_body = has_body && method != "POST";
+    if (endpoint::classify(method, path) == Endpoint::ReadOnly && !is_read_with_body)
         || endpoint::is_exempt(&guardrail.settings, path)
     {
         return Ok(());

@@ -34,6 +34,16 @@ const REPLACED_FIELDS: [&str; 5] =
 /// the gateway authenticates clients.
 pub const CREDENTIALS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
+/// Fields of clients that replace the method or the path for some servers, so that another request
+/// would be served than was checked. They are removed where credentials are.
+pub const OVERRIDES: [&str; 5] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+];
+
 /// Build the request for the selected backend.
 pub fn prepare(
     exchange: &mut Exchange,
@@ -102,10 +112,11 @@ pub fn head_for(
         let name = field.name;
         let replaced = REPLACED_FIELDS.iter().any(|n| n.eq_ignore_ascii_case(name))
             && !(route.forward_compression && name.eq_ignore_ascii_case("accept-encoding"));
-        let credential = withheld && CREDENTIALS.iter().any(|n| n.eq_ignore_ascii_case(name));
+        let is_withheld =
+            withheld && CREDENTIALS.iter().chain(&OVERRIDES).any(|n| n.eq_ignore_ascii_case(name));
         let traced = facts.traceparent.is_some() && name.eq_ignore_ascii_case("traceparent");
         if replaced
-            || credential
+            || is_withheld
             || traced
             || forwarded::is_replaced(name)
             || head.is_hop_by_hop(name)
