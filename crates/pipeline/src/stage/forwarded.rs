@@ -4,12 +4,15 @@
 //! - *Out*: the client's address, for limits and keys; the same fields for the backend.
 //! - *Never*: a claim of a peer that is not in `trusted_proxies`. Its fields are replaced.
 
+mod derived;
+
 use std::net::IpAddr;
 
 use plan::Plan;
 use wire::http1::head::{Head, RequestLine};
 
 use crate::exchange::Peer;
+use derived::Derived;
 
 /// Name of the gateway in `Via`.
 const NAME: &str = "llm-lens";
@@ -55,6 +58,7 @@ pub fn is_replaced(name: &str) -> bool {
 }
 
 /// The fields for a backend, from those of the request: a trusted proxy's are kept and continued.
+/// Those that it does not send are derived from the others, so that all describe the same client.
 pub fn fields<'h>(
     peer: &Peer,
     request: impl Iterator<Item = (&'h str, &'h [u8])> + Clone,
@@ -71,13 +75,18 @@ pub fn fields<'h>(
         }
         all
     };
-    let first = |name: &'static str| values(name).find(|_| peer.trusted).map(<[u8]>::to_vec);
+    let derived = Derived::new(peer.trusted, &values);
+    let first = |name: &'static str| {
+        let own = values(name).find(|_| peer.trusted).map(<[u8]>::to_vec);
+        own.or_else(|| derived.first(name))
+    };
     let host = values("host").next().filter(|host| is_host(host)).unwrap_or_default();
     let proto = if peer.tls { "https" } else { "http" };
     let mut out = Vec::with_capacity(5);
     let address = peer.address.map(|address| address.to_canonical().to_string());
     if let Some(address) = &address {
         let mut chain = list(FOR, peer.trusted);
+        chain.extend_from_slice(derived.addresses.as_bytes());
         chain.extend_from_slice(address.as_bytes());
         out.push((FOR, chain));
     }
@@ -86,6 +95,7 @@ pub fn fields<'h>(
         out.push((HOST, host));
     }
     let mut chain = list(FORWARDED, peer.trusted);
+    chain.extend_from_slice(derived.elements.as_bytes());
     add_element(&mut chain, address.as_deref(), host, proto);
     out.push((FORWARDED, chain));
     // Loops are detected by `Via`, so that of any client is continued (RFC 9110, 7.6.3).
@@ -108,6 +118,15 @@ fn add_element(list: &mut Vec<u8>, address: Option<&str>, host: &[u8], proto: &s
         add(&[b";host=\"", host, b"\""]);
     }
     add(&[b";proto=", proto.as_bytes()]);
+}
+
+/// A node of `Forwarded` (RFC 7239, section 6).
+fn node(address: Option<IpAddr>) -> String {
+    match address.map(|address| address.to_canonical()) {
+        Some(IpAddr::V4(address)) => address.to_string(),
+        Some(IpAddr::V6(address)) => format!("\"[{address}]\""),
+        None => "unknown".to_owned(),
+    }
 }
 
 /// Whether a value of `Host` can stand in quotes.
@@ -185,6 +204,59 @@ mod tests {
                 ("via", "1.0 old, 1.1 llm-lens".into()),
             ]
         );
+    }
+
+    #[test]
+    fn one_kind_of_field_is_derived_from_the_other() {
+        let address = Some(IpAddr::from([127, 0, 0, 1]));
+        let proxy = Peer { address, trusted: true, tls: false, http2: false };
+        let own = "for=127.0.0.1;host=\"a\";proto=http";
+        let fields = |request: &[(&str, &str)]| {
+            let sent = all(&proxy, &[&[("host", "a")], request].concat());
+            let get = |name| {
+                let found = sent.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| value.clone()).unwrap_or_default()
+            };
+            [FOR, PROTO, HOST, FORWARDED].map(get)
+        };
+        for (request, want) in [
+            (
+                &[(FOR, "9.9.9.9"), (PROTO, "https")][..],
+                ["9.9.9.9, 127.0.0.1", "https", "a", &format!("for=9.9.9.9;proto=https, {own}")],
+            ),
+            (
+                &[(FOR, "2001:db8::9, x"), (HOST, "b:443")],
+                [
+                    "2001:db8::9, x, 127.0.0.1",
+                    "http",
+                    "b:443",
+                    &format!("for=\"[2001:db8::9]\";host=\"b:443\", for=unknown, {own}"),
+                ],
+            ),
+            (&[(PROTO, "https")], ["127.0.0.1", "https", "a", &format!("proto=https, {own}")]),
+            (&[(PROTO, "a b")], ["127.0.0.1", "a b", "a", own]),
+            (
+                &[(FORWARDED, "For=\"[2001:db8::9]:80\";Proto=https;host=\"b\", for=_x ;by=c")],
+                [
+                    "2001:db8::9, unknown, 127.0.0.1",
+                    "https",
+                    "b",
+                    &format!(
+                        "For=\"[2001:db8::9]:80\";Proto=https;host=\"b\", for=_x ;by=c, {own}"
+                    ),
+                ],
+            ),
+            (
+                &[(FORWARDED, "for=9.9.9.9:1"), (PROTO, "https")],
+                ["9.9.9.9, 127.0.0.1", "https", "a", &format!("for=9.9.9.9:1, {own}")],
+            ),
+            (
+                &[(FORWARDED, "for=\"9.9.9.9")],
+                ["127.0.0.1", "http", "a", &format!("for=\"9.9.9.9, {own}")],
+            ),
+        ] {
+            assert_eq!(fields(request), want, "{request:?}");
+        }
     }
 
     #[test]
