@@ -1,7 +1,7 @@
 //! The `Host` of admin requests.
 //!
-//! - *In*: the header fields of a request.
-//! - *Out*: 421 unless each `Host` is an IP address, a loopback name, or listed in `admin.hosts`.
+//! - *In*: the header fields of a request, and a host in its target.
+//! - *Out*: 421 unless each of these hosts is an IP address, a loopback name, or listed in `admin.hosts`.
 //! - *Never*: a page for another name. A web page could let its own name resolve to this listener
 //!   (DNS rebinding) and read every answer.
 
@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::uri::Authority;
+use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use pipeline::shared::Shared;
@@ -22,7 +23,7 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
-    let refused = refused(request.headers(), &shared.plan.load().settings.admin.hosts);
+    let refused = refused(&request, &shared.plan.load().settings.admin.hosts);
     let mut answer = match refused {
         Some(host) => ApiError::wrong_host(&host).into_response(),
         None => next.run(request).await,
@@ -32,9 +33,14 @@ pub(super) async fn guard(
     answer
 }
 
-/// The first `Host` that is not served. Browsers always send one; HTTP/1.0 probes may have none.
-fn refused(headers: &HeaderMap, hosts: &[String]) -> Option<String> {
-    let mut all = headers.get_all(header::HOST).iter();
+/// The first host that is not served: in an absolute-form target, which replaces `Host` (RFC 9112,
+/// section 3.2.2), or in `Host`. Browsers always send one; HTTP/1.0 probes may have none.
+fn refused<B>(request: &axum::http::Request<B>, hosts: &[String]) -> Option<String> {
+    let target = request.uri().authority().map(Authority::as_str);
+    if let Some(host) = target.filter(|host| !is_served(host, hosts)) {
+        return Some(host.to_owned());
+    }
+    let mut all = request.headers().get_all(header::HOST).iter();
     let refused = all.find(|host| !host.to_str().is_ok_and(|host| is_served(host, hosts)))?;
     Some(String::from_utf8_lossy(refused.as_bytes()).into_owned())
 }
@@ -94,14 +100,22 @@ mod tests {
 
     #[test]
     fn each_of_several_hosts_must_be_served() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(refused(&headers, &[]), None);
-        headers.append(header::HOST, HeaderValue::from_static("127.0.0.1"));
-        assert_eq!(refused(&headers, &[]), None);
-        headers.append(header::HOST, HeaderValue::from_static("evil.example"));
-        assert_eq!(refused(&headers, &[]).as_deref(), Some("evil.example"));
-        let invalid = HeaderValue::from_bytes(b"caf\xe9").expect("a field value");
-        let only = HeaderMap::from_iter([(header::HOST, invalid)]);
-        assert!(refused(&only, &[]).is_some());
+        let refused_by = |target: &str, named: &[&[u8]]| {
+            let mut request = axum::http::Request::new(());
+            *request.uri_mut() = target.parse().expect("a target");
+            for host in named {
+                let value = HeaderValue::from_bytes(host).expect("a field value");
+                request.headers_mut().append(header::HOST, value);
+            }
+            refused(&request, &[])
+        };
+        assert_eq!(refused_by("/", &[]), None);
+        assert_eq!(refused_by("/", &[b"127.0.0.1"]), None);
+        let second = refused_by("/", &[b"127.0.0.1", b"evil.example"]);
+        assert_eq!(second.as_deref(), Some("evil.example"));
+        assert!(refused_by("/", &[b"caf\xe9"]).is_some());
+        assert_eq!(refused_by("http://127.0.0.1:9/", &[b"127.0.0.1"]), None);
+        let target = refused_by("http://evil.example/api/settings", &[b"127.0.0.1"]);
+        assert_eq!(target.as_deref(), Some("evil.example"));
     }
 }
