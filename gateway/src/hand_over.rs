@@ -118,8 +118,15 @@ fn accept(listener: &UnixListener) -> io::Result<(Vec<NamedSocket>, Predecessor)
     }
 }
 
-/// Send the sockets to a successor, and wait until it serves.
+/// Send the sockets to a successor, and wait until it serves. Errors name the path.
 pub(crate) fn offer(path: &Path, names: &[String], fds: &[RawFd]) -> io::Result<()> {
+    let named = |error: io::Error| {
+        io::Error::new(error.kind(), format!("upgrade socket {}: {error}", path.display()))
+    };
+    offer_at(path, names, fds).map_err(named)
+}
+
+fn offer_at(path: &Path, names: &[String], fds: &[RawFd]) -> io::Result<()> {
     must_be_private(path)?;
     let until = Instant::now() + WAIT_FOR_SUCCESSOR;
     let mut stream = loop {
@@ -272,6 +279,13 @@ mod tests {
         let error = offer(&path, &["a".into()], &[listener.as_raw_fd()]).expect_err("it ended");
         assert!(error.to_string().contains("before it served"), "{error}");
         successor.join().expect("no panic");
+    }
+
+    #[test]
+    fn errors_name_the_socket() {
+        let path = Path::new("/nonexistent/upgrade.sock");
+        let error = offer(path, &["a".into()], &[]).expect_err("no folder");
+        assert!(error.to_string().contains("/nonexistent/upgrade.sock"), "{error}");
     }
 
     #[test]

@@ -217,7 +217,7 @@ impl Builder {
                 table,
                 field,
                 if unit == Unit::Cost {
-                    "must be from a pico-dollar to nine million dollars"
+                    "must be from 0.000000000001 to 9000000 dollars"
                 } else {
                     "must be a whole number, at least 1"
                 },

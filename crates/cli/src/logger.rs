@@ -41,6 +41,8 @@ const VERBOSE_MODULES: [&str; 4] = [
     "pingora_core::protocols::http",
     "pingora_proxy",
 ];
+/// Module of pingora that accepts connections.
+const LISTENING: &str = "pingora_core::services::listening";
 /// Crates of this project. Other crates are logged from level `warn`.
 const OWN_CRATES: [&str; 12] = [
     "config",
@@ -158,6 +160,9 @@ impl<S: Subscriber> Layer<S> for LineLayer {
         let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
         let mut parts = EventFields::default();
         event.record(&mut parts);
+        if metadata.target() == LISTENING {
+            parts.explain_accept();
+        }
         if let Some(id) = (self.request_id)() {
             parts.set("request_id", Value::from(&*id));
         }
@@ -191,10 +196,18 @@ impl EventFields {
         }
     }
 
+    /// Pingora's line about a connection that cannot be accepted, in the words of the gateway.
+    fn explain_accept(&mut self) {
+        if let Some(error) = self.message.strip_prefix("Accept() failed") {
+            let error = Value::from(error.trim());
+            self.set("error", error);
+            self.message = "a listener cannot accept a connection".to_owned();
+        }
+    }
+
     fn text(&self, level: &Level) -> String {
         let mut line = format!("{} {level} ", now());
-        // A list of problems keeps its line breaks. They are indented, so that no line looks like
-        // an entry of its own.
+        // Line breaks are indented, so that no line looks like an entry of its own.
         escape(&self.message, &mut line, "\n  ");
         for (name, value) in &self.fields {
             let _ = write!(line, " {name}=");
@@ -343,6 +356,17 @@ mod tests {
             let Ok(Entry::Line(third)) = entries.recv() else { panic!("a line") };
             assert!(third.ends_with("three\n"), "{third}");
         });
+    }
+
+    #[test]
+    fn failed_accepts_are_reported_in_our_words() {
+        let message = "Accept() failed  AcceptError cause: Too many open files (os error 24)";
+        let mut parts = EventFields { message: message.into(), ..EventFields::default() };
+        parts.explain_accept();
+        let text = parts.text(&Level::ERROR);
+        let want = "ERROR a listener cannot accept a connection \
+                    error=\"AcceptError cause: Too many open files (os error 24)\"\n";
+        assert_eq!(text.split_once(' ').map(|(_, rest)| rest), Some(want));
     }
 
     #[test]
