@@ -74,7 +74,7 @@ impl fmt::Display for Source {
 }
 
 /// Discovery of a pool's backends.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Discovery {
     /// Backend whose settings apply to them, except for address and port.
     pub template: Arc<Backend>,

@@ -25,7 +25,7 @@ pub enum Ability {
 }
 
 /// Backends that serve the same models.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Pool {
     /// Name, balancing and ejection.
@@ -57,7 +57,7 @@ pub enum Resume {
 }
 
 /// A pool that gets copies of requests.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct MirrorSettings {
     /// The pool.
