@@ -833,7 +833,7 @@ pub const CATALOG: &[Metric] = &[
         Kind::Gauge,
         Unit::Seconds,
         &[],
-        "Unix time since which a file of the settings, such as the keys, is missing or invalid, and the previous content stays in force; 0 if all are current.",
+        "Unix time since which a file of the settings, such as the keys or a certificate, is missing or invalid, and the previous content stays in force; 0 if all are current.",
     ),
     metric(
         "llm_lens_shed_requests_total",

@@ -26,6 +26,8 @@ pub struct Gauges {
     pub reload_failures: AtomicU64,
     /// When the settings in force became stale, in Unix microseconds; 0 if they are current.
     settings_stale_since: AtomicU64,
+    /// The same for the certificates of listeners.
+    certificates_stale_since: AtomicU64,
     /// Lines of the usage file that were skipped because they are damaged.
     pub usage_lines_damaged: AtomicU64,
     /// Attempts to append to the usage file that failed.
@@ -54,8 +56,42 @@ impl Gauges {
         self.settings_stale_since.store(0, Ordering::Relaxed);
     }
 
-    /// When the settings in force became stale, in Unix microseconds; 0 if they are current.
+    /// Whether the certificates in force are those of their files. `wall_us` is now, in Unix
+    /// microseconds.
+    pub fn set_certificates(&self, are_current: bool, wall_us: u64) {
+        let since = &self.certificates_stale_since;
+        match are_current {
+            true => since.store(0, Ordering::Relaxed),
+            false => {
+                let _ = since.compare_exchange(0, wall_us, Ordering::Relaxed, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// When the settings or certificates in force became stale, in Unix microseconds; 0 if all are
+    /// current.
     pub fn settings_stale_since(&self) -> u64 {
-        self.settings_stale_since.load(Ordering::Relaxed)
+        let both = [&self.settings_stale_since, &self.certificates_stale_since];
+        let since = both.map(|since| since.load(Ordering::Relaxed));
+        since.into_iter().filter(|since| *since > 0).min().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_stale_while_any_file_is() {
+        let gauges = Gauges::default();
+        gauges.set_certificates(false, 7);
+        gauges.set_certificates(false, 8);
+        assert_eq!(gauges.settings_stale_since(), 7);
+        assert!(gauges.settings_are_stale(9));
+        assert_eq!(gauges.settings_stale_since(), 7);
+        gauges.set_certificates(true, 10);
+        assert_eq!(gauges.settings_stale_since(), 9);
+        gauges.settings_are_current();
+        assert_eq!(gauges.settings_stale_since(), 0);
     }
 }

@@ -175,6 +175,17 @@ async fn clients_may_come_over_tls() {
     let left = expiry - now.as_secs_f64();
     assert!((86_400.0..2.0 * 86_400.0 + 60.0).contains(&left), "{left} s");
 
+    // A client of TLS 1.0 or 1.1 learns why it is refused.
+    for minor in [1, 2] {
+        let body = [&[3, minor][..], &[7; 32], &[0, 0, 2, 0, 0x2f, 1, 0]].concat();
+        let hello = [&[22, 3, 1, 0, 45, 1, 0, 0, 41][..], &body].concat();
+        let mut old = TcpStream::connect(gateway.address()).await.unwrap();
+        old.write_all(&hello).await.unwrap();
+        let mut alert = Vec::new();
+        in_time(old.read_to_end(&mut alert)).await.unwrap();
+        assert_eq!(alert, [21, 3, 1, 0, 2, 2, 70], "protocol_version");
+    }
+
     // A client that does not speak TLS, or stops in mid-handshake, blocks no other.
     let mut plain = gateway.client().await;
     plain.send(post(PATH, "", CHAT_STREAM)).await;
@@ -363,8 +374,13 @@ async fn certificates_change_without_a_restart_and_old_versions_stay_out() {
     let old = std::fs::read(certificates.file("cert.pem")).expect("it is there");
     std::fs::copy(certificates.file("ca.pem"), certificates.file("cert.pem"))
         .expect("it is writable");
+    let stale = "llm_lens_settings_stale_since_timestamp_seconds";
     gateway.wait_until(|g| g.stderr().contains("new certificate is invalid")).await;
+    gateway.wait_until(|g| g.metric(stale, "") > 0.0).await;
     assert_eq!(status(&gateway, &modern).await.expect("the old one holds").1, first);
+    std::fs::remove_file(certificates.file("cert.pem")).expect("it is there");
+    gateway.wait_until(|g| g.stderr().matches("new certificate is invalid").count() == 2).await;
+    assert!(gateway.metric(stale, "") > 0.0);
     std::fs::write(certificates.file("cert.pem"), old).expect("it is writable");
     let done = Command::new("openssl")
         .args("x509 -req -in request.pem -CA ca.pem -CAkey ca.key -set_serial 8 -days 2 -extfile names -out cert.pem".split(' '))

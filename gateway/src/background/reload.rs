@@ -91,7 +91,9 @@ async fn check_files(
 ) -> Vec<Option<Stamp>> {
     let (shared, certificates) = (shared.clone(), certificates.clone());
     let looked = tokio::task::spawn_blocking(move || {
-        certificates.iter().for_each(|certificate| certificate.reload_if_changed());
+        // Each is read, also after one that is not current.
+        let stale = certificates.iter().filter(|one| !one.reload_if_changed()).count();
+        shared.observatory.gauges().set_certificates(stale == 0, clock::wall_us());
         stamps(&shared)
     });
     looked.await.unwrap_or_default()

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -31,6 +32,8 @@ pub(crate) struct Certificate {
     files: ListenerTls,
     current: ArcSwap<CertifiedKey>,
     stamps: Mutex<Stamps>,
+    /// Whether the files had a valid certificate when they were last read.
+    is_current: AtomicBool,
 }
 
 impl Certificate {
@@ -39,6 +42,7 @@ impl Certificate {
         Ok(Arc::new(Certificate {
             current: ArcSwap::new(read(files)?),
             stamps,
+            is_current: AtomicBool::new(true),
             files: files.clone(),
         }))
     }
@@ -49,21 +53,30 @@ impl Certificate {
         current.cert.iter().filter_map(|der| certificate_expiry(der)).min()
     }
 
-    /// Reload the files if they have changed, and use them if they are valid.
-    pub(crate) fn reload_if_changed(&self) {
+    /// Reload the files if they have changed, and use them if they are valid. Returns whether the
+    /// certificate in force is that of the files.
+    pub(crate) fn reload_if_changed(&self) -> bool {
         let now = stamps(&self.files);
         let mut known = self.stamps.lock();
         if *known == now {
-            return;
+            return self.is_current.load(Ordering::Relaxed);
         }
         *known = now;
+        let fresh = self.reload();
+        self.is_current.store(fresh, Ordering::Relaxed);
+        fresh
+    }
+
+    fn reload(&self) -> bool {
         match read(&self.files) {
             Ok(fresh) => {
                 self.current.store(fresh);
                 tracing::info!(path = %self.files.cert.display(), "certificate reloaded");
+                true
             }
             Err(error) => {
-                tracing::error!(%error, "new certificate is invalid, keeping the previous one")
+                tracing::error!(%error, "new certificate is invalid, keeping the previous one");
+                false
             }
         }
     }
