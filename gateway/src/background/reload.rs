@@ -7,12 +7,13 @@
 //!   being written is not read, and an invalid one changes nothing; its problems are logged, and
 //!   the failure is counted.
 
+mod protection;
+
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use config::settings::{Auth, Route};
 use config::{Found, MAX_DISCOVERED, Settings, Source};
 use observatory::Gauges;
 use pipeline::shared::{Reload, Shared};
@@ -266,7 +267,7 @@ fn read(shared: &Shared, expected: &[Option<Stamp>]) {
     let mut reload = Reload { at_us: clock::wall_us(), problems: None, removed: Vec::new() };
     match built {
         Ok((plan, still)) => {
-            reload.removed = removed_protection(&before.settings, &plan.settings);
+            reload.removed = protection::removed(&before.settings, &plan.settings);
             shared.plan.store(Arc::new(plan));
             *found = still;
             Gauges::count(&gauges.reloads);
@@ -284,37 +285,6 @@ fn read(shared: &Shared, expected: &[Option<Stamp>]) {
         }
     }
     *shared.last_reload.lock() = Some(reload);
-}
-
-/// Protection that was in force, and that the new settings do not have.
-fn removed_protection(before: &Settings, after: &Settings) -> Vec<String> {
-    let mut removed = Vec::new();
-    if before.auth.is_some() && after.auth.is_none() {
-        removed.push("auth".to_owned());
-    }
-    let limits = before
-        .rate_limits
-        .iter()
-        .filter(|limit| !after.rate_limits.iter().any(|after| after.name == limit.name));
-    removed.extend(limits.map(|limit| format!("rate limit {:?}", limit.name)));
-    for route in &before.routes {
-        let Some(now) = after.routes.iter().find(|after| after.name == route.name) else {
-            continue;
-        };
-        let lost = [
-            ("auth", after.auth.is_some() && route.auth != Auth::Off && now.auth == Auth::Off),
-            ("validation", route.strict && !now.strict),
-            ("guardrail", is_enforced(route) && !is_enforced(now)),
-        ];
-        let lost = lost.iter().filter(|(_, lost)| *lost);
-        removed.extend(lost.map(|(what, _)| format!("{what} of route {:?}", route.name)));
-    }
-    removed
-}
-
-/// Whether a guardrail of the route may change or refuse a request or an answer.
-fn is_enforced(route: &Route) -> bool {
-    route.guardrail.as_ref().is_some_and(|guardrail| !guardrail.observe)
 }
 
 /// Warn about settings that differ from those at the start and take effect only after a restart.
