@@ -180,7 +180,11 @@ async fn ready(
     if shared.is_draining() {
         return Ok((StatusCode::SERVICE_UNAVAILABLE, "draining\n".into()));
     }
-    Ok(match reachable::unready(&shared, needed).await {
+    let reason = match reachable::without_keys(&shared) {
+        None => reachable::unready(&shared, needed).await,
+        reason => reason,
+    };
+    Ok(match reason {
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         None => (StatusCode::OK, "ready\n".into()),
     })

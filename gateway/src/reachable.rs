@@ -62,6 +62,13 @@ pub(crate) async fn log_unreachable(shared: &Shared) {
     stream::iter(dials).for_each_concurrent(AT_A_TIME, |dial| dial).await;
 }
 
+/// Why the gateway cannot verify tokens yet.
+pub(crate) fn without_keys(shared: &Shared) -> Option<String> {
+    let plan = shared.plan.load();
+    let issuer = plan.jwks.as_ref()?.pending()?;
+    Some(format!("the keys of issuer {issuer} have not been fetched"))
+}
+
 /// Why the gateway is not ready.
 pub(crate) async fn unready(shared: &Shared, needed: Needed) -> Option<String> {
     if needed == Needed::Ignore {

@@ -244,7 +244,9 @@ impl Gateway {
         // Signals that arrive during startup are handled once it serves.
         let signals = control.block_on(async {
             let signals = Signals::new();
-            discovery.begin(&self.shared, self.patience).await;
+            let patience = self.patience;
+            let discovering = discovery.begin(&self.shared, patience);
+            tokio::join!(discovering, jwks::begin(&self.shared, patience));
             signals
         })?;
         let runtime = RuntimeBuilder::new(self.workers, "llm-lens-data").work_steal(false).build();

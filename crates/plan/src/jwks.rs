@@ -34,7 +34,16 @@ enum Source {
 }
 
 impl Jwks {
-    pub fn build(settings: &[JwtSettings], limits: Limits) -> Result<Self, BuildError> {
+    /// The issuers. Key sets in files are read; those of servers are fetched later, and until then
+    /// the ones that `before` has for the same issuers are used.
+    ///
+    /// # Errors
+    /// [`BuildError`]: the URL of a server needs TLS files that are invalid.
+    pub fn build(
+        settings: &[JwtSettings],
+        limits: Limits,
+        before: Option<&Jwks>,
+    ) -> Result<Self, BuildError> {
         let source = |settings: &JwtSettings| {
             if is_insecure(&settings.jwks) {
                 tracing::warn!(
@@ -51,9 +60,23 @@ impl Jwks {
             })
         };
         let sources = settings.iter().map(source).collect::<Result<_, BuildError>>()?;
-        let keys =
+        let mut keys =
             traffic::jwks::Jwks::new(settings.iter().map(|settings| settings.issuer.clone()));
-        Ok(Jwks { settings: settings.to_vec(), sources, keys })
+        if let Some(before) = before {
+            keys = keys.after(&before.keys);
+        }
+        let jwks = Jwks { settings: settings.to_vec(), sources, keys };
+        for (issuer, source) in jwks.sources.iter().enumerate() {
+            if let Source::File(path) = source {
+                jwks.store(issuer, std::fs::read(path).map_err(|error| error.to_string()));
+            }
+        }
+        Ok(jwks)
+    }
+
+    /// The first issuer whose keys have not been fetched yet.
+    pub fn pending(&self) -> Option<&str> {
+        self.keys.pending()
     }
 
     /// Whether the settings are unchanged, so that keys and tokens survive a reload.
@@ -73,16 +96,18 @@ impl Jwks {
     }
 
     async fn refresh_one(&self, issuer: usize) {
-        let Some((settings, source)) = self.settings.get(issuer).zip(self.sources.get(issuer))
-        else {
-            return;
-        };
+        let Some(source) = self.sources.get(issuer) else { return };
         let fetched = source.fetch().await;
+        self.store(issuer, fetched);
+    }
+
+    fn store(&self, issuer: usize, fetched: Result<Vec<u8>, String>) {
         let text = fetched.as_deref().ok();
         let taken = self.keys.store_keys(issuer, text, clock::now()).map_err(|e| e.to_string());
         if let Err(why) = fetched.map(drop).and(taken) {
+            let settings = self.settings.get(issuer);
             tracing::error!(
-                issuer = settings.issuer.issuer,
+                issuer = settings.map_or("", |settings| &settings.issuer.issuer),
                 error = why,
                 "fetching JWKS failed, keeping the keys fetched before, if any"
             );
@@ -119,6 +144,29 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn of_file(jwks: &std::path::Path, before: Option<&Jwks>) -> Jwks {
+        let text = format!(
+            "backends: [{{name: b, url: 'http://127.0.0.1:1'}}]\nroutes: [{{name: r, backend: b}}]\n\
+             auth: {{jwt: [{{issuer: 'https://id', audience: a, jwks: '{}'}}]}}\n",
+            jwks.display()
+        );
+        let settings = config::parse("test", &text).unwrap_or_else(|why| panic!("{why}"));
+        let jwt = settings.auth.map(|auth| auth.jwt).unwrap_or_default();
+        Jwks::build(&jwt, settings.limits, before).expect("no certificate")
+    }
+
+    #[test]
+    fn key_sets_in_files_are_there_at_once_and_stay_until_others_are() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("keys.json");
+        std::fs::write(&file, r#"{"keys": []}"#).expect("writable");
+        let jwks = of_file(&file, None);
+        assert_eq!(jwks.pending(), None);
+        let missing = folder.path().join("missing.json");
+        assert_eq!(of_file(&missing, None).pending(), Some("https://id"));
+        assert_eq!(of_file(&missing, Some(&jwks)).pending(), None);
+    }
 
     #[test]
     fn key_sets_without_tls_from_other_hosts_are_insecure() {

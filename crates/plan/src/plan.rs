@@ -191,21 +191,24 @@ fn log_warnings(keys: Option<Keys>) -> Option<Keys> {
     keys
 }
 
-/// The identity providers of the settings. Fetched keys survive a reload if the providers are
-/// unchanged.
+/// The identity providers of the settings. Fetched keys survive a reload, until those of a changed
+/// provider are fetched.
 fn jwks(settings: &Settings, before: Option<&Plan>) -> Result<Option<Arc<Jwks>>, BuildError> {
     let Some(auth) = settings.auth.as_ref().filter(|auth| !auth.jwt.is_empty()) else {
         return Ok(None);
     };
-    let known = before
-        .and_then(|plan| plan.jwks.clone())
-        .filter(|tokens| tokens.matches_settings(&auth.jwt));
+    let known = before.and_then(|plan| plan.jwks.as_ref());
     // Tokens carry amounts by limit name: changed limits require that they are read again.
-    match known
-        .filter(|_| before.is_some_and(|plan| plan.settings.rate_limits == settings.rate_limits))
-    {
-        Some(tokens) => Ok(Some(tokens)),
-        None => Ok(Some(Arc::new(Jwks::build(&auth.jwt, settings.limits)?))),
+    let same = known.filter(|jwks| {
+        jwks.matches_settings(&auth.jwt)
+            && before.is_some_and(|plan| plan.settings.rate_limits == settings.rate_limits)
+    });
+    match same {
+        Some(jwks) => Ok(Some(jwks.clone())),
+        None => {
+            let jwks = Jwks::build(&auth.jwt, settings.limits, known.map(|jwks| &**jwks))?;
+            Ok(Some(Arc::new(jwks)))
+        }
     }
 }
 

@@ -73,6 +73,24 @@ impl Jwks {
         Jwks { issuers: issuers.map(issuer).collect(), good: TokenCache::default() }
     }
 
+    /// Use the keys that `before` has for the same issuers until others are fetched.
+    #[must_use]
+    pub fn after(self, before: &Jwks) -> Self {
+        for issuer in &self.issuers {
+            let same = |known: &&Issuer| known.settings.issuer == issuer.settings.issuer;
+            let known =
+                before.issuers.iter().find(same).and_then(|known| known.keys.read().clone());
+            *issuer.keys.write() = known;
+        }
+        self
+    }
+
+    /// The first issuer without keys: none were fetched yet.
+    pub fn pending(&self) -> Option<&str> {
+        let pending = self.issuers.iter().find(|issuer| issuer.keys.read().is_none())?;
+        Some(&pending.settings.issuer)
+    }
+
     /// Indexes of the issuers whose keys are due for a fetch.
     pub fn due(&self, now: Tick) -> Vec<usize> {
         self.issuers
@@ -289,6 +307,19 @@ mod tests {
             "the signature is invalid"
         );
         assert!(matches!(jwks.authenticate("no token", &[], 0), Identity::Invalid));
+    }
+
+    #[test]
+    fn keys_of_the_same_issuer_are_used_until_others_are_fetched() {
+        let before = one();
+        assert_eq!(before.pending(), Some("https://id"));
+        before.store_keys(0, Some(ONE_KEY), at(1)).expect("a set of keys");
+        let after = one().after(&before);
+        assert_eq!((after.pending(), after.due(at(2))), (None, vec![0]));
+        let token = signed(|_, _| ());
+        assert!(matches!(after.authenticate(&token, &[], 0), Identity::Valid(_)));
+        after.store_keys(0, Some(br#"{"keys": []}"#), at(2)).expect("an empty set");
+        assert!(matches!(after.authenticate(&token, &[], 0), Identity::Invalid));
     }
 
     /// The private key of [`ONE_KEY`], from RFC 8037, appendix A, as PKCS #8.

@@ -130,13 +130,8 @@ async fn issued() -> Issued {
     let gateway =
         Gateway::with_settings(&settings(&engine.url(), ", models: [m]", "", &auth)).await;
     let good = old.token(&claims());
-    let began = std::time::Instant::now();
-    // Until the keys are fetched, the answer is 503, not a refusal.
-    let mut said = status(&gateway, &good).await;
-    while said.0 == 503 && began.elapsed() < kit::client::PATIENCE {
-        assert_eq!(said.1, "identity_unavailable");
-        said = status(&gateway, &good).await;
-    }
+    // The start waits for the keys.
+    let said = status(&gateway, &good).await;
     assert_eq!(said.0, 200, "{said:?}");
     Issued { engine, provider, gateway, old, new, rotated, good }
 }
@@ -217,4 +212,21 @@ async fn tokens_of_a_removed_key_are_refused() {
         .await;
     }
     assert!(provider.seen().len() <= before + 2, "{} fetches", provider.seen().len() - before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_without_the_keys_of_an_issuer_is_not_ready() {
+    use crate::raw::{Folder, Process, free_address, send_raw, settings_at};
+    let (address, admin, provider) = (free_address(), free_address(), free_address());
+    let auth = format!(
+        "auth: {{jwt: [{{issuer: 'https://id.example', audience: llm, jwks: 'http://{provider}/keys'}}]}}"
+    );
+    let folder = Folder::new();
+    let text = settings_at(address, admin, "http://127.0.0.1:9", &auth);
+    let file = folder.file("gateway.yaml", text);
+    let mut gateway = Process::start(&file, "off", Stdio::null(), Stdio::null());
+    gateway.accepts(admin).await;
+    let heard = send_raw(admin, "GET /readyz?backends=ignore HTTP/1.0\r\n\r\n").await;
+    assert_eq!(heard.statuses, [503], "{}", heard.text);
+    assert!(heard.text.contains("the keys of issuer https://id.example"), "{}", heard.text);
 }

@@ -13,11 +13,15 @@ pub struct Jwks(Infallible);
 
 impl Jwks {
     /// Never called: `plan` refuses settings with issuers first.
-    pub fn build(_: &[JwtSettings], _: Limits) -> Result<Self, BuildError> {
+    pub fn build(_: &[JwtSettings], _: Limits, _: Option<&Jwks>) -> Result<Self, BuildError> {
         unreachable!("invariant: plan refuses what this build cannot do")
     }
 
     pub fn matches_settings(&self, _: &[JwtSettings]) -> bool {
+        match self.0 {}
+    }
+
+    pub fn pending(&self) -> Option<&str> {
         match self.0 {}
     }
 
