@@ -86,14 +86,14 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The file of a sink cannot be written.
-    #[error("cannot open the {sink} {path}: {source}")]
+    #[error("cannot open the {sink} {path}: {why}")]
     Sink {
         /// `audit log` or `access log`.
         sink: &'static str,
         /// The file.
         path: PathBuf,
         /// The system's error.
-        source: std::io::Error,
+        why: std::io::Error,
     },
     /// The usage file cannot be used.
     #[error("{0}")]
@@ -102,7 +102,7 @@ pub enum StartError {
     #[error("{0}")]
     Otlp(String),
     /// The runtime cannot be built.
-    #[error("cannot start: {0}")]
+    #[error("cannot start the runtime")]
     Runtime(#[from] std::io::Error),
 }
 
@@ -442,7 +442,7 @@ fn sinks(settings: &Settings) -> Result<Vec<Box<dyn Sink>>, StartError> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     let config::settings::AccessLog { file, max_size, keep, .. } = &settings.access_log;
     if let Some(path) = file {
-        let wrong = |source| StartError::Sink { sink: "access log", path: path.clone(), source };
+        let wrong = |why| StartError::Sink { sink: "access log", path: path.clone(), why };
         sinks.push(Box::new(AccessLog::open(path, *max_size, *keep).map_err(wrong)?));
     }
     Ok(sinks)
@@ -452,7 +452,7 @@ fn sinks(settings: &Settings) -> Result<Vec<Box<dyn Sink>>, StartError> {
 fn audit_log(settings: &Settings) -> Result<Option<AuditLog>, StartError> {
     let config::settings::Audit { file, max_size, keep, .. } = &settings.audit;
     let Some(path) = file else { return Ok(None) };
-    let wrong = |source| StartError::Sink { sink: "audit log", path: path.clone(), source };
+    let wrong = |why| StartError::Sink { sink: "audit log", path: path.clone(), why };
     AuditLog::open(path, *max_size, *keep).map(Some).map_err(wrong)
 }
 
@@ -521,6 +521,35 @@ impl Signals {
                 _ = self.interrupt.recv() => return Wanted::End,
                 _ = self.hangup.recv() => reload.notify_one(),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The command line prints an error with its sources.
+    fn shown(error: &dyn std::error::Error) -> String {
+        let sources = std::iter::successors(Some(error), |error| error.source());
+        sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    }
+
+    #[test]
+    fn causes_are_shown_once() {
+        let missing = || std::io::Error::from_raw_os_error(2);
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let path = PathBuf::from("/nonexistent/a");
+        for error in [
+            StartError::Sink { sink: "audit log", path: path.clone(), why: missing() },
+            StartError::Runtime(missing()),
+            BindError::Listen { address, why: missing() }.into(),
+            BindError::Upgrade { path, why: missing() }.into(),
+            BindError::UpgradePath(missing()).into(),
+            BindError::Socket(missing()).into(),
+        ] {
+            let shown = shown(&error);
+            assert_eq!(shown.matches("os error 2").count(), 1, "{shown}");
         }
     }
 }

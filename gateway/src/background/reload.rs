@@ -280,7 +280,8 @@ fn read(shared: &Shared, expected: &[Option<Stamp>]) {
         Err(problems) => {
             Gauges::count(&gauges.reload_failures);
             gauges.settings_are_stale(clock::wall_us());
-            tracing::error!("reload failed, settings unchanged:\n{problems}");
+            let listed = problems.replace('\n', "; ");
+            tracing::error!("reload failed, settings unchanged: {listed}");
             reload.problems = Some(problems);
         }
     }

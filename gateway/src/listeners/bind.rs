@@ -3,6 +3,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use config::Settings;
@@ -36,19 +37,22 @@ pub enum BindError {
     },
     /// No gateway handed its listeners over.
     #[error(
-        "no running gateway handed its listeners over at {path}: {source}; send QUIT to it after starting this one"
+        "no running gateway handed its listeners over at {path}: {why}; send QUIT to it after starting this one"
     )]
     Upgrade {
         /// The socket.
-        path: String,
+        path: PathBuf,
         /// What happened.
-        source: std::io::Error,
+        why: std::io::Error,
     },
+    /// There is no path for the socket.
+    #[error("no path for the socket of --upgrade: {0}")]
+    UpgradePath(std::io::Error),
     /// Its certificate, key or authorities cannot be used.
     #[error(transparent)]
     Tls(#[from] BuildError),
     /// A socket failed.
-    #[error("cannot start: {0}")]
+    #[error("cannot set up a listener")]
     Socket(#[from] std::io::Error),
 }
 
@@ -86,12 +90,9 @@ impl Sockets {
         let (mut inherited, mut predecessor) = (Fds::new(), None);
         if upgrade {
             let configured = settings.shutdown.upgrade_socket.as_deref();
-            let path = hand_over::socket_path(configured);
-            let shown =
-                path.as_ref().map_or("an unknown path".into(), |path| path.display().to_string());
-            let (sockets, from) = path
-                .and_then(|path| hand_over::take(&path))
-                .map_err(|source| BindError::Upgrade { path: shown, source })?;
+            let path = hand_over::socket_path(configured).map_err(BindError::UpgradePath)?;
+            let (sockets, from) =
+                hand_over::take(&path).map_err(|why| BindError::Upgrade { path, why })?;
             sockets.into_iter().for_each(|(name, fd)| inherited.add(name, fd));
             predecessor = Some(from);
         }
