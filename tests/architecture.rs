@@ -130,6 +130,7 @@ const MODULES: [(&str, &[&str]); 3] = [
             "hand_over",
             "memory",
             "reachable",
+            "signals",
             "tls",
             "check",
             "telemetry",

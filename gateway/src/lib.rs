@@ -8,6 +8,9 @@ mod descriptors;
 mod hand_over;
 mod memory;
 mod reachable;
+mod signals;
+pub use signals::{hold as hold_signals, release as release_signals};
+
 mod tls;
 
 mod check;

@@ -6,9 +6,8 @@
 //! - *Never*: an exit while a stream is running, until the grace period is over. Pingora's `Server`
 //!   always sleeps the whole period; this ends with the last connection.
 //!
-//! Signals: TERM drains and ends; INT ends at once; HUP reloads the settings; QUIT hands the
-//! listeners to a successor that was started with `--upgrade`, and drains and ends when that one
-//! serves.
+//! After a signal to hand over, the gateway drains and ends when the successor, which was started
+//! with `--upgrade`, serves.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,7 +29,6 @@ use plan::client_limits::ClientLimits;
 use plan::clock::{self, when};
 use plan::host::ThreadPool;
 use plan::{BuildError, Plan, Tools};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 use transport::Memory;
@@ -44,6 +42,7 @@ use crate::hand_over::{self, Predecessor};
 use crate::listeners::{BindError, Bound, ProxyApp, Sockets};
 use crate::memory;
 use crate::reachable;
+use crate::signals::{Signals, Wanted};
 use crate::telemetry::{Certificates, Otlp, OtlpError};
 
 /// Guardrail jobs that may wait. At a hundred microseconds each, the last waits for some 25 ms;
@@ -324,7 +323,7 @@ impl Gateway {
             () = tokio::time::sleep(grace + LAST_WORDS) => {
                 tracing::warn!(?grace, "shutdown.grace exceeded, closing the remaining streams")
             }
-            _ = signals.interrupt.recv() => return Ok(End::Now),
+            () = signals.interrupted() => return Ok(End::Now),
             () = async {
                 admin.as_mut().await;
                 if is_replaced {
@@ -359,7 +358,7 @@ impl Gateway {
             let delay = self.shared.plan.load().settings.shutdown.delay;
             return tokio::select! {
                 () = tokio::time::sleep(delay) => Some(false),
-                _ = signals.interrupt.recv() => None,
+                () = signals.interrupted() => None,
             };
         }
     }
@@ -469,60 +468,9 @@ impl From<OpenError> for StartError {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Wanted {
-    Drain,
-    HandOver,
-    End,
-}
-
-#[derive(Debug, PartialEq, Eq)]
 enum End {
     Drained,
     Now,
-}
-
-struct Signals {
-    terminate: Signal,
-    quit: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    /// Received and ignored: without a handler, they would end the process.
-    _ignored: [Signal; 3],
-}
-
-impl Signals {
-    /// Wait for TERM or INT only.
-    async fn wait_for_end(&mut self) -> Wanted {
-        tokio::select! {
-            _ = self.terminate.recv() => Wanted::Drain,
-            _ = self.interrupt.recv() => Wanted::End,
-        }
-    }
-
-    fn new() -> std::io::Result<Self> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            quit: signal(SignalKind::quit())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            _ignored: [
-                signal(SignalKind::user_defined1())?,
-                signal(SignalKind::user_defined2())?,
-                signal(SignalKind::alarm())?,
-            ],
-        })
-    }
-
-    async fn wait(&mut self, reload: &Notify) -> Wanted {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return Wanted::Drain,
-                _ = self.quit.recv() => return Wanted::HandOver,
-                _ = self.interrupt.recv() => return Wanted::End,
-                _ = self.hangup.recv() => reload.notify_one(),
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,12 @@ use args::{Args, Command, GatewayArgs, ShieldCommand, SimulateArgs};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    // A signal to a gateway may arrive before the arguments are parsed.
+    gateway::hold_signals();
     let args = Args::parse();
+    if !matches!(args.command, Command::Gateway(_)) {
+        gateway::release_signals();
+    }
     let lines = logger::install(args.log, args.log_format, gateway::current_request::id);
     let ended = dispatch(args.command);
     drop(lines);
