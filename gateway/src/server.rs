@@ -35,6 +35,7 @@ use transport::Memory;
 
 use crate::admin::AdminApp;
 use crate::background::discovery::{self, Discovery};
+use crate::background::reload::Stamps;
 use crate::background::usage_file::{OpenError, OpenUsageFile, UsageFile};
 use crate::background::{health_checks, jwks, reload, shared_limits};
 use crate::descriptors;
@@ -115,6 +116,8 @@ pub struct Gateway {
     predecessor: Mutex<Option<Predecessor>>,
     usage_file: Arc<UsageFile>,
     otlp: Otlp,
+    /// Stamps of the settings files that the start has read.
+    read: Stamps,
     workers: usize,
     /// Maximum wait for the first discovered backends.
     patience: Duration,
@@ -152,6 +155,7 @@ impl Gateway {
         for problem in settings.warnings() {
             tracing::warn!(problem, "settings");
         }
+        let read = reload::stamps(options.file.as_deref(), &settings);
         let plan = Plan::build(settings.clone(), &Found::new(), &tools, None)?;
         let mut sockets = Sockets::new(&settings, options.upgrade)?;
         let listeners = settings
@@ -193,6 +197,7 @@ impl Gateway {
             predecessor,
             usage_file,
             otlp,
+            read,
             workers,
             patience,
         })
@@ -367,7 +372,7 @@ impl Gateway {
     async fn watch(&self, discovery: Discovery, reload: Arc<Notify>) {
         let certificates = self.listeners.iter().filter_map(Bound::certificate).collect();
         tokio::join!(
-            reload::watch(self.shared.clone(), certificates, reload),
+            reload::watch(self.shared.clone(), self.read.clone(), certificates, reload),
             discovery.keep(self.shared.clone()),
             health_checks::keep(self.shared.clone()),
             jwks::keep(self.shared.clone()),

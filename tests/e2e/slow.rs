@@ -8,7 +8,7 @@ use kit::client::{CHAT, PATIENCE};
 use kit::{Engine, Gateway, sse};
 use nix::sys::signal::Signal;
 
-use crate::raw::{Folder, ends_well, free_address, running_stream, settings_at, try_chat};
+use crate::raw::{Folder, Process, ends_well, free_address, running_stream, settings_at, try_chat};
 
 /// Addresses and the upgrade socket shared by successive gateways.
 struct UpgradeSetup {
@@ -103,6 +103,53 @@ async fn two_upgrades_in_a_row_lose_nothing() {
     let failed: Vec<_> = results.iter().filter(|r| **r != Ok(200)).collect();
     assert!(failed.is_empty(), "{} of {} requests failed: {failed:?}", failed.len(), results.len());
     assert!(results.len() > 100, "{}", results.len());
+}
+
+/// Settings that change while a gateway starts take effect, and signals do not end it. The start is
+/// long here, because a successor waits for its predecessor.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_and_signals_during_the_start_take_effect() {
+    let before = Engine::start(|_| sse::chat_answer()).await;
+    let after = Engine::start(|_| sse::chat_answer()).await;
+    let setup = UpgradeSetup::new(&before.url());
+    let old = Gateway::with_settings(&setup.text).await;
+    let folder = Folder::new();
+    let (file, next) = (folder.0.join("gateway.yaml"), folder.0.join("next.yaml"));
+    std::fs::write(&file, format!("{}\nworkers: 2\n", setup.text)).unwrap();
+    // Its time is that of the first file.
+    let text = setup.text.replace(&before.url(), &after.url());
+    std::fs::write(&next, format!("{text}\nworkers: 2\n")).unwrap();
+    let out = std::process::Stdio::null;
+    let mut command = std::process::Command::new(kit::gateway::binary());
+    command.args(["gateway", "--upgrade", "--config"]).arg(&file).stdout(out()).stderr(out());
+    let mut new = Process(command.spawn().unwrap());
+    let pid = new.0.id();
+    let socket = setup.folder.0.join("upgrade.sock");
+    wait_for(|| socket.exists()).await;
+    std::fs::rename(&next, &file).unwrap();
+    let process = nix::unistd::Pid::from_raw(pid as i32);
+    for signal in [Signal::SIGUSR1, Signal::SIGUSR2] {
+        nix::sys::signal::kill(process, signal).unwrap();
+    }
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).unwrap();
+    assert_eq!(u64::from_str_radix(pending.trim(), 16).unwrap() & 0xa00, 0xa00, "{status}");
+    old.signal(Signal::SIGQUIT);
+    let mut served = 0;
+    while after.seen().is_empty() {
+        assert!(new.0.try_wait().unwrap().is_none(), "the successor ended");
+        served += usize::from(try_chat(old.address(), CHAT).await == Ok(200));
+        assert!(served < 5000, "the new settings are not in force");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn wait_for(holds: impl Fn() -> bool) {
+    let until = std::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(std::time::Instant::now() < until, "it did not come to hold");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// The successor counts what its predecessor has counted, to the last request, also of a stream

@@ -33,9 +33,11 @@ const SETTLE_UNTERMINATED: Duration = Duration::from_secs(5);
 /// A reload that takes longer is reported.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Reload the settings when their files have changed, and when `requested`; never ends.
+/// Reload the settings when their files have changed, and when `requested`; never ends. `at_start`
+/// are the stamps of the files that the start has read.
 pub(crate) async fn watch(
     shared: Arc<Shared>,
+    at_start: Stamps,
     certificates: Arc<[Arc<Certificate>]>,
     requested: Arc<Notify>,
 ) {
@@ -45,8 +47,11 @@ pub(crate) async fn watch(
             tracing::info!("nothing to reload: the gateway was started with --upstream");
         }
     }
-    let mut applied = check_files(&shared, &certificates).await;
-    let mut pending: Option<(Vec<Option<Stamp>>, Instant)> = None;
+    let mut applied = at_start;
+    if !has_start_settings(&shared).await {
+        applied.clear();
+    }
+    let mut pending: Option<(Stamps, Instant)> = None;
     loop {
         let is_requested = tokio::time::timeout(POLL_INTERVAL, requested.notified()).await.is_ok();
         let stamps = check_files(&shared, &certificates).await;
@@ -86,31 +91,40 @@ fn warn_of_missing_file(shared: &Shared) {
 
 /// Check all files on a blocking thread. Changed certificates take effect; the stamps of the other
 /// files are returned.
-async fn check_files(
-    shared: &Arc<Shared>,
-    certificates: &Arc<[Arc<Certificate>]>,
-) -> Vec<Option<Stamp>> {
+async fn check_files(shared: &Arc<Shared>, certificates: &Arc<[Arc<Certificate>]>) -> Stamps {
     let (shared, certificates) = (shared.clone(), certificates.clone());
     let looked = tokio::task::spawn_blocking(move || {
         // Each is read, also after one that is not current.
         let stale = certificates.iter().filter(|one| !one.reload_if_changed()).count();
         shared.observatory.gauges().set_certificates(stale == 0, clock::wall_us());
-        stamps(&shared)
+        current_stamps(&shared)
     });
     looked.await.unwrap_or_default()
 }
 
+/// Whether the settings file and the files of pools still have the settings of the start. They were
+/// read before their stamps were taken.
+async fn has_start_settings(shared: &Arc<Shared>) -> bool {
+    let shared = shared.clone();
+    let look = move || {
+        let path = shared.file.as_deref()?;
+        must_be_file(path).ok()?;
+        config::load(path).ok().filter(|settings| *settings == *shared.started_with)
+    };
+    tokio::task::spawn_blocking(look).await.is_ok_and(|settings| settings.is_some())
+}
+
+fn current_stamps(shared: &Shared) -> Stamps {
+    stamps(shared.file.as_deref(), &shared.plan.load().settings)
+}
+
 /// The stamps of the settings, the keys and the files of pools.
-fn stamps(shared: &Shared) -> Vec<Option<Stamp>> {
-    let settings = &shared.plan.load().settings;
+pub(crate) fn stamps(file: Option<&Path>, settings: &Settings) -> Stamps {
     let keys = settings.auth.as_ref().and_then(|auth| auth.keys.as_ref().map(|(file, _)| file));
     // Recent changes of a database may be in its write-ahead log only.
     let log = keys.map(|keys| PathBuf::from(format!("{}-wal", keys.display())));
     let pools = settings.pools.iter().filter_map(|pool| pool.file.as_deref());
-    shared
-        .file
-        .as_deref()
-        .into_iter()
+    file.into_iter()
         .chain(keys.map(PathBuf::as_path))
         .chain(log.as_deref())
         .chain(pools)
@@ -155,7 +169,7 @@ fn must_be_file(path: &Path) -> std::io::Result<()> {
 
 /// Reload the settings. Files may be large and databases busy, so a blocking thread reads them.
 /// `stamps` are those of the files: one that changes while it is read is not used.
-async fn reload_settings(shared: &Arc<Shared>, stamps: Vec<Option<Stamp>>) {
+async fn reload_settings(shared: &Arc<Shared>, stamps: Stamps) {
     let reading = shared.clone();
     let mut read = tokio::task::spawn_blocking(move || read(&reading, &stamps));
     let done = match tokio::time::timeout(PATIENCE, &mut read).await {
@@ -251,7 +265,7 @@ fn read(shared: &Shared, expected: &[Option<Stamp>]) {
     let loaded = must_be_file(path)
         .map_err(|error| format!("cannot read {}: {error}", path.display()))
         .and_then(|()| config::load(path).map_err(|problems| problems.to_string()));
-    if stamps(shared) != expected {
+    if current_stamps(shared) != expected {
         return tracing::info!("settings changed while they were read, reading them again");
     }
     // A new plan continues from the current one.
@@ -308,6 +322,8 @@ fn restart_only(before: &Settings, after: &Settings) {
 }
 
 type Stamp = (SystemTime, u64, u64);
+/// Stamps of all watched files, that of the settings file first.
+pub(crate) type Stamps = Vec<Option<Stamp>>;
 
 /// Identifies the content of a file: time, size, and inode (for a link that is replaced).
 fn stamp(path: &Path) -> Option<Stamp> {
