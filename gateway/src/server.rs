@@ -9,6 +9,10 @@
 //! After a signal to hand over, the gateway drains and ends when the successor, which was started
 //! with `--upgrade`, serves.
 
+mod sinks;
+mod start_error;
+pub use start_error::StartError;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,9 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use config::{Found, Problems, Settings};
+use config::{Found, Settings};
 use lens::Tick;
-use observatory::{AccessLog, AuditLog, Observatory, Sink};
 use parking_lot::Mutex;
 use pingora::server::ListenFds;
 use pingora::services::Service as _;
@@ -28,7 +31,7 @@ use plan::audit::Audit;
 use plan::client_limits::ClientLimits;
 use plan::clock::{self, when};
 use plan::host::ThreadPool;
-use plan::{BuildError, Plan, Tools};
+use plan::{Plan, Tools};
 use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 use transport::Memory;
@@ -36,15 +39,15 @@ use transport::Memory;
 use crate::admin::AdminApp;
 use crate::background::discovery::{self, Discovery};
 use crate::background::reload::Stamps;
-use crate::background::usage_file::{OpenError, OpenUsageFile, UsageFile};
+use crate::background::usage_file::{OpenUsageFile, UsageFile};
 use crate::background::{health_checks, jwks, reload, shared_limits};
 use crate::descriptors;
 use crate::hand_over::{self, Predecessor};
-use crate::listeners::{BindError, Bound, ProxyApp, Sockets};
+use crate::listeners::{Bound, ProxyApp, Sockets};
 use crate::memory;
 use crate::reachable;
 use crate::signals::{Signals, Wanted};
-use crate::telemetry::{Certificates, Otlp, OtlpError};
+use crate::telemetry::{Certificates, Otlp};
 
 /// Guardrail jobs that may wait. At a hundred microseconds each, the last waits for some 25 ms;
 /// only explicit settings make a deadline shorter than twice that.
@@ -71,39 +74,6 @@ pub struct Options {
     pub upgrade: bool,
     /// Filters that settings may name.
     pub filters: filters::Registry,
-}
-
-/// Why a gateway does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The settings file has problems.
-    #[error(transparent)]
-    Settings(#[from] Problems),
-    /// A file that the settings name is invalid, or a feature is missing.
-    #[error(transparent)]
-    Build(#[from] BuildError),
-    /// A listener cannot be set up.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// The file of a sink cannot be written.
-    #[error("cannot open the {sink} {path}: {why}")]
-    Sink {
-        /// `audit log` or `access log`.
-        sink: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        why: std::io::Error,
-    },
-    /// The usage file cannot be used.
-    #[error("{0}")]
-    UsageFile(String),
-    /// The export over OTLP cannot start.
-    #[error("{0}")]
-    Otlp(String),
-    /// The runtime cannot be built.
-    #[error("cannot start the runtime")]
-    Runtime(#[from] std::io::Error),
 }
 
 /// A gateway that listens and is ready to run.
@@ -138,7 +108,8 @@ impl Gateway {
         descriptors::check(options.settings.limits.connections, connections);
         // Workers, and the thread of the admin listener.
         let otlp = Otlp::new(&options.settings.otlp)?;
-        let observatory = Arc::new(observatory(&options.settings, workers + 1, otlp.sink())?);
+        let observatory =
+            Arc::new(sinks::observatory(&options.settings, workers + 1, otlp.sink())?);
         let patience =
             if options.upgrade { discovery::UPGRADE_TIMEOUT } else { discovery::START_TIMEOUT };
         let audit = Audit::new(&options.settings.audit);
@@ -421,88 +392,14 @@ impl Gateway {
     }
 }
 
-/// The observatory with its sinks; `more` is one of them.
-fn observatory(
-    settings: &Settings,
-    workers: usize,
-    more: Option<Box<dyn Sink>>,
-) -> Result<Observatory, StartError> {
-    let sinks = sinks(settings)?.into_iter().chain(more).collect();
-    let observatory = Observatory::new(workers, settings.limits.records, sinks);
-    Ok(match audit_log(settings)? {
-        Some(log) => observatory.with_audit_log(workers, log),
-        None => observatory,
-    })
-}
-
 /// The certificates of listeners, by address.
 fn certificates(listeners: &[Bound]) -> Certificates {
     let certificate = |bound: &Bound| Some((bound.address.to_string(), bound.certificate()?));
     listeners.iter().filter_map(certificate).collect()
 }
 
-/// Sinks of records, besides the list of recent ones.
-fn sinks(settings: &Settings) -> Result<Vec<Box<dyn Sink>>, StartError> {
-    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-    let config::settings::AccessLog { file, max_size, keep, .. } = &settings.access_log;
-    if let Some(path) = file {
-        let wrong = |why| StartError::Sink { sink: "access log", path: path.clone(), why };
-        sinks.push(Box::new(AccessLog::open(path, *max_size, *keep).map_err(wrong)?));
-    }
-    Ok(sinks)
-}
-
-/// The audit log, if one is configured.
-fn audit_log(settings: &Settings) -> Result<Option<AuditLog>, StartError> {
-    let config::settings::Audit { file, max_size, keep, .. } = &settings.audit;
-    let Some(path) = file else { return Ok(None) };
-    let wrong = |why| StartError::Sink { sink: "audit log", path: path.clone(), why };
-    AuditLog::open(path, *max_size, *keep).map(Some).map_err(wrong)
-}
-
-impl From<OtlpError> for StartError {
-    fn from(error: OtlpError) -> Self {
-        StartError::Otlp(error.to_string())
-    }
-}
-
-impl From<OpenError> for StartError {
-    fn from(error: OpenError) -> Self {
-        StartError::UsageFile(error.to_string())
-    }
-}
-
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Drained,
     Now,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The command line prints an error with its sources.
-    fn shown(error: &dyn std::error::Error) -> String {
-        let sources = std::iter::successors(Some(error), |error| error.source());
-        sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-    }
-
-    #[test]
-    fn causes_are_shown_once() {
-        let missing = || std::io::Error::from_raw_os_error(2);
-        let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let path = PathBuf::from("/nonexistent/a");
-        for error in [
-            StartError::Sink { sink: "audit log", path: path.clone(), why: missing() },
-            StartError::Runtime(missing()),
-            BindError::Listen { address, why: missing() }.into(),
-            BindError::Upgrade { path, why: missing() }.into(),
-            BindError::UpgradePath(missing()).into(),
-            BindError::Socket(missing()).into(),
-        ] {
-            let shown = shown(&error);
-            assert_eq!(shown.matches("os error 2").count(), 1, "{shown}");
-        }
-    }
 }

@@ -88,10 +88,7 @@ pub struct Tools {
 /// and files of keys and certificates. Returns all problems, each with the path of its setting,
 /// which is empty where the problem has its own place, and warnings about keys. That a certificate
 /// file cannot be opened is a problem of the settings, and not among them.
-pub fn check(
-    settings: &Settings,
-    filters: &Registry,
-) -> (Vec<(String, BuildError)>, Vec<String>) {
+pub fn check(settings: &Settings, filters: &Registry) -> (Vec<(String, BuildError)>, Vec<String>) {
     let guardrails = settings.guardrails.iter().enumerate().filter_map(|(at, guardrail)| {
         let error = Guardrail::build(guardrail, filters, &load_model).err()?;
         Some((guardrail_path(at, guardrail, &error), error.into()))

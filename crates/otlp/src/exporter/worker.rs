@@ -63,7 +63,7 @@ impl Worker {
             }
         };
         let (reports, ..) = tokio::join!(control, traces, metrics);
-        for done in reports {
+        if let Some(done) = reports {
             let _ = done.send(());
         }
     }

@@ -1,0 +1,39 @@
+//! The sinks of records that the settings name.
+
+use config::Settings;
+use observatory::{AccessLog, AuditLog, Observatory, Sink};
+
+use super::StartError;
+
+/// The observatory with its sinks; `more` is one of them.
+pub(super) fn observatory(
+    settings: &Settings,
+    workers: usize,
+    more: Option<Box<dyn Sink>>,
+) -> Result<Observatory, StartError> {
+    let sinks = sinks(settings)?.into_iter().chain(more).collect();
+    let observatory = Observatory::new(workers, settings.limits.records, sinks);
+    Ok(match audit_log(settings)? {
+        Some(log) => observatory.with_audit_log(workers, log),
+        None => observatory,
+    })
+}
+
+/// Sinks of records, besides the list of recent ones.
+fn sinks(settings: &Settings) -> Result<Vec<Box<dyn Sink>>, StartError> {
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    let config::settings::AccessLog { file, max_size, keep, .. } = &settings.access_log;
+    if let Some(path) = file {
+        let wrong = |why| StartError::Sink { sink: "access log", path: path.clone(), why };
+        sinks.push(Box::new(AccessLog::open(path, *max_size, *keep).map_err(wrong)?));
+    }
+    Ok(sinks)
+}
+
+/// The audit log, if one is configured.
+fn audit_log(settings: &Settings) -> Result<Option<AuditLog>, StartError> {
+    let config::settings::Audit { file, max_size, keep, .. } = &settings.audit;
+    let Some(path) = file else { return Ok(None) };
+    let wrong = |why| StartError::Sink { sink: "audit log", path: path.clone(), why };
+    AuditLog::open(path, *max_size, *keep).map(Some).map_err(wrong)
+}
