@@ -9,10 +9,11 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 24] = [
+const CRATES: [(&str, &[&str]); 25] = [
     ("wire", &[]),
     ("lens", &["wire"]),
     ("spill", &[]),
+    ("process", &["lens"]),
     ("shield", &[]),
     ("classifier", &["shield"]),
     ("train", &["shield", "classifier"]),
@@ -72,6 +73,7 @@ const CRATES: [(&str, &[&str]); 24] = [
             "relay",
             "plan",
             "pipeline",
+            "process",
         ],
     ),
     ("testbench", &["wire", "lens"]),
@@ -125,20 +127,7 @@ const MODULES: [(&str, &[&str]); 3] = [
     ("crates/pipeline", &["respond", "shared", "exchange", "stage", "pipeline"]),
     (
         "gateway",
-        &[
-            "descriptors",
-            "hand_over",
-            "memory",
-            "reachable",
-            "signals",
-            "tls",
-            "check",
-            "telemetry",
-            "listeners",
-            "admin",
-            "background",
-            "server",
-        ],
+        &["reachable", "tls", "check", "telemetry", "listeners", "admin", "background", "server"],
     ),
 ];
 

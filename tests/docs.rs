@@ -30,8 +30,9 @@ fn pages() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Labels of the GenAI conventions, which look like metrics.
-const LABELS: [&str; 5] = [
+/// Words of the GenAI conventions that look like metrics: labels, and a value of an opt-in.
+const LABELS: [&str; 6] = [
+    "gen_ai_latest_experimental",
     "gen_ai_operation_name",
     "gen_ai_provider_name",
     "gen_ai_request_model",

@@ -63,7 +63,8 @@ impl AdminApp {
         AdminApp { shared, router, connections: Connections::default() }
     }
 
-    /// Whether `admin.allow` and `admin.deny` admit the peer. A peer that is not admitted is counted.
+    /// Whether `admin.allow` and `admin.deny` admit the peer. A peer that is not admitted is
+    /// counted.
     fn admits(&self, io: &Stream) -> bool {
         let plan = self.shared.plan.load();
         let denied = peer_address(io).filter(|address| !plan.settings.admin.admits(*address));

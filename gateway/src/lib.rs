@@ -4,12 +4,7 @@
 //! Modules are listed in layers, lowest first; each uses only those above it.
 //! `tests/architecture.rs` enforces that.
 
-mod descriptors;
-mod hand_over;
-mod memory;
 mod reachable;
-mod signals;
-pub use signals::{hold as hold_signals, release as release_signals};
 
 mod tls;
 
@@ -28,4 +23,5 @@ mod server;
 pub use observatory::DROPPED_LOG_LINES;
 pub use plan::BuildError;
 pub use plan::current_request;
+pub use process::signals::{hold as hold_signals, release as release_signals};
 pub use server::{Gateway, Options, StartError};

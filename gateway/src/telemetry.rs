@@ -9,7 +9,6 @@ mod export;
 #[cfg(not(feature = "otlp"))]
 #[path = "telemetry/export_off.rs"]
 mod export;
-mod process;
 
 use std::sync::Arc;
 
@@ -30,7 +29,7 @@ pub(crate) fn samples(shared: &Shared, certificates: &Certificates, otlp: &Otlp)
     let mut samples = Samples::default();
     shared.observe(clock::now(), &mut samples);
     otlp.observe(&mut samples);
-    process::observe(&mut samples);
+    process::metrics::observe(&mut samples);
     for (address, certificate) in certificates.iter() {
         if let Some(expiry) = certificate.expiry() {
             let listener = ("listener", address.as_str());

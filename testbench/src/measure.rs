@@ -69,7 +69,7 @@ pub(crate) struct LoadRequest {
     pub(crate) id: String,
     pub(crate) body: Bytes,
     pub(crate) key: Option<String>,
-    /// Whether the body asks for a stream.
+    /// Whether the body requests a stream.
     pub(crate) stream: bool,
     /// When it was due.
     pub(crate) due: Instant,

@@ -242,9 +242,10 @@ async fn records_have_the_tokens_that_their_cost_is_computed_from() {
             return sse::json(200, &body);
         }
         if seen.body.ends_with(b"\"stream\":true}") {
-            let events = [sse::content("Der "), sse::content("Erlenbach."), sse::finish(), sse::done()];
-            let events = events.into_iter().map(Step::chunk);
-            return [Step::text(sse::STREAM_HEAD)].into_iter().chain(events).chain([Step::end()]).collect();
+            let texts = sse::content("Der ") + &sse::content("Erlenbach.");
+            let ending = sse::finish() + &sse::done();
+            let head = Step::text(sse::STREAM_HEAD);
+            return vec![head, Step::chunk(texts), Step::chunk(ending), Step::end()];
         }
         sse::json(200, "{\"choices\":[{\"index\":0,\"message\":{\"content\":\"Der Erlenbach.\"},\"finish_reason\":\"stop\"}]}")
     })

@@ -1,4 +1,5 @@
-//! `GET /v1/models` and its aliases, retries of safe requests, and backends that are down at the start.
+//! `GET /v1/models` and its aliases, retries of safe requests, and backends that are down at the
+//! start.
 
 use kit::engine::Step;
 use kit::{Engine, Gateway, sse};

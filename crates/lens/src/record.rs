@@ -122,8 +122,8 @@ pub struct RecordUsage {
     /// Tokens of the prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_tokens: Option<u64>,
-    /// Whether `prompt_tokens` is the gateway's estimate, or the count of the route's tokenizer; not
-    /// reported by the engine.
+    /// Whether `prompt_tokens` is the gateway's estimate, or the count of the route's tokenizer;
+    /// not reported by the engine.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prompt_estimated: bool,
     /// Tokens generated.

@@ -247,8 +247,9 @@ impl StreamLens {
         self.engine_times
     }
 
-    /// Prompt tokens of the client's request, and whether the number is an estimate. The prompt of a
-    /// resuming engine contains the earlier text, whose tokens are subtracted; they are an estimate.
+    /// Prompt tokens of the client's request, and whether the number is an estimate. The prompt of
+    /// a resuming engine contains the earlier text, whose tokens are subtracted; they are an
+    /// estimate.
     pub fn prompt_tokens(&self) -> (Option<u64>, bool) {
         let stated = self.usage.and_then(|usage| usage.prompt_tokens);
         match (self.prompt_before_resume, self.tokens_before_resume) {

@@ -167,7 +167,8 @@ impl Exporter {
         Ok(())
     }
 
-    /// Export the metrics now, and wait for it for at most two seconds: the process is about to end.
+    /// Export the metrics now, and wait for it for at most two seconds: the process is about to
+    /// end.
     pub fn flush_metrics(&self) {
         let (done, waits) = sync_channel(1);
         let commands = self.shared.thread.lock().as_ref().map(|running| running.commands.clone());

@@ -26,8 +26,8 @@ pub enum Conventions {
 }
 
 impl Conventions {
-    /// From the comma-separated words of `OTEL_SEMCONV_STABILITY_OPT_IN`. Words of other areas, such
-    /// as `http`, are ignored.
+    /// From the comma-separated words of `OTEL_SEMCONV_STABILITY_OPT_IN`. Words of other areas,
+    /// such as `http`, are ignored.
     pub fn from_opt_in(value: &str) -> Self {
         let has = |word: &str| value.split(',').any(|part| part.trim() == word);
         if has("gen_ai_latest_experimental/dup") {
@@ -166,8 +166,8 @@ const EMBEDDINGS: &str = "embeddings";
 const TOKEN_USAGE: &str = "gen_ai.client.token.usage";
 const OWN_TOKEN_USAGE: &str = "llm_lens.token_usage";
 
-/// The instruments under which a metric of the catalog is exported. `operation` and `token_type` are
-/// values of its labels; empty where it has none.
+/// The instruments under which a metric of the catalog is exported. `operation` and `token_type`
+/// are values of its labels; empty where it has none.
 pub fn instruments(
     row: &'static Metric,
     conventions: Conventions,

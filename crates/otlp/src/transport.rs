@@ -55,7 +55,7 @@ pub struct ExportError {
     pub why: String,
     /// A retry would fail, too.
     pub permanent: bool,
-    /// How long the collector wants no request.
+    /// How long the collector accepts no request.
     pub retry_after: Option<Duration>,
 }
 
@@ -128,7 +128,7 @@ pub struct Delivery<E> {
     client: E,
     /// Maximum time of a request with its retries, without pauses that the collector demands.
     timeout: Duration,
-    /// The collector wants no request before this.
+    /// The collector accepts no request before this.
     not_before: Option<Instant>,
 }
 

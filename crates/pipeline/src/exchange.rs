@@ -225,8 +225,8 @@ impl Exchange {
         }
     }
 
-    /// Count the request among those that need a connection to a backend, until it ends. Requests to
-    /// a backend over HTTP/2 share connections.
+    /// Count the request among those that need a connection to a backend, until it ends. Requests
+    /// to a backend over HTTP/2 share connections.
     pub(crate) fn take_descriptor(&mut self) -> Result<(), Refusal> {
         let upstream = self.routed.as_ref().and_then(Routed::upstream);
         let shares = upstream.is_some_and(|upstream| upstream.backend.http2);

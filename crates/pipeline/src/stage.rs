@@ -7,7 +7,8 @@
 //!
 //! `transport` connects; `pipeline` settles. `origin` and `validate` check settings of the route,
 //! `count_tokens` makes estimates exact; `models` answers `/v1/models`; `forwarded` finds the
-//! client behind proxies; `call_log` reports failed calls of backends; `hedge` and `mirror` send requests to further backends.
+//! client behind proxies; `call_log` reports failed calls of backends; `hedge` and `mirror` send
+//! requests to further backends.
 
 pub mod accept;
 pub mod admission;

@@ -34,8 +34,8 @@ type Rates = RateLimiter<IpAddr, DefaultKeyedStateStore<IpAddr>, DefaultClock>;
 pub struct ClientLimits {
     connections: Mutex<HashMap<IpAddr, usize>>,
     all: AtomicI64,
-    /// Maximum connections of clients that the system permits, and as many to backends. For clients,
-    /// it applies where the settings name none.
+    /// Maximum connections of clients that the system permits, and as many to backends. For
+    /// clients, it applies where the settings name none.
     permitted: usize,
     /// Requests in flight that need a connection to a backend.
     forwarded: AtomicUsize,

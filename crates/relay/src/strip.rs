@@ -1,6 +1,6 @@
 //! Removes events that the client must not get: usage that only the gateway requested, and the role
-//! event that a resuming backend repeats. Its usage is replaced by that of the whole answer. Records
-//! the text, if another backend may have to resume.
+//! event that a resuming backend repeats. Its usage is replaced by that of the whole answer.
+//! Records the text, if another backend may have to resume.
 //!
 //! - *In*: runs of an event stream.
 //! - *Out*: the same bytes without these events, and with the usage of the whole answer.
@@ -29,7 +29,8 @@ pub(crate) struct Strip {
     seen: u64,
     /// Usage events are removed.
     takes_usage: bool,
-    /// An earlier engine began the answer: role events are removed, and usage is that of all engines.
+    /// An earlier engine began the answer: role events are removed, and usage is that of all
+    /// engines.
     is_resumed: bool,
     transcript: Option<Transcript>,
     /// Pending check of whether the resuming backend continues the answer.

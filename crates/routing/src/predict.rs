@@ -23,7 +23,8 @@ use crate::ewma::Mean;
 const KEPT: f64 = 0.995;
 /// Minimum requests before a prediction.
 const MIN_SAMPLES: u64 = 5;
-/// Weight of the last error in the mean of recent errors: six requests make up for most of a change.
+/// Weight of the last error in the mean of recent errors: six requests make up for most of a
+/// change.
 const RECENT: f64 = 0.3;
 /// Initial uncertainty.
 const UNKNOWN: f64 = 1e4;

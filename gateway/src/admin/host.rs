@@ -1,7 +1,8 @@
 //! The `Host` of admin requests.
 //!
 //! - *In*: the header fields of a request, and a host in its target.
-//! - *Out*: 421 unless each of these hosts is an IP address, a loopback name, or listed in `admin.hosts`.
+//! - *Out*: 421 unless each of these hosts is an IP address, a loopback name, or listed in
+//!   `admin.hosts`.
 //! - *Never*: a page for another name. A web page could let its own name resolve to this listener
 //!   (DNS rebinding) and read every answer.
 

@@ -8,8 +8,8 @@ use pipeline::shared::Shared;
 /// Interval between checks for due fetches.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Fetch all keys once, for at most `patience`: the first requests should find them. A provider that
-/// cannot be reached does not delay the start further.
+/// Fetch all keys once, for at most `patience`: the first requests should find them. A provider
+/// that cannot be reached does not delay the start further.
 pub(crate) async fn begin(shared: &Shared, patience: Duration) {
     let Some(jwks) = shared.plan.load_full().jwks.clone() else { return };
     if jwks.pending().is_some() {

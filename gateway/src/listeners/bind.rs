@@ -13,10 +13,10 @@ use pingora::apps::ServerApp;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::server::{Fds, ListenFds};
 use pingora::services::listening::Service;
+use process::hand_over::{self, Predecessor};
 use socket2::{Domain, Socket, Type};
 use transport::BuildError;
 
-use crate::hand_over::{self, Predecessor};
 use crate::tls::{Acceptor, Certificate};
 
 /// Connections that wait to be accepted.

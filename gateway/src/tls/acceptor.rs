@@ -77,8 +77,8 @@ async fn offers_old_version(io: &mut TcpStream) -> bool {
     is_read && u16::from_be_bytes([major, minor]) < u16::from(ProtocolVersion::TLSv1_2)
 }
 
-/// Send the alert `protocol_version`, and read the rest of the hello, so that closing does not reset
-/// the connection before the client has the alert.
+/// Send the alert `protocol_version`, and read the rest of the hello, so that closing does not
+/// reset the connection before the client has the alert.
 async fn refuse_version(io: &mut TcpStream) {
     let sent = async {
         io.write_all(&PROTOCOL_VERSION_ALERT).await?;

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use opentelemetry_proto::tonic::collector::{metrics, trace};
 use prost::Message as _;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
@@ -56,7 +55,9 @@ impl GrpcClient {
         let gzip = CompressionEncoding::Gzip;
         let partial = match request {
             Request::Metrics(message) => {
-                let mut client = MetricsServiceClient::new(channel).accept_compressed(gzip);
+                let mut client =
+                    metrics::v1::metrics_service_client::MetricsServiceClient::new(channel)
+                        .accept_compressed(gzip);
                 if self.gzip {
                     client = client.send_compressed(gzip);
                 }
@@ -67,7 +68,8 @@ impl GrpcClient {
                     .map(|partial| (partial.rejected_data_points, partial.error_message))
             }
             Request::Traces(message) => {
-                let mut client = TraceServiceClient::new(channel).accept_compressed(gzip);
+                let mut client = trace::v1::trace_service_client::TraceServiceClient::new(channel)
+                    .accept_compressed(gzip);
                 if self.gzip {
                     client = client.send_compressed(gzip);
                 }

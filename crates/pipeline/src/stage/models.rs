@@ -1,5 +1,5 @@
-//! Answers `GET /v1/models`, its aliases, `GET /v1/models/ID` and Ollama's `GET /api/tags` where the
-//! routes of the gateway decide which models there are.
+//! Answers `GET /v1/models`, its aliases, `GET /v1/models/ID` and Ollama's `GET /api/tags` where
+//! the routes of the gateway decide which models there are.
 //!
 //! A request that lists models names no model, so that it would match no route by model, and one
 //! backend's list would stand for all. If one route without models serves everything, its backend

@@ -190,7 +190,8 @@ pub fn total_used(exchange: &Exchange) -> TokenUsage {
     used_in_all(exchange)
 }
 
-/// Whether the gateway refused the request because a backend, or the gateway itself, is at capacity.
+/// Whether the gateway refused the request because a backend, or the gateway itself, is at
+/// capacity.
 fn was_shed(exchange: &Exchange) -> bool {
     let code = exchange.verdict.code.as_deref();
     exchange.verdict.outcome() == Some(Outcome::Rejected)

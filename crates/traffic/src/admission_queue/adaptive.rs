@@ -5,12 +5,13 @@
 //! - *Never*: a cap outside the bounds of the settings; growth while the cap is not used; a long
 //!   prompt taken for congestion.
 //!
-//! The gradient of Netflix's concurrency-limits library (`Gradient2Limit`), with a floor of time
-//! to first token in place of the long-term mean. Each prompt length, by powers of two, has its own
+//! The gradient of Netflix's concurrency-limits library (`Gradient2Limit`), with a floor of time to
+//! first token in place of the long-term mean. Each prompt length, by powers of two, has its own
 //! floor: the lowest mean of one to two [`WINDOW`]s, so that an engine that is permanently slower
 //! is not throttled forever. Answers that are not streamed have no first token: their whole time is
 //! compared with a floor for their size, which counts an output token as [`OUTPUT_WEIGHT`] of a
-//! prompt. The slowness is the recent mean of time / floor; the gradient is `g = clamp(TOLERANCE / slowness, 0.5, 1)`, and every [`PERIOD`]
+//! prompt. The slowness is the recent mean of time / floor; the gradient is
+//! `g = clamp(TOLERANCE / slowness, 0.5, 1)`, and every [`PERIOD`]
 //! `cap = cap + SMOOTH x (cap x g + sqrt(cap) - cap)`.
 
 use std::time::Duration;

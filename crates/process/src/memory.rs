@@ -12,7 +12,7 @@ const UNKNOWN: u64 = 1 << 30;
 const SHARE: u64 = 2;
 
 /// The default of `limits.buffered_bytes`: half of the memory of the container or machine.
-pub(crate) fn default_max() -> u64 {
+pub fn default_max() -> u64 {
     available(Path::new("/")).map_or(UNKNOWN, |bytes| bytes / SHARE)
 }
 

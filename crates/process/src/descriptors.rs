@@ -1,8 +1,8 @@
 //! The process's limit of file descriptors, and the client connections that it permits.
 //!
 //! - *In*: the limits that the process was started with.
-//! - *Out*: the soft limit, raised to the hard limit; a bound on client connections, and the same on
-//!   requests that need a connection to a backend: HTTP/2 clients send many over one connection.
+//! - *Out*: the soft limit, raised to the hard limit; a bound on client connections, and the same
+//!   on requests that need a connection to a backend: HTTP/2 clients send many over one connection.
 //! - *Never*: a start that fails because of it.
 //!
 //! Each stream needs two descriptors. systemd starts services with a soft limit of 1,024, which
@@ -23,7 +23,7 @@ const PER_CLIENT: u64 = 2;
 const MIN_SHARE: u64 = 8;
 
 /// Raise the soft limit to the hard limit. Returns the limit in force.
-pub(crate) fn raise_limit() -> u64 {
+pub fn raise_limit() -> u64 {
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((soft, hard)) if soft < hard => match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
             Ok(()) => {
@@ -44,14 +44,14 @@ pub(crate) fn raise_limit() -> u64 {
 }
 
 /// Client connections that a limit of descriptors permits.
-pub(crate) fn max_connections(limit: u64, workers: usize) -> usize {
+pub fn max_connections(limit: u64, workers: usize) -> usize {
     let reserve = RESERVE.saturating_add(PER_WORKER.saturating_mul(workers as u64));
     let most = limit.saturating_sub(reserve) / PER_CLIENT;
     usize::try_from(most.max(limit / MIN_SHARE).max(1)).unwrap_or(usize::MAX)
 }
 
 /// Warn if `limits.connections` is more than the descriptors permit.
-pub(crate) fn check(connections: usize, permitted: usize) {
+pub fn check(connections: usize, permitted: usize) {
     if connections > permitted {
         tracing::warn!(
             connections,

@@ -33,14 +33,17 @@ pub fn release() {
 
 /// What a signal requests, except for a reload.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub enum Wanted {
+    /// End when the running requests have ended: TERM.
     Drain,
+    /// Pass the listeners to a successor, then drain: QUIT.
     HandOver,
+    /// End now: INT.
     End,
 }
 
 /// The handlers.
-pub(crate) struct Signals {
+pub struct Signals {
     terminate: Signal,
     quit: Signal,
     interrupt: Signal,
@@ -51,7 +54,7 @@ pub(crate) struct Signals {
 
 impl Signals {
     /// Install the handlers, and release the held signals.
-    pub(crate) fn new() -> std::io::Result<Self> {
+    pub fn new() -> std::io::Result<Self> {
         let signals = Signals {
             terminate: signal(SignalKind::terminate())?,
             quit: signal(SignalKind::quit())?,
@@ -68,7 +71,7 @@ impl Signals {
     }
 
     /// Wait for a signal. HUP notifies `reload`.
-    pub(crate) async fn wait(&mut self, reload: &Notify) -> Wanted {
+    pub async fn wait(&mut self, reload: &Notify) -> Wanted {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return Wanted::Drain,
@@ -80,7 +83,7 @@ impl Signals {
     }
 
     /// Wait for TERM or INT only.
-    pub(crate) async fn wait_for_end(&mut self) -> Wanted {
+    pub async fn wait_for_end(&mut self) -> Wanted {
         tokio::select! {
             _ = self.terminate.recv() => Wanted::Drain,
             _ = self.interrupt.recv() => Wanted::End,
@@ -88,7 +91,7 @@ impl Signals {
     }
 
     /// Wait for INT only.
-    pub(crate) async fn interrupted(&mut self) {
+    pub async fn interrupted(&mut self) {
         let _ = self.interrupt.recv().await;
     }
 }

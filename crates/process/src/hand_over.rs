@@ -47,11 +47,11 @@ const MAX_NAMES: usize = 8 << 10;
 const SOCKET: &str = "llm-lens-upgrade.sock";
 
 /// A named listening socket.
-pub(crate) type NamedSocket = (String, RawFd);
+pub type NamedSocket = (String, RawFd);
 
 /// The path of the socket: the configured one, or one in the folder for run-time files that the
 /// service manager (`$RUNTIME_DIRECTORY`) or the login (`$XDG_RUNTIME_DIR`) provides.
-pub(crate) fn socket_path(configured: Option<&Path>) -> io::Result<PathBuf> {
+pub fn socket_path(configured: Option<&Path>) -> io::Result<PathBuf> {
     if let Some(path) = configured {
         return Ok(path.to_owned());
     }
@@ -67,11 +67,11 @@ pub(crate) fn socket_path(configured: Option<&Path>) -> io::Result<PathBuf> {
 
 /// The gateway that handed its listeners over, and still serves.
 #[derive(Debug)]
-pub(crate) struct Predecessor(UnixStream);
+pub struct Predecessor(UnixStream);
 
 impl Predecessor {
     /// Report that this gateway serves. The predecessor drains.
-    pub(crate) fn report_serving(mut self) {
+    pub fn report_serving(mut self) {
         if let Err(error) = self.0.write_all(SERVING) {
             tracing::warn!(%error, "the predecessor ended before this gateway served");
         }
@@ -79,7 +79,7 @@ impl Predecessor {
 }
 
 /// Wait for a predecessor, and take its sockets.
-pub(crate) fn take(path: &Path) -> io::Result<(Vec<NamedSocket>, Predecessor)> {
+pub fn take(path: &Path) -> io::Result<(Vec<NamedSocket>, Predecessor)> {
     must_be_private(path)?;
     match std::fs::symlink_metadata(path) {
         Ok(meta) if meta.file_type().is_socket() => std::fs::remove_file(path)?,
@@ -119,7 +119,7 @@ fn accept(listener: &UnixListener) -> io::Result<(Vec<NamedSocket>, Predecessor)
 }
 
 /// Send the sockets to a successor, and wait until it serves. Errors name the path.
-pub(crate) fn offer(path: &Path, names: &[String], fds: &[RawFd]) -> io::Result<()> {
+pub fn offer(path: &Path, names: &[String], fds: &[RawFd]) -> io::Result<()> {
     let named = |error: io::Error| {
         io::Error::new(error.kind(), format!("upgrade socket {}: {error}", path.display()))
     };

@@ -14,7 +14,7 @@ use nix::sys::time::TimeValLike;
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Add the samples.
-pub(super) fn observe(samples: &mut Samples) {
+pub fn observe(samples: &mut Samples) {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let cpu = getrusage(UsageWho::RUSAGE_SELF).ok().map(|usage| {
         (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64 / 1e6
