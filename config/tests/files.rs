@@ -72,11 +72,11 @@ fn urls_of_engines_are_read_as_clients_write_them() {
 
 #[test]
 fn urls_of_stores_are_checked_and_not_shown() {
-    let told = |url: &str| {
-        problems(&format!(
+    let text = |url: &str| {
+        format!(
             "backends: [{{name: a, url: 'http://a'}}]\nroutes: [{{name: r, backend: a}}]\n\
              store: {{url: '{url}'}}\n"
-        ))
+        )
     };
     for fine in [
         "redis://127.0.0.1",
@@ -84,7 +84,7 @@ fn urls_of_stores_are_checked_and_not_shown() {
         "redis://user:pass@redis.example:6379/3?protocol=resp3",
         "redis://:p%40ss@[::1]:6379",
     ] {
-        assert_eq!(told(fine), [""; 0], "{fine}");
+        assert!(config::parse("f", &text(fine)).is_ok(), "{fine}");
     }
     for (url, why) in [
         ("http://127.0.0.1", "must begin with redis://"),
@@ -97,13 +97,14 @@ fn urls_of_stores_are_checked_and_not_shown() {
         ("redis://:secret@", "has no host; write for example \"redis://127.0.0.1:6379\""),
         ("redis://0.0.0.0", "has an invalid host; write for example \"redis://127.0.0.1:6379\""),
         ("redis://1.2.3.400", "has an invalid host; write for example \"redis://127.0.0.1:6379\""),
-        ("redis://a b", "has an invalid host; write for example \"redis://127.0.0.1:6379\""),
+        ("redis://a,b", "has an invalid host; write for example \"redis://127.0.0.1:6379\""),
         (
             "redis://h/first",
             "has an invalid database; write its number, as in \"redis://127.0.0.1:6379/0\"",
         ),
     ] {
-        assert_eq!(told(url), [format!("gateway.yaml:3:14: store.url: {why}")], "{url}");
+        let told = problems(&text(url));
+        assert_eq!(told, [format!("gateway.yaml:3:14: store.url: {why}")], "{url}");
     }
 }
 
@@ -235,7 +236,7 @@ fn addresses_that_cannot_both_be_bound_are_reported() {
 fn pools_that_select_by_address_are_warned_of() {
     let warnings = |pool: &str, routes: &str| {
         let text = format!(
-            "auth: {{anonymous: {{priority: 5}}}}\n\
+            "auth: {{keys: keys.yaml, secret: 0123456789abcdef-secret}}\n\
              backends: [{{name: a, url: 'http://a'}}, {{name: b, url: 'http://b'}}]\n\
              pools: [{{name: p, backends: [a, b], {pool}}}]\nroutes: {routes}\n"
         );

@@ -81,5 +81,5 @@ fn is_host(text: &str) -> bool {
     if last.bytes().all(|b| b.is_ascii_digit()) {
         return text.parse::<Ipv4Addr>().is_ok_and(|address| is_given(address.into()));
     }
-    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b) || !b.is_ascii())
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
 }
