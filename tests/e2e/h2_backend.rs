@@ -26,6 +26,8 @@ enum Then {
     Hangs,
     /// Sends only its head, and waits for that reset.
     Promises,
+    /// Sends interim answers without end, and no head.
+    Stalls,
 }
 
 /// What the backend received.
@@ -87,6 +89,9 @@ async fn answer(
     saw.send(Saw::Request(head.method.to_string(), head.uri.path().to_owned(), id, body))
         .await
         .expect("the test listens");
+    if then == Then::Stalls {
+        return stall(&mut respond, &saw).await;
+    }
     let kind = if streamed { "text/event-stream" } else { "application/json" };
     let mut stream = respond
         .send_response(
@@ -125,7 +130,24 @@ async fn answer(
                 .expect("loopback, and a peer that keeps to its script");
         }
         Then::Resets => stream.send_reset(Reason::INTERNAL_ERROR),
-        Then::Hangs | Then::Promises => hang(&mut stream).await,
+        Then::Hangs | Then::Promises | Then::Stalls => hang(&mut stream).await,
+    }
+}
+
+/// Sends interim answers until the stream is reset.
+async fn stall(respond: &mut SendResponse<Bytes>, saw: &mpsc::Sender<Saw>) {
+    let pause = Duration::from_millis(1);
+    loop {
+        let interim = Response::builder().status(102).body(()).expect("a valid status");
+        let sent = respond.send_informational(interim);
+        let reset = std::future::poll_fn(|cx| respond.poll_reset(cx));
+        match tokio::time::timeout(pause, reset).await {
+            Ok(reason) => {
+                let reason = reason.expect("loopback, and a peer that keeps to its script");
+                return saw.send(Saw::Reset(reason)).await.expect("the test listens");
+            }
+            Err(_) => sent.expect("the stream is open"),
+        }
     }
 }
 
@@ -209,6 +231,22 @@ async fn a_backend_without_http2_is_a_502() {
     assert_eq!(answer.status, 502, "{}", answer.text());
     eventually("nothing is left", || gateway.metric("llm_lens_in_flight_requests", "") == 0.0)
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endless_interim_answers_are_a_502_and_a_reset() {
+    let (address, mut seen) = backend(Then::Stalls).await;
+    let gateway = in_front_of(address).await;
+    let answer = ask(&gateway, "/v1/chat/completions", "interim", CHAT).await;
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (502, "upstream_invalid_response"),
+        "{}",
+        answer.text()
+    );
+    assert!(matches!(seen.recv().await, Some(Saw::Request(..))));
+    assert_eq!(seen.recv().await, Some(Saw::Reset(Reason::CANCEL)));
+    settled(&gateway).await;
 }
 
 /// A backend that has sent only its head is hedged, over HTTP/2 or not, and canceled.

@@ -157,16 +157,31 @@ async fn drain_announces_the_close_to_clients() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_longer_than_the_grace_is_cut() {
-    let engine = Engine::start(|_| sse::stream(300, 100)).await;
+    // One engine sends tokens all the time, and the other nothing after the first.
+    let engine = Engine::start(|seen| match crate::support::id(seen) {
+        "silent" => {
+            let first = [sse::role(), sse::content("t0")].concat();
+            vec![kit::Step::text(sse::STREAM_HEAD), kit::Step::chunk(first), kit::Step::Hang]
+        }
+        _ => sse::stream(300, 100),
+    })
+    .await;
     let mut gateway =
         Gateway::with_settings(&settings(&engine.url(), "shutdown: {grace: 500ms}")).await;
-    let mut client = gateway.client().await;
-    client.post("/v1/chat/completions", "", kit::client::CHAT_STREAM).await;
-    crate::support::read_until(&mut client, "t0").await;
+    let mut clients = Vec::new();
+    for id in ["busy", "silent"] {
+        let mut client = gateway.client().await;
+        let field = format!("x-request-id: {id}\r\n");
+        client.post("/v1/chat/completions", &field, kit::client::CHAT_STREAM).await;
+        crate::support::read_until(&mut client, "t0").await;
+        clients.push(client);
+    }
     let begun = Instant::now();
     gateway.signal(Signal::SIGTERM);
-    // It ends with an error event, and not in the middle of an event.
-    crate::support::read_until(&mut client, "gateway_shutdown").await;
+    // They end with an error event, and not in the middle of an event.
+    for mut client in clients {
+        crate::support::read_until(&mut client, "gateway_shutdown").await;
+    }
     let status = gateway.ended(Duration::from_secs(3)).await.expect("the process ends by itself");
     assert!(status.code().is_some(), "it ended by a signal: {status}");
     assert!(

@@ -156,6 +156,11 @@ impl StreamLens {
         self.marks.first_byte.arrival.get_or_insert(now);
     }
 
+    /// So many comment lines were sent to the client ahead of the answer.
+    pub fn add_comments(&mut self, lines: u64) {
+        self.counts.comments += lines;
+    }
+
     /// A read returned bytes at `now`. After this, for each piece of its payload, call
     /// [`at`](Self::at) and feed the piece to the reader with `self` as listener.
     #[inline]

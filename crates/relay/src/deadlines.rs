@@ -7,11 +7,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use config::settings::Timeouts;
 use lens::Tick;
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, Sleep};
 use transport::clock;
 
@@ -19,20 +21,32 @@ use crate::failure::Failure;
 use crate::request::{Context as RequestContext, TokenTimeouts};
 
 /// The time at which streams end that still run while the gateway drains. It is unknown until the
-/// drain begins. A stream looks when something happens in it, so that it costs an idle one nothing.
+/// drain begins, which wakes every stream once: an idle one must set its timer, too.
 #[derive(Debug, Default)]
-pub struct DrainDeadline(AtomicU64);
+pub struct DrainDeadline {
+    at: AtomicU64,
+    began: Arc<Notify>,
+}
 
 impl DrainDeadline {
     /// Set the deadline.
     pub fn set(&self, at: Tick) {
-        self.0.store(at.0.max(1), Ordering::Relaxed);
+        self.at.store(at.0.max(1), Ordering::Release);
+        self.began.notify_waiters();
     }
 
     #[inline]
     fn get(&self) -> Option<Tick> {
-        Some(self.0.load(Ordering::Relaxed)).filter(|at| *at > 0).map(Tick)
+        Some(self.at.load(Ordering::Acquire)).filter(|at| *at > 0).map(Tick)
     }
+}
+
+/// The wait for the drain to begin.
+#[derive(Debug)]
+struct DrainWait {
+    began: Pin<Box<OwnedNotified>>,
+    /// The task that is woken.
+    task: Waker,
 }
 
 /// What the relay waits for.
@@ -80,6 +94,7 @@ pub(crate) struct Deadlines {
     token: Option<Tick>,
     blocked: Option<Tick>,
     drain: Arc<DrainDeadline>,
+    drain_wait: Option<DrainWait>,
     /// The deadline of the drain, once it is known.
     drained: Option<Tick>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -96,6 +111,7 @@ impl Deadlines {
             token: None,
             blocked: None,
             drain: context.drain.clone(),
+            drain_wait: None,
             drained: None,
             timer: None,
         }
@@ -131,11 +147,7 @@ impl Deadlines {
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, waits: WaitsFor) -> Poll<Expired> {
-        if self.drained.is_none() {
-            self.drained = self.drain.get();
-            // The timer may be set to a later time.
-            self.timer.take_if(|_| self.drained.is_some());
-        }
+        self.poll_drain(cx);
         loop {
             if let Some(timer) = &mut self.timer {
                 ready!(timer.as_mut().poll(cx));
@@ -162,6 +174,27 @@ impl Deadlines {
                 return Poll::Pending;
             }
             self.arm(next);
+        }
+    }
+
+    /// Learn the deadline of the drain, or have the task woken when the drain begins.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) {
+        if self.drained.is_some() {
+            return;
+        }
+        // Polled once per task: each poll takes a lock that all streams share.
+        if !self.drain_wait.as_ref().is_some_and(|wait| wait.task.will_wake(cx.waker())) {
+            let task = cx.waker().clone();
+            let new = || Box::pin(self.drain.began.clone().notified_owned());
+            let mut began = self.drain_wait.take().map_or_else(new, |wait| wait.began);
+            let _ = began.as_mut().poll(cx);
+            self.drain_wait = Some(DrainWait { began, task });
+        }
+        // After the registration, so that a drain that begins meanwhile is not missed.
+        self.drained = self.drain.get();
+        if self.drained.is_some() {
+            // The timer may be set to a later time.
+            (self.drain_wait, self.timer) = (None, None);
         }
     }
 

@@ -5,10 +5,13 @@
 //! or above [`MAX_HELD`] bytes. A non-streaming body counts as started when it is complete or above
 //! that size; a backend that dies earlier has given no answer.
 //!
+//! The comments (keep-alives) of a held stream can be taken and sent ahead of its events.
+//!
 //! - *In*: a [`Source`], and how its events are read; `None` passes everything through.
-//! - *Out*: the same answer from its start, with the original read times.
+//! - *Out*: the same answer from its start, with the original read times, less the comments that
+//!   were taken.
 //! - *Never*: more than [`MAX_HELD`] bytes plus one read held; a byte lost or a time changed by
-//!   holding.
+//!   holding; a comment taken out of an event.
 
 use std::task::{Context, Poll, ready};
 
@@ -16,7 +19,7 @@ use lens::{StreamLens, Tick};
 use transport::{
     AnswerHead, BodyListener, BodyStep, EarlyError, Source, Upstream, UpstreamError, clock,
 };
-use wire::{Dialect, Framing, Reader, ReaderLimits, json};
+use wire::{Dialect, Event, EventVisitor, Framing, Part, Reader, ReaderLimits, json};
 
 /// Maximum bytes held while waiting for the first token. A longer answer counts as started.
 pub(crate) const MAX_HELD: usize = 16 << 10;
@@ -55,7 +58,17 @@ struct Held {
     /// For each read with payload: its time, its kernel lag, and the number of bytes before it.
     reads: Vec<(Tick, Option<u64>, usize)>,
     bytes: Vec<u8>,
+    /// Number of bytes up to the end of the last event.
+    events: usize,
+    /// Time of the last read with payload.
+    last_read: Option<Tick>,
     has_ended: bool,
+}
+
+/// Measures the events of a run, and records where the last one ends.
+struct LastEvent<'l> {
+    lens: &'l mut StreamLens,
+    end: Option<usize>,
 }
 
 impl<S: Source> FirstTokenProbe<S> {
@@ -108,7 +121,7 @@ impl<S: Source> FirstTokenProbe<S> {
             tracing::debug!("upstream answer ended inside its JSON document");
             return Poll::Ready(Err(UpstreamError::BrokeOff));
         }
-        self.held_until = held.last_read().or(Some(head.first_byte));
+        self.held_until = held.last_read.or(Some(head.first_byte));
         self.early_error = held
             .lens
             .error()
@@ -160,8 +173,17 @@ impl<S: Source> Source for FirstTokenProbe<S> {
     }
 
     fn held_read_at(&self) -> Option<Tick> {
-        let held = self.held.as_ref().and_then(|held| held.last_read());
+        let held = self.held.as_ref().and_then(|held| held.last_read);
         held.or_else(|| Some(self.head.as_ref()?.first_byte))
+    }
+
+    fn take_comments(&mut self) -> Option<(AnswerHead, Vec<u8>)> {
+        // Only under this head can the events of another backend follow.
+        let head = self.head.as_ref().filter(|head| {
+            head.status == 200 && head.framing == Framing::Sse && head.length.is_none()
+        })?;
+        let comments = self.held.as_mut()?.take_comments()?;
+        Some((head.clone(), comments))
     }
 
     fn held_until(&self) -> Option<Tick> {
@@ -185,6 +207,8 @@ impl Held {
             lens: StreamLens::new(true, u64::MAX),
             reads: Vec::new(),
             bytes: Vec::new(),
+            events: 0,
+            last_read: None,
             has_ended: false,
         }
     }
@@ -221,9 +245,14 @@ impl Held {
         !self.is_stream && json::is_cut(&self.bytes)
     }
 
-    /// Time of the last read with payload.
-    fn last_read(&self) -> Option<Tick> {
-        self.reads.iter().rev().find(|(.., from)| *from < self.bytes.len()).map(|(at, ..)| *at)
+    /// Take the whole comments that follow the last event.
+    fn take_comments(&mut self) -> Option<Vec<u8>> {
+        if !is_comments(self.bytes.get(self.events..)?) {
+            return None;
+        }
+        let comments = self.bytes.split_off(self.events);
+        self.reads.retain(|(.., from)| *from < self.events);
+        Some(comments)
     }
 
     /// Replay all reads to a listener, with their times.
@@ -246,9 +275,35 @@ impl BodyListener for Held {
     }
 
     fn payload(&mut self, run: &[u8]) {
-        self.reader.feed(run, &mut self.lens);
+        let mut last_event = LastEvent { lens: &mut self.lens, end: None };
+        self.reader.feed(run, &mut last_event);
+        if let Some(end) = last_event.end {
+            self.events = self.bytes.len() + end;
+        }
         self.bytes.extend_from_slice(run);
+        if !run.is_empty() {
+            self.last_read = self.reads.last().map(|(at, ..)| *at);
+        }
     }
+}
+
+impl EventVisitor for LastEvent<'_> {
+    fn part(&mut self, part: Part<'_>) {
+        self.lens.part(part);
+    }
+
+    fn event(&mut self, event: &Event) {
+        self.lens.event(event);
+        self.end = Some(event.end);
+    }
+}
+
+/// Whether these are complete comments, and blank lines around them.
+fn is_comments(lines: &[u8]) -> bool {
+    let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+    lines.last().is_some_and(is_end)
+        && !lines.iter().all(is_end)
+        && lines.split(is_end).all(|line| line.is_empty() || line.starts_with(b":"))
 }
 
 #[cfg(test)]
@@ -305,6 +360,40 @@ mod tests {
             replayed.0.iter().flat_map(|(.., bytes)| bytes).copied().collect::<Vec<u8>>(),
             held.bytes
         );
+    }
+
+    /// Feed a run as one read; what can be taken after it.
+    fn taken(held: &mut Held, run: &str) -> String {
+        held.begin_read(Tick(5), None);
+        held.payload(run.as_bytes());
+        String::from_utf8(held.take_comments().unwrap_or_default()).unwrap()
+    }
+
+    #[test]
+    fn comments_are_taken_between_events_only() {
+        let mut held = held(Framing::Sse);
+        let role = "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\"}}]}\n\n";
+        for (run, want) in [
+            (": one\n\n", ": one\n\n"),
+            (": two\r\n\r\n:\n", ": two\r\n\r\n:\n"),
+            (": to", ""),
+            ("rn\n", ": torn\n"),
+            ("\n", ""),
+            (": next\n\n", "\n: next\n\n"),
+            (role, ""),
+            (": three\n\n", ": three\n\n"),
+            (&format!("{role}: four\n\n"), ": four\n\n"),
+            // A field without data is a part of the next event, and so are its comments.
+            (": five\nid: 7\n", ""),
+            (": inside\n", ""),
+        ] {
+            assert_eq!(taken(&mut held, run), want, "{run:?}");
+        }
+        let mut replayed = Replayed::default();
+        held.replay(&mut replayed);
+        let rest: Vec<u8> = replayed.0.into_iter().flat_map(|(.., bytes)| bytes).collect();
+        let want = format!("{role}{role}: five\nid: 7\n: inside\n");
+        assert_eq!(String::from_utf8_lossy(&rest), want);
     }
 
     #[test]

@@ -140,13 +140,14 @@ pub(crate) struct OutputGuard {
 }
 
 impl OutputGuard {
-    /// A guardrail for the answer of a request.
+    /// A guardrail for the answer of a request. `seen`: bytes of the body that were sent before.
     pub(crate) fn new<S>(
         request: &mut impl Request<S>,
         guardrail: Arc<Guardrail>,
         (dialect, framing): (Dialect, Framing),
         takes_usage: bool,
         usage_of_prompt: Option<u64>,
+        seen: u64,
     ) -> Self {
         let GuardrailTools { host, hasher } = request.guardrail_tools();
         let request_id = request.id().into();
@@ -188,7 +189,7 @@ impl OutputGuard {
             last: LastPiece::Passed,
             queue: VecDeque::new(),
             last_text: Tick::default(),
-            seen: 0,
+            seen,
             ends: VecDeque::new(),
             written: 0,
             held: Gaps::default(),

@@ -7,6 +7,7 @@ mod begin;
 mod client;
 mod end;
 mod guard;
+mod keep_alive;
 
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
@@ -37,10 +38,10 @@ pub enum End {
     /// The answer started and broke off. The client's connection must not end as if the answer were
     /// complete.
     Broken,
-    /// The backend sent no answer head. This relay has sent nothing to the client.
+    /// The backend sent no answer head. This relay has sent at most comments to the client.
     Unanswered(UpstreamError),
     /// The gateway answers instead of the backend: a timeout expired, or the answer is withheld.
-    /// This relay has sent nothing to the client.
+    /// This relay has sent at most comments to the client.
     Refused(Failure),
     /// The backend answered with a retryable error. Another backend is tried.
     Again {
@@ -48,6 +49,12 @@ pub enum End {
         status: u16,
         /// Its code, for the record.
         code: String,
+    },
+    /// The client has a part of a stream, and the backend's answer cannot continue it: it is no
+    /// event stream, or an error.
+    Unusable {
+        /// The status of the answer.
+        status: u16,
     },
     /// The backend failed mid-stream, and another one has been selected to resume. The code of the
     /// failure.
@@ -76,16 +83,23 @@ enum Step {
     Idle,
 }
 
-/// State of a stream whose backend died, for the relay that resumes it.
+/// State of a stream whose backend failed, for the relay that continues or resumes it.
 #[derive(Debug, Default)]
 pub struct InterruptedStream {
     /// Bytes that are not yet written to the client.
     pub out: StreamBuffer,
+    /// Only the head and comments were sent.
+    is_open: bool,
     strip: Option<Strip>,
     closing: Option<Closing>,
 }
 
 impl InterruptedStream {
+    /// Whether events were sent. If not, another backend may answer from the start.
+    pub fn has_events(&self) -> bool {
+        !self.is_open
+    }
+
     /// Text sent to the client or queued for it; `None`: the stream cannot be resumed.
     pub fn text(&self) -> Option<&str> {
         self.strip.as_ref()?.text()
@@ -115,6 +129,9 @@ pub struct Relay<'x, R: Request<S>, S, D> {
     is_resumable: bool,
     /// Whether this relay resumes a stream, and the new backend has not started its answer.
     resumes: bool,
+    /// Whether the client has the head and comments of a stream, and no event: another backend may
+    /// still send the events.
+    is_open: bool,
     /// Timer for the guardrail's maximum hold time.
     hold: Option<Pin<Box<Sleep>>>,
     phase: Phase,
@@ -128,7 +145,7 @@ pub struct Relay<'x, R: Request<S>, S, D> {
 }
 
 impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
-    /// A relay of `source`'s answer to `sink`. `cut`: the stream that it resumes.
+    /// A relay of `source`'s answer to `sink`. `cut`: the stream that it continues.
     pub fn new(
         request: &'x mut R,
         context: Context,
@@ -139,8 +156,9 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         let deadlines = Deadlines::new(&context);
         let first = if source.is_connecting() { State::Connect } else { State::Send };
         request.parts().ledger.switch(first, clock::now());
-        let resumes = cut.is_some();
-        let InterruptedStream { out, strip, closing } = cut.map(|cut| *cut).unwrap_or_default();
+        let resumes = cut.as_ref().is_some_and(|cut| cut.has_events());
+        let InterruptedStream { out, is_open, strip, closing } =
+            cut.map(|cut| *cut).unwrap_or_default();
         Relay {
             guardrail_counts_ttft: context.guardrail.is_some(),
             request,
@@ -155,6 +173,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             closing,
             is_resumable: false,
             resumes,
+            is_open,
             exhausted: None,
             head: None,
             hold: None,
@@ -171,10 +190,11 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
     /// Dropping the future drops the upstream connection with the request.
     pub async fn forward_answer(mut self) -> (End, Option<Box<InterruptedStream>>) {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
-        // If a resuming relay got no answer, it hands the unchanged state to the next relay.
-        let cut = (self.resumes || matches!(end, End::Interrupted(_))).then(|| {
+        // If a relay that continues a stream got no answer, it hands the state to the next one.
+        let cut = (self.resumes || self.is_open || matches!(end, End::Interrupted(_))).then(|| {
             Box::new(InterruptedStream {
                 out: std::mem::take(&mut self.out),
+                is_open: self.is_open,
                 strip: self.strip.take(),
                 closing: self.closing.take(),
             })
@@ -186,7 +206,11 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             End::Complete => self.sink.end(true),
             End::Broken | End::Gone | End::Served => self.sink.end(false),
             // The sink stays open for another answer, or for the rest of this one.
-            End::Unanswered(_) | End::Refused(_) | End::Again { .. } | End::Interrupted(_) => {}
+            End::Unanswered(_)
+            | End::Refused(_)
+            | End::Again { .. }
+            | End::Unusable { .. }
+            | End::Interrupted(_) => {}
         }
         if let Some(mut guardrail) = self.guardrail.take() {
             if guardrail.observes() && matches!(end, End::Complete | End::Served) {
@@ -289,7 +313,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             Poll::Ready(Err(error)) => Err(End::Unanswered(error)),
             Poll::Pending => {
                 self.source.held_read_at().into_iter().for_each(|at| self.deadlines.moved(at));
-                Ok(Step::Idle)
+                self.pass_comments()
             }
         }
     }
@@ -421,6 +445,8 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         match self.phase {
             Phase::Sending if self.source.is_connecting() => State::Connect,
             Phase::Sending => State::Send,
+            // The head and comments were sent ahead.
+            Phase::AwaitHead if self.request.parts().answer.measured => State::AwaitFirstToken,
             Phase::AwaitHead => State::AwaitFirstByte,
             Phase::Body
                 if self

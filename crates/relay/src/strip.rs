@@ -137,9 +137,11 @@ impl Sorter<'_> {
 }
 
 impl Strip {
-    /// For a stream whose usage is removed, whose text is recorded, or both.
-    pub(crate) fn new(takes_usage: bool, keeps_text: bool) -> Self {
-        Strip { takes_usage, transcript: keeps_text.then(Transcript::default), ..Strip::default() }
+    /// For a stream whose usage is removed, whose text is recorded, or both. `seen`: bytes of the
+    /// body that were sent before.
+    pub(crate) fn new(takes_usage: bool, keeps_text: bool, seen: u64) -> Self {
+        let transcript = keeps_text.then(Transcript::default);
+        Strip { takes_usage, transcript, seen, ..Strip::default() }
     }
 
     /// The forwarded text; `None`: the stream cannot be resumed.
@@ -344,7 +346,7 @@ mod tests {
     use wire::{Dialect, ReaderLimits};
 
     fn pass(pieces: &[&[u8]]) -> Vec<u8> {
-        let mut strip = Strip::new(true, false);
+        let mut strip = Strip::new(true, false, 0);
         let mut out = StreamBuffer::default();
         let mut lens = StreamLens::new(true, u64::MAX);
         let mut reader = Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
@@ -406,8 +408,11 @@ mod tests {
         let whole = stream(&words, PROMPT);
         let content = words.concat();
         for cut in whole.find("The").expect("a word")..=whole.find(usage).expect("usage") {
-            let (mut strip, mut out, mut lens) =
-                (Strip::new(false, true), StreamBuffer::default(), StreamLens::new(true, u64::MAX));
+            let (mut strip, mut out, mut lens) = (
+                Strip::new(false, true, 0),
+                StreamBuffer::default(),
+                StreamLens::new(true, u64::MAX),
+            );
             let reader = || Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
             strip.pass(&whole.as_bytes()[..cut], &mut reader(), (&mut lens, None), &mut out);
             strip.tear(&mut lens, &mut out);

@@ -55,7 +55,7 @@ impl UpstreamError {
 }
 
 /// The head of an answer, hop-by-hop fields and framing removed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AnswerHead {
     /// The status code.
     pub status: u16,
@@ -141,6 +141,12 @@ pub trait Source {
 
     /// Time of the last read of an answer whose head is held.
     fn held_read_at(&self) -> Option<Tick> {
+        None
+    }
+
+    /// Take the comments (keep-alives) of an event stream whose head is held, with a copy of the
+    /// head. They may be sent to the client ahead of the answer.
+    fn take_comments(&mut self) -> Option<(AnswerHead, Vec<u8>)> {
         None
     }
 

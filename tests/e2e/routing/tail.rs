@@ -4,6 +4,7 @@ use kit::scenario::{Answers, Scenario};
 use routing::settings::{Ejection, PoolSettings};
 
 use super::*;
+use crate::support::read_until;
 
 fn p99(times: &[Duration]) -> Duration {
     times[times.len() * 99 / 100]
@@ -227,11 +228,7 @@ async fn role_event_does_not_win_a_hedge() {
             answer.text()
         );
         let once = |what: &str| answer.text().matches(what).count() == 1;
-        assert!(
-            once("\"role\"") && once(": still there") && once("t0 ") && once("t2 "),
-            "{}",
-            answer.text()
-        );
+        assert!(once("\"role\"") && once("t0 ") && once("t2 "), "{}", answer.text());
         settled(&gateway).await;
         let record = gateway.record("x").await;
         let hedge = record.routing.hedge.expect("a second was asked");
@@ -268,8 +265,9 @@ async fn role_event_does_not_win_a_hedge() {
 /// byte.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stall_of_both_hedged_backends_times_out() {
-    let engines =
-        [Engine::start(|_| promising(60_000)).await, Engine::start(|_| promising(60_000)).await];
+    let mut stalling = promising(60_000);
+    stalling.remove(2); // The comment, which would let the head pass.
+    let engines = [always(stalling.clone()).await, always(stalling).await];
     let more = "timeouts: {first_byte: 20s, between_events: 400ms}";
     let route = ", hedge: {after: 100ms, budget: 1}, retries: {max: 0}";
     let gateway =
@@ -378,35 +376,91 @@ async fn incomplete_answer_does_not_win_and_is_not_measured() {
     assert_eq!(gateway.metric("llm_lens_backend_failures_total", ""), 0.0);
 }
 
-/// If both fail, the client gets the engine's own error, not that of the backend without an answer.
-/// A stream that ends after comments only was not answered: the next pool is asked.
+/// A stream that ends after comments only was not answered: the next pool is tried. The comments
+/// pass at once, so that no proxy closes the connection meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_empty_stream_falls_back() {
-    let empty = always(vec![
-        Step::text(sse::STREAM_HEAD),
-        Step::chunk(": PROCESSING\n\n"),
-        Step::ms(20),
-        Step::chunk(": PROCESSING\n\n"),
-        Step::end(),
-    ])
-    .await;
-    let other = good().await;
+async fn keep_alives_pass_while_another_backend_may_answer() {
+    let (pinged, may_end) = (Step::chunk(": ping\n\n"), Arc::new(AtomicBool::new(false)));
+    let mut steps = vec![Step::text(sse::STREAM_HEAD)];
+    (0..3).for_each(|_| steps.extend([pinged.clone(), Step::ms(100)]));
+    steps.extend([Step::Until(may_end.clone()), Step::end()]);
+    let (silent, other) = (always(steps).await, good().await);
     let gateway = Gateway::with_settings(&format!(
-        "backends: [{{name: a, url: '{}'}}, {{name: b, url: '{}'}}]\npools: [{{name: first, backends: [a]}}, {{name: second, backends: [b]}}]\nroutes: [{{name: r, pool: first, fallback: [second]}}]\n",
-        empty.url(),
+        "backends: [{{name: a, url: '{}'}}, {{name: b, url: '{}'}}]\npools: [{{name: first, backends: [a]}}, {{name: second, backends: [b]}}]\nroutes: [{{name: r, pool: first, fallback: [second], include_usage: inject}}]\n",
+        silent.url(),
         other.url()
     ))
     .await;
-    let answer = ask(&gateway, CHAT, "x", BODY).await;
-    assert!(answer.complete && !answer.text().contains("PROCESSING"), "{}", answer.text());
+    let mut client = gateway.client().await;
+    client.post(CHAT, "x-request-id: x\r\n", BODY).await;
+    let before = read_until(&mut client, ": ping").await;
+    assert!(before.starts_with("HTTP/1.1 200") && !before.contains("data:"), "{before}");
+    assert_eq!(other.seen().len(), 0);
+    may_end.store(true, Ordering::Relaxed);
+    let rest = read_until(&mut client, "\r\n0\r\n\r\n").await;
+    for event in [sse::role(), sse::content("t0 "), sse::content("t2 "), sse::finish(), sse::done()]
+    {
+        assert_eq!(rest.matches(&*event).count(), 1, "{event}: {rest}");
+    }
+    assert!(!rest.contains("HTTP/1.1"), "a second head: {rest}");
+    settled(&gateway).await;
     let record = gateway.record("x").await;
-    let failed = &record.routing.failed_attempts[0];
+    let failed: Vec<_> = record
+        .routing
+        .failed_attempts
+        .iter()
+        .map(|attempt| (&*attempt.backend, &*attempt.code))
+        .collect();
+    assert_eq!(failed, [("a", "incomplete_stream")]);
     assert_eq!(
-        (record.outcome, record.backend.as_deref(), &*failed.backend, failed.code.as_str()),
-        (Outcome::Ok, Some("b"), "a", "incomplete_stream")
+        (record.outcome, record.backend.as_deref(), record.http_status),
+        (Outcome::Ok, Some("b"), Some(200))
     );
+    let ttft = record.engine_ttft_us.expect("a stream");
+    assert!(ttft < 250_000, "measured from the request to the backend that answers: {ttft}");
+    assert_eq!(record.ledger_us.total(), record.total_us, "the ledger closes");
 }
 
+/// Behind comments, the client has the head of a stream: it gets an error event, and no end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failure_of_all_backends_behind_keep_alives_is_an_error_event() {
+    let pinging = |end: Vec<Step>| {
+        [vec![Step::text(sse::STREAM_HEAD), Step::chunk(": ping\n\n"), Step::ms(20)], end].concat()
+    };
+    for (id, last, code) in [
+        ("closed", pinging(vec![Step::Close]), "upstream_died"),
+        ("error", sse::json(400, "{\"error\":{\"message\":\"no\"}}"), "upstream_died"),
+        ("whole", sse::json(200, "{}"), "upstream_died"),
+    ] {
+        let engines = [always(pinging(vec![Step::Close])).await, always(last).await];
+        let route = ", retries: {min_per_second: 10}";
+        let gateway = Gateway::with_settings(&settings(
+            &[&engines[0], &engines[1]],
+            ", balance: round_robin",
+            route,
+            "",
+        ))
+        .await;
+        let answer = ask(&gateway, CHAT, id, BODY).await;
+        let text = answer.text();
+        assert_eq!((answer.status, answer.complete), (200, false), "{id}: {text}");
+        assert!(text.starts_with(": ping\n\n"), "{id}: {text}");
+        let event = crate::support::last_data(&text);
+        assert_eq!(event["error"]["code"], code, "{id}: {text}");
+        settled(&gateway).await;
+        let record = gateway.record(id).await;
+        assert_eq!(
+            (record.outcome, record.error_code.as_deref(), record.http_status),
+            (Outcome::UpstreamFailed, Some(code), Some(200)),
+            "{id}"
+        );
+        let failed: Vec<_> =
+            record.routing.failed_attempts.iter().map(|attempt| &*attempt.backend).collect();
+        assert_eq!(failed, ["b0"], "{id}");
+    }
+}
+
+/// If both fail, the client gets the engine's own error, not that of the backend without an answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn engine_error_is_forwarded_although_hedged() {
     let mut fails = vec![Step::ms(250)];

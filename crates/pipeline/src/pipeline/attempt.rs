@@ -2,7 +2,8 @@
 //!
 //! - *In*: a request that is ready to be sent.
 //! - *Out*: an answer for the client: a backend's, or an error of the gateway.
-//! - *Never*: another backend after the client has received part of an answer, except to resume it.
+//! - *Never*: another backend after the client has received an event of an answer, except to resume
+//!   it.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -30,12 +31,14 @@ const REFUSAL_WRITE: Duration = Duration::from_secs(10);
 enum AttemptEnd {
     /// The client was answered, or is gone; whether its connection can be reused.
     Done(bool),
-    /// No answer has begun: the result for the backend, and the client's error if no other backend
+    /// No answer has begun, apart from comments: the result for the backend, and the client's error if no other backend
     /// is tried.
     Failed(AttemptResult, Refusal),
     /// The backend answered with an error of this status and code, and the next backend is
     /// selected.
     Again(u16, String),
+    /// The answer with this status cannot continue the stream that the client has.
+    Unusable(u16),
     /// The stream failed with this code, and the backend that resumes it is selected.
     InterruptedStream(String),
     /// The answer must not be forwarded: the gateway answers, and no other backend is tried.
@@ -49,19 +52,23 @@ pub(super) async fn until_answered<D: Sink>(
     sink: &mut D,
 ) -> bool {
     let mut request = Some(request);
-    let mut cut = None;
+    let mut cut: Option<Box<InterruptedStream>> = None;
     loop {
+        if cut.is_some() {
+            // The client has this head.
+            (exchange.answer.status, exchange.answer.streamed) = (Some(200), true);
+        }
         if let Err(refusal) = select::select(exchange) {
             return give_up(exchange, &refusal, cut, sink).await;
         }
         let Some(this) = request.take().or_else(|| exchange.attempts.request.take()) else {
-            return refuse(exchange, &Refusal::internal(), sink).await;
+            return give_up(exchange, &Refusal::internal(), cut, sink).await;
         };
         if select::can_retry(exchange) {
             exchange.attempts.request = Some(this.clone());
         }
         let end = try_backend(exchange, this, &mut cut, sink).await;
-        exchange.attempts.resuming = cut.is_some();
+        exchange.attempts.resuming = cut.as_ref().is_some_and(|cut| cut.has_events());
         let (ended, refusal, status) = match end {
             AttemptEnd::Done(keeps) => return keeps,
             AttemptEnd::Refused(refusal) => return give_up(exchange, &refusal, cut, sink).await,
@@ -69,15 +76,14 @@ pub(super) async fn until_answered<D: Sink>(
                 select::record_failure(exchange, &code, None, AttemptResult::Failure);
                 continue;
             }
-            AttemptEnd::Again(status, code) if cut.is_none() => {
+            AttemptEnd::Again(status, code) => {
                 let ended = exchange.fault(status);
                 call_log::log_error(exchange, status, &code);
                 select::record_failure(exchange, &code, Some(status), ended);
                 continue;
             }
-            AttemptEnd::Again(status, code) => {
-                call_log::log_error(exchange, status, &code);
-                // A backend that cannot resume an answer has not failed.
+            AttemptEnd::Unusable(status) => {
+                // A backend that cannot continue an answer has not failed.
                 let ended = if status < 500 && status != 429 {
                     AttemptResult::Unknown
                 } else {
@@ -87,14 +93,7 @@ pub(super) async fn until_answered<D: Sink>(
             }
             AttemptEnd::Failed(ended, refusal) => (ended, refusal, None),
         };
-        let again = match &cut {
-            Some(cut) => cut
-                .text()
-                .map(str::to_owned)
-                .is_some_and(|text| select::may_resume(exchange, &text) == Resume::Selected),
-            None => select::may_retry(exchange),
-        };
-        if !again {
+        if !may_continue(exchange, cut.as_deref()) {
             if cut.is_some() {
                 select::close(exchange, ended);
             }
@@ -103,6 +102,16 @@ pub(super) async fn until_answered<D: Sink>(
         let code =
             status.map_or_else(|| refusal.code.to_owned(), |status| format!("http_{status}"));
         select::record_failure(exchange, &code, status, ended);
+    }
+}
+
+/// Whether another backend is selected: to resume the stream `cut`, or to answer from the start.
+fn may_continue(exchange: &mut Exchange, cut: Option<&InterruptedStream>) -> bool {
+    match cut.filter(|cut| cut.has_events()) {
+        Some(cut) => {
+            cut.text().is_some_and(|text| select::may_resume(exchange, text) == Resume::Selected)
+        }
+        None => select::may_retry(exchange),
     }
 }
 
@@ -115,8 +124,9 @@ async fn give_up<D: Sink>(
     sink: &mut D,
 ) -> bool {
     let Some(cut) = cut else { return refuse(exchange, refusal, sink).await };
+    let outcome = if cut.has_events() { Outcome::UpstreamFailed } else { refusal.outcome };
     let mut out = cut.out;
-    exchange.verdict.decide(Outcome::UpstreamFailed, Some(refusal.code));
+    exchange.verdict.decide(outcome, Some(refusal.code));
     exchange.answer.ended_at.get_or_insert_with(clock::now);
     if let Some(dialect) = exchange.routed.as_ref().and_then(|routed| routed.dialect) {
         let event = dialect.error_format().event(&refusal.error(&exchange.accepted.id));
@@ -248,6 +258,7 @@ fn ended(exchange: &mut Exchange, end: End) -> AttemptEnd {
             }
         }
         End::Again { status, code } => AttemptEnd::Again(status, code),
+        End::Unusable { status } => AttemptEnd::Unusable(status),
         End::Interrupted(code) => {
             call_log::log_answer(exchange, &code, "no complete answer");
             AttemptEnd::InterruptedStream(code)

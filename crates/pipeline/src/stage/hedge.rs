@@ -445,6 +445,11 @@ impl Source for HedgedCall {
         self.first.as_ref().and_then(Probe::held_read_at)
     }
 
+    /// Those of the first: a hedge is canceled or takes over soon.
+    fn take_comments(&mut self) -> Option<(AnswerHead, Vec<u8>)> {
+        self.first.as_mut()?.take_comments()
+    }
+
     fn held_until(&self) -> Option<Tick> {
         self.held_until.or_else(|| self.first.as_ref()?.held_until())
     }

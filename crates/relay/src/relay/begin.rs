@@ -1,10 +1,11 @@
-//! How an answer starts: forwarded at once, held until the guardrail decides it, or resumed where
-//! another backend broke off.
+//! How an answer starts: forwarded at once, held until the guardrail decides it, behind comments
+//! that were sent ahead, or resumed where another backend broke off.
 //!
 //! - *In*: the head of an answer, and the body bytes that arrived with it.
 //! - *Out*: the reader, guardrail, strip and closing state for the body; the head for the client,
 //!   or an [`End`] that lets another backend answer.
-//! - *Never*: a head written to the client while another backend may still be tried.
+//! - *Never*: an event written to the client while another backend may still be tried; a head
+//!   only with comments, see `keep_alive.rs`.
 
 use std::task::Context as TaskContext;
 
@@ -29,13 +30,17 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         self.request.head_received(&head, self.source);
         let early = self.source.early_error();
         let status = early.map_or(head.status, |error| error.status);
+        let is_stream = head.status == 200 && head.framing == Framing::Sse && !head.encoded;
+        if self.resumes && (early.is_some() || !is_stream) || self.is_open && !is_stream {
+            return Err(End::Unusable { status });
+        }
         if self.request.retry(status) {
             let code = early.and_then(|error| error.code);
             let code = code.map_or_else(|| format!("http_{status}"), str::to_owned);
             return Err(End::Again { status, code });
         }
         if self.resumes {
-            return self.begin_resumed(&head, status, cx);
+            return self.begin_resumed(&head, cx);
         }
         self.open_answer(&head);
         let answer = self.request.parts().answer;
@@ -43,6 +48,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         self.first_byte_read(
             head.first_byte,
             if is_timed { State::AwaitFirstToken } else { State::AwaitToken },
+            self.source.held_until(),
         );
         if let (Some(dialect), None) =
             (self.context.dialect, self.request.parts().answer.not_parsed)
@@ -59,6 +65,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
             head.framing == Framing::Json && self.guardrail.as_ref().is_some_and(OutputGuard::acts);
         if is_judged {
             self.head = Some(head);
+        } else if std::mem::take(&mut self.is_open) {
+            self.request.commit();
         } else {
             self.write_head(head)?;
         }
@@ -68,11 +76,13 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
     }
 
     /// Record the facts from the head.
-    fn open_answer(&mut self, head: &AnswerHead) {
+    pub(super) fn open_answer(&mut self, head: &AnswerHead) {
         let answer = self.request.parts().answer;
         answer.status = Some(head.status);
         answer.streamed = matches!(head.framing, Framing::Sse | Framing::Ndjson);
+        let comments = answer.lens.counts().comments;
         answer.lens = StreamLens::new(answer.streamed, self.context.stall_ns);
+        answer.lens.add_comments(comments);
         answer.lens.first_byte(head.first_byte);
         answer.not_parsed = match (self.context.dialect, head.framing) {
             _ if head.encoded => Some("compressed"),
@@ -88,6 +98,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         parts.answer.measured = true;
         let streamed = parts.answer.streamed;
         let takes_usage = parts.sent.usage_injected && streamed;
+        // Comments that were sent ahead.
+        let sent = self.out.payload_queued();
         self.reader = Some(
             Reader::new(dialect, head.framing, self.context.reader_limits)
                 .expecting_echo(self.context.echoes_prompt),
@@ -100,12 +112,13 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
                     (dialect, head.framing),
                     takes_usage,
                     self.context.usage_of_prompt,
+                    sent,
                 ))
             }
             None => {
                 self.is_resumable = streamed && head.status == 200 && self.request.is_resumable();
                 self.strip = (takes_usage || self.is_resumable)
-                    .then(|| Strip::new(takes_usage, self.is_resumable));
+                    .then(|| Strip::new(takes_usage, self.is_resumable, sent));
             }
         }
         if streamed && (self.request.is_charged() || self.is_resumable) {
@@ -121,8 +134,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
     }
 
     /// Account for the first byte. Time in which the head was held is spent in `waited`.
-    fn first_byte_read(&mut self, at: Tick, waited: State) {
-        let held_until = self.source.held_until();
+    pub(super) fn first_byte_read(&mut self, at: Tick, waited: State, held_until: Option<Tick>) {
         let ledger = self.request.parts().ledger;
         ledger.switch(State::Gateway, at);
         if let Some(until) = held_until {
@@ -131,18 +143,9 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         }
     }
 
-    /// Start to resume a stream. The backend must answer with 200 and an uncompressed event stream;
-    /// otherwise, another backend is tried.
-    fn begin_resumed(
-        &mut self,
-        head: &AnswerHead,
-        status: u16,
-        cx: &mut TaskContext<'_>,
-    ) -> Result<Step, End> {
-        if status != 200 || head.framing != Framing::Sse || head.encoded {
-            return Err(End::Again { status, code: format!("http_{status}") });
-        }
-        self.first_byte_read(head.first_byte, State::AwaitToken);
+    /// Start to resume a stream.
+    fn begin_resumed(&mut self, head: &AnswerHead, cx: &mut TaskContext<'_>) -> Result<Step, End> {
+        self.first_byte_read(head.first_byte, State::AwaitToken, self.source.held_until());
         let Some(dialect) = self.context.dialect else { return Err(End::Broken) };
         self.reader = Some(Reader::new(dialect, head.framing, self.context.reader_limits));
         (self.resumes, self.is_resumable) = (false, true);
@@ -155,13 +158,18 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         self.step_body(cx).map(|_| Step::Moved)
     }
 
+    /// Commit to this answer, and write its head to the client.
+    pub(super) fn write_head(&mut self, head: AnswerHead) -> Result<(), End> {
+        self.request.commit();
+        self.has_length = head.length.is_some();
+        self.send_head(head)
+    }
+
     /// Write the head to the client.
-    pub(super) fn write_head(&mut self, mut head: AnswerHead) -> Result<(), End> {
+    pub(super) fn send_head(&mut self, mut head: AnswerHead) -> Result<(), End> {
         if self.request.is_charged() {
             head.fields = without_rate_limits(&head.fields);
         }
-        self.request.commit();
-        self.has_length = head.length.is_some();
         let extra = self.request.fields(head.first_byte);
         self.sink.begin(&head, &extra, &mut self.out).map_err(|Gone| self.gone())?;
         buffer::give(head.fields);

@@ -12,7 +12,7 @@ use crate::script::{
     ScriptedRequest, ScriptedSink, ScriptedSource, Step, Takes, context, run, settings,
 };
 
-fn guarded(guardrail: &str) -> Context {
+pub fn guarded(guardrail: &str) -> Context {
     let settings = settings(&format!("guardrails: [{{name: s, {guardrail}}}]\n"));
     let load = |_: &filters::settings::Judge| Err("no models in tests".to_owned());
     let guardrail = settings.guardrails.first().expect("one");

@@ -2,14 +2,16 @@
 
 mod captures;
 mod guardrail;
+mod keep_alives;
 mod resume;
 mod script;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use lens::State;
 use lens::record::Outcome;
-use relay::{Context, End, TokenTimeouts};
+use lens::{State, Tick};
+use relay::{Context, DrainDeadline, End, TokenTimeouts};
 use wire::{Dialect, Framing};
 
 use captures::{Body, streams};
@@ -361,6 +363,41 @@ async fn pings_extend_no_token_deadline() {
         let took = began.elapsed().as_millis();
         assert_eq!(told, code, "{end:?} after {took} ms");
         assert!((after..after + 10).contains(&took), "{code}: {took} ms");
+    }
+}
+
+/// Nothing happens in such a stream, so the beginning of the drain must wake it.
+#[tokio::test(start_paused = true)]
+async fn a_silent_stream_ends_with_an_error_event_when_the_grace_period_ends() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let whole = chat(3);
+    let body = whole.strip_suffix(b"data: [DONE]\n\n").expect("an end marker");
+    let (head, role) = (vec![Step::Wait(HOUR)], vec![Step::Read(body.to_vec()), Step::Wait(HOUR)]);
+    for (steps, answered) in [(head, false), (role, true)] {
+        let drain = Arc::<DrainDeadline>::default();
+        let mut context = Context { drain: drain.clone(), ..context(Dialect::OpenAiChat) };
+        context.timeouts.first_byte = HOUR;
+        context.timeouts.between_events = HOUR;
+        let began = tokio::time::Instant::now();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            drain.set(Tick(transport::clock::now().0 + 2_000_000_000));
+        });
+        let mut request = ScriptedRequest::new();
+        let (mut source, mut sink) =
+            (ScriptedSource::new(Framing::Sse, steps), ScriptedSink::new(Takes::All));
+        let (end, _) = run(&mut request, context, &mut source, &mut sink, None).await;
+        let took = began.elapsed().as_millis();
+        assert!((12_000..12_010).contains(&took), "{took} ms");
+        if !answered {
+            assert!(
+                matches!(&end, End::Refused(failure) if failure.code() == "gateway_shutdown"),
+                "{end:?}"
+            );
+            continue;
+        }
+        assert!(matches!(end, End::Broken) && sink.ended == Some(false), "{end:?}");
+        is_told_of_the_failure(&sink.taken, body, "gateway_shutdown");
     }
 }
 

@@ -349,10 +349,10 @@ pub fn context(dialect: Dialect) -> Context {
 }
 
 /// Relay a script; how it ended, and what is left to resume.
-pub async fn run(
+pub async fn run<S: Source>(
     request: &mut ScriptedRequest,
     context: Context,
-    source: &mut ScriptedSource,
+    source: &mut S,
     sink: &mut ScriptedSink,
     cut: Option<Box<InterruptedStream>>,
 ) -> (End, Option<Box<InterruptedStream>>) {

@@ -24,7 +24,7 @@ use crate::{HeldBuffer, buffer, clock};
 
 /// Maximum interim (1xx) answers before an answer. Each costs little, but an endless sequence would
 /// keep a core busy until the first-byte timeout.
-const MAX_INTERIM: usize = 32;
+pub(super) const MAX_INTERIM: usize = 32;
 
 /// A prepared request: the head written by the gateway, and the client's body with edits.
 #[derive(Debug)]

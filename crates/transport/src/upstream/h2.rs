@@ -3,12 +3,14 @@
 //! Opening the stream sends the head. The body and the answer are polled as with HTTP/1.1.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use config::settings::Backend;
 use h2::SendStream;
+use parking_lot::Mutex;
 use pingora::connectors::http::v2::Connector;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::client::HttpSession;
@@ -19,8 +21,9 @@ use pingora::utils::tls::{WrappedX509, parse_x509};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use wire::Framing;
+use wire::http1::head::HeadError;
 
-use super::h1::Request;
+use super::h1::{MAX_INTERIM, Request};
 use super::tls::BuildError;
 use super::{ConnectionPermit, Upstream};
 use crate::clock;
@@ -61,6 +64,27 @@ pub(super) fn authorities(backend: &Backend) -> Result<Option<Arc<CaType>>, Buil
     Ok(Some(all.iter().map(|der| WrappedX509::new(der.to_vec(), parse_x509)).collect()))
 }
 
+/// Counts interim (1xx) answers. The `h2` crate drops them, but wakes the task that waits for the
+/// head: once for all that arrive before the task runs, which costs it no more than one.
+#[derive(Debug)]
+struct HeadWaker {
+    task: Mutex<Waker>,
+    wakes: AtomicUsize,
+}
+
+impl HeadWaker {
+    fn new() -> Arc<Self> {
+        Arc::new(HeadWaker { task: Mutex::new(Waker::noop().clone()), wakes: AtomicUsize::new(0) })
+    }
+}
+
+impl Wake for HeadWaker {
+    fn wake(self: Arc<Self>) {
+        self.wakes.fetch_add(1, Ordering::Relaxed);
+        self.task.lock().wake_by_ref();
+    }
+}
+
 /// An answer over HTTP/2.
 pub struct H2Source {
     session: Option<Http2Session>,
@@ -69,6 +93,8 @@ pub struct H2Source {
     body: Bytes,
     /// Counts the body until it is written.
     held: Option<Held>,
+    /// Wakes the task that waits for the head.
+    head: Arc<HeadWaker>,
     peer: HttpPeer,
     upstream: Arc<Upstream>,
     _permit: ConnectionPermit,
@@ -101,6 +127,7 @@ impl H2Source {
             writer: None,
             body,
             held,
+            head: HeadWaker::new(),
             peer,
             upstream: upstream.clone(),
             _permit: permit,
@@ -157,8 +184,15 @@ impl Source for H2Source {
         let Some(session) = self.session.as_mut() else {
             return Poll::Ready(Err(UpstreamError::ClosedEarly));
         };
-        ready!(session.poll_read_response_header(cx))
-            .map_err(|e| UpstreamError::H2(e.to_string()))?;
+        self.head.task.lock().clone_from(cx.waker());
+        let waker = Waker::from(self.head.clone());
+        match session.poll_read_response_header(&mut Context::from_waker(&waker)) {
+            Poll::Ready(head) => head.map_err(|e| UpstreamError::H2(e.to_string()))?,
+            Poll::Pending if self.head.wakes.load(Ordering::Relaxed) > MAX_INTERIM => {
+                return Poll::Ready(Err(HeadError::Malformed("too many interim answers").into()));
+            }
+            Poll::Pending => return Poll::Pending,
+        }
         let first_byte = clock::now();
         let Some(head) = session.response_header() else {
             return Poll::Ready(Err(UpstreamError::ClosedEarly));
