@@ -161,6 +161,15 @@ impl Dialect {
         matches!(self, Dialect::OpenAiChat | Dialect::OpenAiCompletions)
     }
 
+    /// Whether the event that ends a stream may be large: it repeats the answer, the prompt, or the
+    /// tokens of both.
+    pub(crate) fn ends_with_large_event(self) -> bool {
+        matches!(
+            self,
+            Dialect::OpenAiResponses | Dialect::Ollama | Dialect::Generate | Dialect::LlamaCpp
+        )
+    }
+
     /// Whether an event may repeat all earlier text, so that its new text depends on earlier
     /// events.
     pub fn text_is_cumulative(self) -> bool {

@@ -125,10 +125,10 @@ impl Reader {
         }
     }
 
-    /// Whether the last event was skipped because it exceeded the limit. Whether it ends the stream
-    /// is then unknown.
+    /// Whether the last event was skipped because it exceeded the limit, and may be the end marker:
+    /// in some dialects it repeats the whole answer.
     pub fn ends_skipped(&self) -> bool {
-        self.ends_skipped
+        self.ends_skipped && self.dialect.ends_with_large_event()
     }
 
     /// Whether the body was a JSON document that ends inside a value. Known after

@@ -161,7 +161,7 @@ fn frames(runs: &[&[u8]]) -> Frames {
                     all.comments += 1;
                     end
                 }
-                Item::Skipped(end) => end,
+                Item::Skipped(_, end) => end,
             };
             assert!(
                 (last..=run.len()).contains(&end),
@@ -221,7 +221,7 @@ fn pieces(runs: &[&[u8]]) -> (Vec<Vec<u8>>, Vec<u8>) {
         decoder.feed(run, |item| {
             ends.push(match item {
                 Item::Frame(frame) => (frame.end, Some(frame.data.to_vec())),
-                Item::Comment(end) | Item::Skipped(end) => (end, None),
+                Item::Comment(end) | Item::Skipped(_, end) => (end, None),
             });
         });
         splitter.split(run, ends, |piece| match piece {

@@ -224,7 +224,7 @@ mod over_grpc {
     struct Collector(Mutex<Vec<(String, usize)>>);
 
     #[tonic::async_trait]
-    impl TraceService for Arc<Collector> {
+    impl TraceService for Collector {
         async fn export(
             &self,
             request: tonic::Request<ExportTraceServiceRequest>,
@@ -246,7 +246,7 @@ mod over_grpc {
         let collector = Arc::new(Collector(Mutex::default()));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
-        let service = TraceServiceServer::new(collector.clone())
+        let service = TraceServiceServer::from_arc(collector.clone())
             .accept_compressed(CompressionEncoding::Gzip)
             .send_compressed(CompressionEncoding::Gzip);
         let serving = Server::builder().add_service(service);

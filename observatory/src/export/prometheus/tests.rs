@@ -4,6 +4,7 @@ use lens::TimeHistogram;
 use prost::Message as _;
 use prost::encoding::{WireType, decode_key, decode_varint};
 
+use super::labels::Labels;
 use super::*;
 use crate::export::MetricWriter as _;
 
