@@ -171,6 +171,17 @@ mod tests {
     }
 
     #[test]
+    fn only_a_missing_file_can_be_created() {
+        let path = |name: &str| format!("{}/{name}", env!("CARGO_MANIFEST_DIR"));
+        for (name, is_hinted) in
+            [("missing.yaml", true), ("missing.db", true), ("src", false), ("Cargo.toml/k", false)]
+        {
+            let problems = load_keys(Path::new(&path(name)), &[]).unwrap_err().to_string();
+            assert_eq!(problems.contains("key create"), is_hinted, "{problems}");
+        }
+    }
+
+    #[test]
     fn revoked_keys_are_skipped() {
         let line = Entry { revoked: true, ..entry() }.line();
         assert!(parse_keys("k", &format!("keys:\n{line}"), &[]).unwrap().is_empty());

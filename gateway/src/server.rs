@@ -128,11 +128,7 @@ impl Gateway {
         let read = reload::stamps(options.file.as_deref(), &settings);
         let plan = Plan::build(settings.clone(), &Found::new(), &tools, None)?;
         let mut sockets = Sockets::new(&settings, options.upgrade)?;
-        let listeners = settings
-            .listeners
-            .iter()
-            .map(|listener| sockets.bind(listener))
-            .collect::<Result<Vec<_>, _>>()?;
+        let listeners = sockets.bind_all(&settings.listeners)?;
         let admin = sockets.bind_admin(settings.admin.address)?;
         // A predecessor has appended its usage before it passed the listeners on.
         let usage_sums = usage_file.sums();

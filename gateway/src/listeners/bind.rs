@@ -99,7 +99,12 @@ impl Sockets {
         Ok(Sockets { inherited, table: Fds::new(), predecessor })
     }
 
-    pub(crate) fn bind(&mut self, listener: &Listener) -> Result<Bound, BindError> {
+    /// Bind the listeners of clients, in their order.
+    pub(crate) fn bind_all(&mut self, listeners: &[Listener]) -> Result<Vec<Bound>, BindError> {
+        listeners.iter().map(|listener| self.bind(listener)).collect()
+    }
+
+    fn bind(&mut self, listener: &Listener) -> Result<Bound, BindError> {
         let wanted = listener.address;
         let tls = listener.tls.as_ref().map(Acceptor::load).transpose()?.map(Arc::new);
         let (address, name) = match self.take_inherited("", wanted) {
