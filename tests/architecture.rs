@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 25] = [
+const CRATES: [(&str, &[&str]); 26] = [
     ("wire", &[]),
     ("lens", &["wire"]),
     ("spill", &[]),
@@ -21,7 +21,8 @@ const CRATES: [(&str, &[&str]); 25] = [
     ("filters", &["wire", "lens", "shield", "classifier"]),
     ("routing", &["lens"]),
     ("traffic", &["lens"]),
-    ("config", &["wire", "lens", "filters", "routing", "traffic"]),
+    ("yaml", &["lens"]),
+    ("config", &["wire", "lens", "filters", "routing", "traffic", "yaml"]),
     ("discovery", &["config"]),
     ("observatory", &["lens", "wire"]),
     ("otlp", &["wire", "lens", "observatory"]),

@@ -35,7 +35,7 @@ const REPLACED: &[(&str, &str, usize)] = &[
     (
         r"pub(\([a-z]+\))? (async )?fn (run|of|ask|look|go|tell|say|hear)\(",
         "the act and its object, as in `route::select`",
-        6,
+        5,
     ),
     (r"\blet spend\b|\bspend: &|UsageSums.*\bspend\b", "usage, sums", 0),
     // Sentences.

@@ -15,12 +15,12 @@ use std::sync::Arc;
 
 use wire::Dialect;
 
-use crate::problem::Problem;
 use crate::schema::ROOT;
 use crate::settings::{
     AdminListener, Backend, BackendTls, GuardrailSettings, Pattern, Pool, Route, Settings, Timeouts,
 };
 use crate::tree::{self, Table};
+use yaml::Problem;
 
 /// Build settings from the root of a checked tree. Settings with problems lack what has one.
 pub(crate) fn settings(root: Table, problems: Vec<Problem>) -> (Settings, Vec<Problem>) {

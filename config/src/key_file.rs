@@ -13,9 +13,9 @@ use std::path::Path;
 use traffic::keys::{Checker, Entry, is_database};
 use traffic::settings::{Key, Limit};
 
-use crate::problem::{Problem, Problems};
 use crate::schema::KEYS;
 use crate::tree::{self, Table};
+use yaml::{Problem, Problems};
 
 /// Largest key file: some 200,000 keys.
 const MAX_FILE: u64 = 64 << 20;

@@ -8,13 +8,9 @@
 //!   from it.
 #![deny(clippy::indexing_slicing)]
 
-mod problem;
-pub use problem::{Problem, Problems};
+pub use yaml::{Problem, Problems, Secret};
 
 pub mod schema;
-mod value;
-pub use value::Secret;
-mod yaml;
 
 mod tree;
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use wire::Dialect;
 
-use crate::value::Secret;
+use yaml::Secret;
 
 pub use self::listeners::{AdminListener, Listener, ListenerTls};
 pub use self::network::Network;

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 
-use crate::problem::{Problem, nearest};
 use crate::schema::{Field, Kind, Section};
-use crate::value::{self, Secret};
+use yaml::Secret;
+use yaml::value;
+use yaml::{Problem, nearest};
 
 /// A position in the file.
 #[derive(Clone, Debug, Default)]
@@ -242,8 +243,7 @@ pub(crate) fn read_partial(
     text: &str,
     root: &'static Section,
 ) -> Result<(Table, Vec<Problem>), Vec<Problem>> {
-    let documents =
-        MarkedYaml::load_from_str(text).map_err(|e| vec![crate::yaml::explain(text, &e)])?;
+    let documents = MarkedYaml::load_from_str(text).map_err(|e| vec![yaml::explain(text, &e)])?;
     let mut checker = Checker { problems: Vec::new() };
     let table = match documents.as_slice() {
         [] => checker.defaults(root, &Place::default()),

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Builder;
-use crate::problem::hint;
 use crate::tree::Table;
+use yaml::hint;
 
 impl Builder {
     pub(super) fn unique_names(&mut self, tables: &[Table]) {

@@ -192,7 +192,7 @@ impl Builder {
             "month" => return Some(Window::Month),
             _ => {}
         }
-        match crate::value::duration(text) {
+        match yaml::value::duration(text) {
             Ok(period) if (SHORTEST..=LONGEST).contains(&period) => {
                 return Some(Window::Rolling(period));
             }

@@ -9,7 +9,7 @@ use traffic::keys::{Checker, Entry};
 use traffic::settings::Limit;
 
 use super::entries;
-use crate::problem::{Problem, Problems};
+use yaml::{Problem, Problems};
 
 /// First lines of a new file.
 const HEAD: &str = "# API keys of llm-lens gateway, written by llm-lens key.\n";

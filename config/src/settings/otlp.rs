@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::seconds;
-use crate::value::Secret;
+use yaml::Secret;
 
 /// Export over OTLP. An absent field follows the `OTEL_*` variables.
 #[derive(Clone, Debug, PartialEq, Serialize)]

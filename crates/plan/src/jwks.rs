@@ -163,9 +163,10 @@ mod tests {
         std::fs::write(&file, r#"{"keys": []}"#).expect("writable");
         let jwks = of_file(&file, None);
         assert_eq!(jwks.pending(), None);
-        let missing = folder.path().join("missing.json");
-        assert_eq!(of_file(&missing, None).pending(), Some("https://id"));
-        assert_eq!(of_file(&missing, Some(&jwks)).pending(), None);
+        let invalid = folder.path().join("invalid.json");
+        std::fs::write(&invalid, "no keys").expect("writable");
+        assert_eq!(of_file(&invalid, None).pending(), Some("https://id"));
+        assert_eq!(of_file(&invalid, Some(&jwks)).pending(), None);
     }
 
     #[test]

@@ -31,8 +31,8 @@ const REFUSAL_WRITE: Duration = Duration::from_secs(10);
 enum AttemptEnd {
     /// The client was answered, or is gone; whether its connection can be reused.
     Done(bool),
-    /// No answer has begun, apart from comments: the result for the backend, and the client's error if no other backend
-    /// is tried.
+    /// No answer has begun, apart from comments: the result for the backend, and the client's error
+    /// if no other backend is tried.
     Failed(AttemptResult, Refusal),
     /// The backend answered with an error of this status and code, and the next backend is
     /// selected.

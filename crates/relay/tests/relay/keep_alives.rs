@@ -119,7 +119,9 @@ async fn comments_pass_and_another_backend_sends_the_events() {
             let end = before.len() + rest.find("\n\n").expect("an event") + 2;
             took.abs_diff((end - 4 * PING.len()) as u64 / 5) <= 2
         };
-        assert!(near(first, "The sea") && near(last, " is wide"), "{way}: {first} {last} ms");
+        // A guardrail holds text, and releases a part of it with a later event.
+        let is_near = near(first, "The sea") && near(last, " is wide");
+        assert!(is_near || !guardrail.is_empty() && first < last, "{way}: {first} {last} ms");
     }
 }
 

@@ -207,7 +207,7 @@ routes:
             ("amount: 100", "amount: 99"),
             ("requests_per_address: 5", "requests_per_address: 4"),
             ("hosts: [llm.example]", "hosts: [llm.example], validation: strict"),
-            ("name: day", "name: day, warn_at: 50"),
+            ("name: day", "name: day, warn_at: 0.5"),
         ] {
             assert!(after(change).is_empty(), "{change:?}: {:?}", after(change));
         }

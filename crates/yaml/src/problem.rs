@@ -16,7 +16,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(crate) fn whole_file(message: String) -> Self {
+    /// A problem without a place: that of the whole file.
+    pub fn whole_file(message: String) -> Self {
         Problem { line: 0, column: 0, path: String::new(), message }
     }
 }
@@ -29,12 +30,14 @@ pub struct Problems {
 }
 
 impl Problems {
-    pub(crate) fn new(file: &str, mut problems: Vec<Problem>) -> Self {
+    /// The problems of a file, in the order of their places.
+    pub fn new(file: &str, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|p| (p.line, p.column));
         Problems { file: file.to_owned(), problems }
     }
 
-    pub(crate) fn one(file: &str, problem: Problem) -> Self {
+    /// One problem of a file.
+    pub fn one(file: &str, problem: Problem) -> Self {
         Problems::new(file, vec![problem])
     }
 
@@ -70,7 +73,7 @@ impl fmt::Display for Problems {
 }
 
 /// The known name nearest to `written`, if it is near enough to be a typo.
-pub(crate) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|k| (strsim::levenshtein(written, k), k))
         .filter(|(d, k)| *d <= 1 + k.len() / 4)
@@ -79,7 +82,7 @@ pub(crate) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -
 }
 
 /// What to write instead of an unknown name.
-pub(crate) fn hint(written: &str, known: &[&str]) -> String {
+pub fn hint(written: &str, known: &[&str]) -> String {
     match nearest(written, known.iter().copied()) {
         Some(near) => format!("did you mean {near:?}?"),
         None if known.is_empty() => "none is defined".into(),

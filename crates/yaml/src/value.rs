@@ -8,7 +8,8 @@ use std::time::Duration;
 pub struct Secret(String);
 
 impl Secret {
-    pub(crate) fn new(value: String) -> Self {
+    /// A secret with that value.
+    pub fn new(value: String) -> Self {
         Secret(value)
     }
 
@@ -31,12 +32,12 @@ impl serde::Serialize for Secret {
 }
 
 /// `250ms`, `5s`, `10m`, `1h`; a fraction is allowed.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     lens::duration::parse(text).map_err(|bad| bad.to_string())
 }
 
 /// `512`, `64KiB`, `10MiB`, `1GiB`; decimal units too.
-pub(crate) fn size(text: &str) -> Result<u64, String> {
+pub fn size(text: &str) -> Result<u64, String> {
     let bad = || format!("{text:?} is not a size; write for example \"64KiB\" or \"10MiB\"");
     let (number, unit) = split(text).ok_or_else(bad)?;
     let bytes = match unit {
@@ -61,7 +62,7 @@ fn split(text: &str) -> Option<(f64, &str)> {
 }
 
 /// Replace each `${NAME}` by the environment's value.
-pub(crate) fn expand(text: &str, env: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+pub fn expand(text: &str, env: impl Fn(&str) -> Option<String>) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {

@@ -10,7 +10,7 @@ use saphyr::ScanError;
 use crate::problem::Problem;
 
 /// The problem of a text that the parser rejects.
-pub(crate) fn explain(text: &str, error: &ScanError) -> Problem {
+pub fn explain(text: &str, error: &ScanError) -> Problem {
     let (line, column) = (error.marker().line(), error.marker().col() + 1);
     let info = error.info();
     let lines: Vec<&str> = text.lines().collect();
