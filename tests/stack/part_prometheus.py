@@ -88,7 +88,7 @@ def start(machine):
 
 
 def promtool(*words, text=None):
-    done = subprocess.run(["promtool", *map(str, words)], input=text, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(["promtool", *map(str, words)], input=text, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
