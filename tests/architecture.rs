@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 26] = [
+const CRATES: [(&str, &[&str]); 27] = [
     ("wire", &[]),
     ("lens", &["wire"]),
     ("spill", &[]),
@@ -28,6 +28,7 @@ const CRATES: [(&str, &[&str]); 26] = [
     ("otlp", &["wire", "lens", "observatory"]),
     ("transport", &["wire", "lens", "routing", "traffic", "config"]),
     ("relay", &["wire", "lens", "shield", "filters", "traffic", "config", "transport"]),
+    ("refusal", &["wire", "lens", "relay", "transport"]),
     (
         "plan",
         &[
@@ -56,6 +57,7 @@ const CRATES: [(&str, &[&str]); 26] = [
             "transport",
             "relay",
             "plan",
+            "refusal",
         ],
     ),
     (
@@ -75,6 +77,7 @@ const CRATES: [(&str, &[&str]); 26] = [
             "plan",
             "pipeline",
             "process",
+            "refusal",
         ],
     ),
     ("testbench", &["wire", "lens"]),
@@ -121,11 +124,12 @@ const MODULES: [(&str, &[&str]); 3] = [
             "jwks",
             "shared_limits",
             "plan",
+            "forwarded",
             "models",
             "observe",
         ],
     ),
-    ("crates/pipeline", &["respond", "shared", "exchange", "stage", "pipeline"]),
+    ("crates/pipeline", &["shared", "exchange", "stage", "pipeline"]),
     (
         "gateway",
         &["reachable", "tls", "check", "telemetry", "listeners", "admin", "background", "server"],

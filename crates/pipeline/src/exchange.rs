@@ -17,13 +17,14 @@ use traffic::{Caller, Charge, Permit, Served, TokenUsage};
 use transport::Upstream;
 use wire::{Dialect, ErrorFormat, RequestFacts};
 
-use crate::respond::Refusal;
 use crate::shared::Shared;
 pub(crate) use attempts::with_head;
 pub use attempts::{Attempts, UpstreamRequest};
 use plan::client_limits::ForwardedGuard;
 use plan::clock;
+use plan::forwarded::Peer;
 use plan::{MetricGroup, Plan, PlannedPool, PlannedRoute, Target};
+use refusal::Refusal;
 pub use spans::Spans;
 
 /// One request in progress. It is plain data: [`ExchangeGuard`](crate::ExchangeGuard) settles it.
@@ -138,19 +139,6 @@ pub struct Accepted {
     pub peer: Peer,
     /// The client's address: the peer's, or the one that a trusted proxy states.
     pub client: Option<IpAddr>,
-}
-
-/// The other end of a client connection: the client, or a proxy in front of the gateway.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Peer {
-    /// Its address.
-    pub address: Option<IpAddr>,
-    /// It is one of `trusted_proxies`.
-    pub trusted: bool,
-    /// The connection uses TLS.
-    pub tls: bool,
-    /// The connection uses HTTP/2.
-    pub http2: bool,
 }
 
 /// Facts from the body. Written by `inspect`.

@@ -9,8 +9,6 @@
 //! Modules are listed in layers, lowest first; each uses only those above it.
 //! `tests/architecture.rs` enforces that.
 
-pub mod respond;
-
 pub mod shared;
 
 pub mod exchange;

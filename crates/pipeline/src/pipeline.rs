@@ -33,13 +33,13 @@ use transport::{HeldBuffer, Sink};
 use wire::http1::head::{Head, HeadIndex, RequestLine};
 
 use crate::exchange::{Exchange, Routed, ShownCredential, UpstreamRequest, with_head};
-use crate::respond::Refusal;
 use crate::stage::{
     admission, authenticate, count_tokens, endpoint, guardrail_input, inspect, mirror, origin,
     rate_limit, route, select, validate,
 };
 use plan::PlannedRoute;
 use plan::current_request;
+use refusal::Refusal;
 
 /// A request that was read to its end.
 #[derive(Debug)]

@@ -18,10 +18,10 @@ use traffic::UsageSums;
 use transport::Memory;
 use wire::http1::head::HeadError;
 
-use crate::respond::Refusal;
 use plan::audit::Audit;
 use plan::client_limits::ClientLimits;
 use plan::{Plan, Tools};
+use refusal::Refusal;
 use relay::DrainDeadline;
 
 /// Shared by every worker.

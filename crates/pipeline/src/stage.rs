@@ -6,9 +6,8 @@
 //! ```
 //!
 //! `transport` connects; `pipeline` settles. `origin` and `validate` check settings of the route,
-//! `count_tokens` makes estimates exact; `models` answers `/v1/models`; `forwarded` finds the
-//! client behind proxies; `call_log` reports failed calls of backends; `hedge` and `mirror` send
-//! requests to further backends.
+//! `count_tokens` makes estimates exact; `models` answers `/v1/models`; `call_log` reports
+//! failed calls of backends; `hedge` and `mirror` send requests to further backends.
 
 pub mod accept;
 pub mod admission;
@@ -17,7 +16,6 @@ pub mod authenticate;
 pub mod call_log;
 pub mod count_tokens;
 pub mod endpoint;
-pub mod forwarded;
 pub mod guardrail_input;
 pub mod hedge;
 pub mod inspect;

@@ -23,6 +23,7 @@ mod jwks;
 #[cfg_attr(not(feature = "redis"), path = "shared_limits/off.rs")]
 pub mod shared_limits;
 
+pub mod forwarded;
 pub mod models;
 mod observe;
 mod plan;

@@ -17,14 +17,15 @@ use lens::record::Outcome;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::v2::server::HttpSession as H2Session;
 use pingora::protocols::tls::SslDigest;
-use pipeline::exchange::{Accepted, Peer, ShownCredential};
-use pipeline::respond::Refusal;
+use pipeline::exchange::{Accepted, ShownCredential};
 use pipeline::shared::Shared;
 use pipeline::stage::accept::{self, Server};
-use pipeline::stage::{authenticate, forwarded};
+use pipeline::stage::authenticate;
 use pipeline::{ExchangeGuard, Incoming, with_timeout};
 use plan::Plan;
 use plan::clock;
+use plan::forwarded::{self, Peer};
+use refusal::Refusal;
 use transport::{AnswerHead, Gone, HeldBuffer, Sink, StreamBuffer};
 use wire::http1::head::{self, HeadIndex, RequestLine};
 

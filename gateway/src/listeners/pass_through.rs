@@ -21,14 +21,15 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pipeline::ExchangeGuard;
-use pipeline::respond::Refusal;
 use pipeline::shared::Shared;
 use pipeline::stage::send::{CREDENTIALS, OVERRIDES};
 use pipeline::stage::{
-    accept, authenticate, call_log, endpoint, forwarded, guardrail_input, models, origin, route,
+    accept, authenticate, call_log, endpoint, guardrail_input, models, origin, route,
 };
+use plan::forwarded;
 use plan::{Plan, PlannedRoute};
 use plan::{clock, current_request};
+use refusal::Refusal;
 use wire::Framing;
 use wire::http1::head::{self, Head, RequestLine};
 

@@ -19,10 +19,10 @@ use transport::{
 use wire::Framing;
 
 use crate::exchange::{Exchange, Routed, UpstreamRequest};
-use crate::respond::Refusal;
 use crate::stage::hedge::{self, Hedge, HedgedCall};
 use crate::stage::{admission, call_log, rate_limit, relay as relayed, select, send};
 use plan::clock;
+use refusal::Refusal;
 
 /// Timeout for writing one of the gateway's own short answers.
 const REFUSAL_WRITE: Duration = Duration::from_secs(10);

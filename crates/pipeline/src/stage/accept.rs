@@ -8,9 +8,10 @@ use wire::http1::head::{Head, RequestLine};
 use wire::http1::path::decode;
 use wire::{Dialect, ErrorFormat};
 
-use crate::exchange::{Accepted, Peer, TraceParent};
-use crate::respond::Refusal;
+use crate::exchange::{Accepted, TraceParent};
 use plan::clock;
+use plan::forwarded::Peer;
+use refusal::Refusal;
 
 /// Longest request id taken from a client.
 const MAX_ID: usize = 128;

@@ -14,8 +14,8 @@ use traffic::{AdmissionQueue, Caller, Permit, QueueRequest, Shed, ShedReason, ne
 use wire::http1::head::{Head, RequestLine};
 
 use crate::exchange::{ClientHints, Exchange};
-use crate::respond::Refusal;
 use plan::clock;
+use refusal::Refusal;
 
 /// Code of a request that the queue sheds.
 pub(super) const SHED: &str = "overloaded";

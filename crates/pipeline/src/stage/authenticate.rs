@@ -16,10 +16,10 @@ use traffic::{Caller, Identity, credential};
 use wire::http1::head::{Head, RequestLine};
 
 use crate::exchange::{CredentialCheck, Exchange, ShownCredential};
-use crate::respond::Refusal;
 use plan::Plan;
 use plan::client_certificate::ClientCertificate;
 use plan::clock;
+use refusal::Refusal;
 
 /// Read the credential of a head; `None` without `auth`. `certificate` is the connection's, which
 /// the handshake has verified; a credential in the head comes first.

@@ -15,8 +15,8 @@ use wire::http1::head::{Head, RequestLine};
 use wire::http1::path::decode;
 
 use crate::exchange::{Exchange, Routed};
-use crate::respond::Refusal;
 use crate::stage::{accept, guardrail_input, route};
+use refusal::Refusal;
 
 /// What a request that is not parsed may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

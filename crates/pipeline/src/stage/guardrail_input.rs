@@ -22,10 +22,10 @@ use wire::http1::path::decode;
 use wire::json::{Text, nesting};
 
 use crate::exchange::Exchange;
-use crate::respond::Refusal;
 use crate::stage::accept;
 use crate::stage::audit;
 use crate::stage::endpoint::{self, Endpoint};
+use refusal::Refusal;
 
 /// Maximum texts of a request with a guardrail: enough for thousands of turns, and a bound on the
 /// cost of many empty texts.

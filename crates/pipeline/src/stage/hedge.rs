@@ -27,11 +27,12 @@ use transport::{
 };
 use wire::http1::head::HeadLimits;
 
-use crate::exchange::{Peer, UpstreamRequest};
-use crate::respond::Refusal;
+use crate::exchange::UpstreamRequest;
 use crate::stage::send::{self, HeadFacts};
 use plan::clock;
+use plan::forwarded::Peer;
 use plan::{PlannedRoute, Target};
+use refusal::Refusal;
 
 /// A call that may be held until its first token.
 type Probe = FirstTokenProbe<Call>;

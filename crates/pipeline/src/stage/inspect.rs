@@ -12,8 +12,8 @@ use wire::request::Refused;
 use wire::{Dialect, RequestFacts};
 
 use crate::exchange::Exchange;
-use crate::respond::Refusal;
 use crate::stage::accept;
+use refusal::Refusal;
 
 /// Parse the body, and store its facts in the exchange. For an invalid body, return the refusal,
 /// and fail at once if routes match by model or if the body attacks the parser.

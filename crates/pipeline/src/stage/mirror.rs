@@ -17,10 +17,11 @@ use transport::{BodyStep, Call, Edit, Edits, Request, Source, StreamBuffer, Upst
 use wire::http1::head::HeadLimits;
 use wire::{Dialect, Framing, Reader, ReaderLimits};
 
-use crate::exchange::{Exchange, Peer, UpstreamRequest};
+use crate::exchange::{Exchange, UpstreamRequest};
 use crate::stage::select;
 use crate::stage::send::{self, HeadFacts};
 use plan::clock;
+use plan::forwarded::Peer;
 use plan::{Mirror, MirrorSlot, PlannedRoute};
 
 /// Total timeout of one copy.

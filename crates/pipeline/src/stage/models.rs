@@ -22,8 +22,8 @@ use wire::http1::head::{Head, RequestLine};
 use wire::http1::path::decode;
 
 use crate::exchange::{CredentialCheck, Exchange, ShownCredential};
-use crate::respond::Refusal;
 use crate::stage::{accept, authenticate, origin, route};
+use refusal::Refusal;
 
 /// Inference paths that clients of OpenAI and compatible engines use, of Anthropic's, and of
 /// Ollama's.

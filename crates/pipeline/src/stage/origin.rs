@@ -11,9 +11,9 @@ use std::sync::Arc;
 use config::settings::Route;
 use wire::http1::head::{Head, RequestLine};
 
-use crate::respond::Refusal;
 use crate::stage::route;
 use plan::{Plan, PlannedRoute};
+use refusal::Refusal;
 
 /// How long browsers cache a preflight, in seconds.
 const REMEMBER: u32 = 600;

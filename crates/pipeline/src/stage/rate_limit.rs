@@ -20,11 +20,11 @@ use traffic::{Charge, Denied, LeaseRequest, LimitRequest, Limited, StoreFallback
 use wire::Dialect;
 
 use crate::exchange::Exchange;
-use crate::respond::Refusal;
 use crate::stage::admission;
 use plan::Plan;
 use plan::clock::{self, when};
 use plan::shared_limits::StoreUnavailable;
+use refusal::Refusal;
 
 /// Bytes of text per token: a little less than English has with current tokenizers.
 const BYTES_A_TOKEN: u64 = 4;

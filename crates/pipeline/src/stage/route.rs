@@ -7,9 +7,9 @@ use wire::http1::head::{Head, RequestLine};
 use wire::http1::path::decode;
 
 use crate::exchange::Exchange;
-use crate::respond::Refusal;
 use crate::stage::{accept, models};
 use plan::{Plan, PlannedRoute};
+use refusal::Refusal;
 
 /// Find the route of an exchange.
 pub fn select(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {

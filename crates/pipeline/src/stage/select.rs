@@ -28,8 +28,8 @@ use routing::{
 };
 
 use crate::exchange::{Attempts, Exchange};
-use crate::respond::Refusal;
 use plan::{PlannedPool, PlannedRoute, Target, clock};
+use refusal::Refusal;
 
 /// Maximum backends with waiting requests that are skipped for another one of the pool.
 const MAX_SKIPPED: usize = 4;

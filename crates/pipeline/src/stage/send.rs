@@ -14,9 +14,10 @@ use wire::http1::head::{Head, RequestLine};
 use wire::http1::path::encode;
 use wire::request::StreamOptions;
 
-use crate::exchange::{Exchange, Peer};
-use crate::stage::{accept, forwarded, inspect};
+use crate::exchange::Exchange;
+use crate::stage::{accept, inspect};
 use plan::PlannedPool;
+use plan::forwarded::{self, Peer};
 
 /// A request to a backend: the head, and the edits of the body.
 #[derive(Debug)]

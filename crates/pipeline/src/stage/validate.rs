@@ -7,7 +7,7 @@
 use wire::{json, validate};
 
 use crate::exchange::Exchange;
-use crate::respond::Refusal;
+use refusal::Refusal;
 
 /// Refuse a body that is not valid JSON, where it is validated or a guardrail reads it: an engine
 /// with a lenient parser would read another text than the gateway.

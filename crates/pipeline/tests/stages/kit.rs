@@ -9,7 +9,6 @@ use arc_swap::ArcSwap;
 use config::Found;
 use lens::Record;
 use observatory::Observatory;
-use pipeline::respond::Refusal;
 use pipeline::shared::Shared;
 use pipeline::stage::{accept, authenticate};
 use pipeline::{ExchangeGuard, Incoming};
@@ -17,6 +16,7 @@ use plan::client_limits::ClientLimits;
 use plan::clock;
 use plan::host::ThreadPool;
 use plan::{Plan, Tools};
+use refusal::Refusal;
 use transport::{AnswerHead, Gone, Memory, Sink, StreamBuffer};
 use wire::http1::head::{self, HeadIndex, HeadLimits};
 

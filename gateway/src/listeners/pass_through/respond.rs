@@ -5,9 +5,9 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 use pipeline::ExchangeGuard;
 use pipeline::exchange::{Exchange, ShownCredential};
-use pipeline::respond::Refusal;
 use pipeline::stage::models;
 use plan::current_request;
+use refusal::Refusal;
 use relay::Failure;
 use wire::http1::head::{Head, RequestLine};
 

@@ -6,8 +6,9 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
-use pipeline::exchange::{Exchange, Peer};
-use pipeline::stage::{call_log, forwarded, select};
+use pipeline::exchange::Exchange;
+use pipeline::stage::{call_log, select};
+use plan::forwarded::{self, Peer};
 use routing::AttemptResult;
 
 use super::respond::upstream_refusal;

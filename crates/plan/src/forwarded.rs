@@ -8,10 +8,9 @@ mod derived;
 
 use std::net::IpAddr;
 
-use plan::Plan;
 use wire::http1::head::{Head, RequestLine};
 
-use crate::exchange::Peer;
+use crate::Plan;
 use derived::Derived;
 
 /// Name of the gateway in `Via`.
@@ -21,6 +20,19 @@ const PROTO: &str = "x-forwarded-proto";
 const HOST: &str = "x-forwarded-host";
 const FORWARDED: &str = "forwarded";
 const VIA: &str = "via";
+
+/// The other end of a client connection: the client, or a proxy in front of the gateway.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Peer {
+    /// Its address.
+    pub address: Option<IpAddr>,
+    /// It is one of `trusted_proxies`.
+    pub trusted: bool,
+    /// The connection uses TLS.
+    pub tls: bool,
+    /// The connection uses HTTP/2.
+    pub http2: bool,
+}
 
 /// The peer of a connection, by the settings in force.
 pub fn peer(plan: &Plan, address: Option<IpAddr>, tls: bool, http2: bool) -> Peer {

@@ -79,7 +79,7 @@ impl Refusal {
         Refusal::new(status, code, sentence(&error))
     }
 
-    pub(crate) fn bad_body(refused: &Refused) -> Self {
+    pub fn bad_body(refused: &Refused) -> Self {
         let param = match refused {
             Refused::Duplicate(name) => Some(*name),
             _ => None,
@@ -137,7 +137,7 @@ impl Refusal {
     }
 
     /// 404: the model does not exist. `known`: models that the caller can use instead.
-    pub(crate) fn no_model(model: &str, known: &[&str]) -> Self {
+    pub fn no_model(model: &str, known: &[&str]) -> Self {
         let message = match known {
             [] => format!("The model {:?} does not exist.", shortened(model)),
             known => format!(
@@ -198,19 +198,19 @@ impl Refusal {
         Refusal { fields: RETRY_SOON, ..Refusal::new(503, "identity_unavailable", message) }
     }
 
-    pub(crate) fn no_key() -> Self {
+    pub fn no_key() -> Self {
         let message = "You didn't provide an API key. Send it as \"Authorization: Bearer KEY\".";
         Refusal { fields: CHALLENGE, ..Refusal::new(401, "missing_api_key", message) }
     }
 
-    pub(crate) fn forbidden_route() -> Self {
+    pub fn forbidden_route() -> Self {
         Refusal {
             kind: Some("permission_error"),
             ..Refusal::new(403, "route_not_allowed", "This API key does not permit this route.")
         }
     }
 
-    pub(crate) fn forbidden_model() -> Self {
+    pub fn forbidden_model() -> Self {
         let message = "This API key does not permit this model. Use a permitted one.";
         Refusal {
             kind: Some("permission_error"),
@@ -241,7 +241,7 @@ impl Refusal {
     }
 
     /// 404: a request that is not forwarded, because no route names its path.
-    pub(crate) fn unknown_endpoint(method: &str, path: &str) -> Self {
+    pub fn unknown_endpoint(method: &str, path: &str) -> Self {
         let message = format!(
             "{method} {path} is not an API that this gateway forwards. It serves chat completions, \
             completions, responses, messages, embeddings, audio, images, moderations, rerank, \
@@ -251,7 +251,7 @@ impl Refusal {
     }
 
     /// 405: an inference API that was not called with POST.
-    pub(crate) fn wrong_method(method: &str, path: &str) -> Self {
+    pub fn wrong_method(method: &str, path: &str) -> Self {
         let message = format!("{method} {path} is not supported. Send a POST request.");
         Refusal {
             fields: Cow::Borrowed("allow: POST\r\n"),
@@ -260,11 +260,11 @@ impl Refusal {
     }
 
     /// 405: TRACE would return the gateway's own headers.
-    pub(crate) fn method_not_allowed() -> Self {
+    pub fn method_not_allowed() -> Self {
         Refusal::new(405, "method_not_allowed", "TRACE is not supported.")
     }
 
-    pub(crate) fn wrong_host() -> Self {
+    pub fn wrong_host() -> Self {
         Refusal::new(421, "host_not_served", "The route does not serve this host. Check the URL.")
     }
 
@@ -277,11 +277,11 @@ impl Refusal {
         )
     }
 
-    pub(crate) fn expectation() -> Self {
+    pub fn expectation() -> Self {
         Refusal::new(417, "expectation_failed", "Only the expectation 100-continue is supported.")
     }
 
-    pub(crate) fn internal() -> Self {
+    pub fn internal() -> Self {
         Refusal::new(
             500,
             "internal_error",
@@ -289,7 +289,7 @@ impl Refusal {
         )
     }
 
-    pub(crate) fn blocked(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+    pub fn blocked(status: u16, code: &'static str, message: impl Into<String>) -> Self {
         Refusal { outcome: Outcome::Blocked, ..Refusal::new(status, code, message) }
     }
 
@@ -302,9 +302,9 @@ impl Refusal {
     }
 
     /// Code of [`Refusal::out_of_memory`] and [`Refusal::out_of_descriptors`].
-    pub(crate) const OVERLOADED: &str = "gateway_overloaded";
+    pub const OVERLOADED: &str = "gateway_overloaded";
     /// Code of [`Refusal::busy`].
-    pub(crate) const BUSY: &str = "backend_busy";
+    pub const BUSY: &str = "backend_busy";
 
     /// 503: all connections to the backend are in use.
     pub fn busy() -> Self {
@@ -364,7 +364,7 @@ impl Refusal {
         Refusal::from(&Failure::RefusedByFilter(refused))
     }
 
-    pub(crate) fn total_timeout() -> Self {
+    pub fn total_timeout() -> Self {
         Refusal::from(&Failure::TotalTimeout)
     }
 
