@@ -28,7 +28,7 @@ const CRATES: [(&str, &[&str]); 27] = [
     ("otlp", &["wire", "lens", "observatory"]),
     ("transport", &["wire", "lens", "routing", "traffic", "config"]),
     ("relay", &["wire", "lens", "shield", "filters", "traffic", "config", "transport"]),
-    ("refusal", &["wire", "lens", "relay", "transport"]),
+    ("refusal", &["wire", "lens", "filters", "relay", "transport"]),
     (
         "plan",
         &[

@@ -99,32 +99,27 @@ impl Gateway {
     /// [`StartError`]; nothing is left listening.
     pub fn bind(options: Options) -> Result<Self, StartError> {
         let descriptors = descriptors::raise_limit();
-        let workers = match options.settings.workers {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            n => n,
-        };
+        let workers = workers(&options.settings);
         let connections = descriptors::max_connections(descriptors, workers);
         descriptors::check(options.settings.limits.connections, connections);
         // Workers, and the thread of the admin listener.
         let otlp = Otlp::new(&options.settings.otlp)?;
         let observatory =
             Arc::new(sinks::observatory(&options.settings, workers + 1, otlp.sink())?);
-        let patience =
-            if options.upgrade { discovery::UPGRADE_TIMEOUT } else { discovery::START_TIMEOUT };
         let audit = Audit::new(&options.settings.audit);
-        let pool =
-            Arc::new(ThreadPool::new("guardrail", options.settings.guardrail_threads, JUDGING));
-        let counting = Arc::new(ThreadPool::new("count", 0, COUNTING));
-        let tools =
-            Tools { observatory: observatory.clone(), filters: options.filters, pool, counting };
-        let usage_file = options.settings.usage_file.as_deref();
-        let mut usage_file = OpenUsageFile::open(usage_file, options.upgrade)?;
+        let threads = options.settings.guardrail_threads;
+        let tools = Tools {
+            observatory: observatory.clone(),
+            filters: options.filters,
+            pool: Arc::new(ThreadPool::new("guardrail", threads, JUDGING)),
+            counting: Arc::new(ThreadPool::new("count", 0, COUNTING)),
+        };
+        let mut usage_file =
+            OpenUsageFile::open(options.settings.usage_file.as_deref(), options.upgrade)?;
         // Everything that can fail without the sockets comes first: a successor that takes them and
         // then ends would leave no gateway.
         let settings = Arc::new(options.settings);
-        for problem in settings.warnings() {
-            tracing::warn!(problem, "settings");
-        }
+        log_warnings(&settings);
         let read = reload::stamps(options.file.as_deref(), &settings);
         let plan = Plan::build(settings.clone(), &Found::new(), &tools, None)?;
         let mut sockets = Sockets::new(&settings, options.upgrade)?;
@@ -152,7 +147,6 @@ impl Gateway {
             tasks: TaskTracker::new(),
             file: options.file,
         });
-        let predecessor = Mutex::new(predecessor);
         let usage_file = Arc::new(usage_file.start(&shared));
         otlp.start(&shared, certificates(&listeners))?;
         Ok(Gateway {
@@ -160,12 +154,12 @@ impl Gateway {
             listeners,
             admin,
             fds,
-            predecessor,
+            predecessor: Mutex::new(predecessor),
             usage_file,
             otlp,
             read,
             workers,
-            patience,
+            patience: patience(options.upgrade),
         })
     }
 
@@ -384,6 +378,26 @@ impl Gateway {
             }
             Err(_) => false,
         }
+    }
+}
+
+/// Log what is valid and probably not meant.
+fn log_warnings(settings: &Settings) {
+    for problem in settings.warnings() {
+        tracing::warn!(problem, "settings");
+    }
+}
+
+/// Maximum wait for the first discovered backends.
+fn patience(is_upgrade: bool) -> Duration {
+    if is_upgrade { discovery::UPGRADE_TIMEOUT } else { discovery::START_TIMEOUT }
+}
+
+/// Number of worker threads.
+fn workers(settings: &Settings) -> usize {
+    match settings.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
     }
 }
 

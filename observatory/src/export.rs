@@ -191,15 +191,7 @@ fn gateway_metrics<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series)
         let labels = out.with(labels, "tokens", tokens);
         out.histogram("llm_lens_time_per_output_token_seconds", &labels, s.timing(timing));
     }
-    for (part, timing) in [
-        ("queue", Timing::EngineQueue),
-        ("prefill", Timing::EnginePrefill),
-        ("decode", Timing::EngineDecode),
-        ("unexplained", Timing::EngineUnexplained),
-    ] {
-        let labels = out.with(labels, "part", part);
-        out.histogram("llm_lens_engine_split_seconds", &labels, s.timing(timing));
-    }
+    engine_split(out, labels, s);
     for mark in [
         Timing::FirstByte,
         Timing::FirstEvent,
@@ -236,6 +228,19 @@ fn gateway_metrics<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series)
         ("llm_lens_client_sent_bytes_total", s.bytes_to_client),
     ] {
         out.counter(name, labels, value);
+    }
+}
+
+/// The engine's own report on its time.
+fn engine_split<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series) {
+    for (part, timing) in [
+        ("queue", Timing::EngineQueue),
+        ("prefill", Timing::EnginePrefill),
+        ("decode", Timing::EngineDecode),
+        ("unexplained", Timing::EngineUnexplained),
+    ] {
+        let labels = out.with(labels, "part", part);
+        out.histogram("llm_lens_engine_split_seconds", &labels, s.timing(timing));
     }
 }
 

@@ -79,6 +79,7 @@ impl Refusal {
         Refusal::new(status, code, sentence(&error))
     }
 
+    /// A body that cannot be read as a request.
     pub fn bad_body(refused: &Refused) -> Self {
         let param = match refused {
             Refused::Duplicate(name) => Some(*name),
@@ -198,11 +199,13 @@ impl Refusal {
         Refusal { fields: RETRY_SOON, ..Refusal::new(503, "identity_unavailable", message) }
     }
 
+    /// A request without a credential.
     pub fn no_key() -> Self {
         let message = "You didn't provide an API key. Send it as \"Authorization: Bearer KEY\".";
         Refusal { fields: CHALLENGE, ..Refusal::new(401, "missing_api_key", message) }
     }
 
+    /// A key that does not permit the route.
     pub fn forbidden_route() -> Self {
         Refusal {
             kind: Some("permission_error"),
@@ -210,6 +213,7 @@ impl Refusal {
         }
     }
 
+    /// A key that does not permit the model.
     pub fn forbidden_model() -> Self {
         let message = "This API key does not permit this model. Use a permitted one.";
         Refusal {
@@ -264,6 +268,7 @@ impl Refusal {
         Refusal::new(405, "method_not_allowed", "TRACE is not supported.")
     }
 
+    /// A host that the route does not serve.
     pub fn wrong_host() -> Self {
         Refusal::new(421, "host_not_served", "The route does not serve this host. Check the URL.")
     }
@@ -277,10 +282,12 @@ impl Refusal {
         )
     }
 
+    /// An `Expect` other than `100-continue`.
     pub fn expectation() -> Self {
         Refusal::new(417, "expectation_failed", "Only the expectation 100-continue is supported.")
     }
 
+    /// A failure of the gateway itself.
     pub fn internal() -> Self {
         Refusal::new(
             500,
@@ -289,6 +296,7 @@ impl Refusal {
         )
     }
 
+    /// A refusal whose outcome is `Blocked`.
     pub fn blocked(status: u16, code: &'static str, message: impl Into<String>) -> Self {
         Refusal { outcome: Outcome::Blocked, ..Refusal::new(status, code, message) }
     }
@@ -364,6 +372,7 @@ impl Refusal {
         Refusal::from(&Failure::RefusedByFilter(refused))
     }
 
+    /// A request that took longer than its total timeout.
     pub fn total_timeout() -> Self {
         Refusal::from(&Failure::TotalTimeout)
     }
