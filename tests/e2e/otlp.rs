@@ -236,4 +236,5 @@ async fn a_hanging_collector_delays_nothing() {
     gateway.wait_until(|_| !collector.seen().is_empty()).await;
     gateway.signal(Signal::SIGTERM);
     assert!(gateway.ended(PATIENCE).await.is_some());
+    assert!(gateway.stderr().contains("otlp: spans lost at the end"), "{}", gateway.stderr());
 }
