@@ -245,6 +245,7 @@ impl Gateway {
         if end == End::Drained {
             self.otlp.flush_metrics();
         }
+        self.shared.observatory.close();
         // A file that hangs, such as one on a dead network share, must not delay the exit.
         control.shutdown_background();
         Ok(())

@@ -177,6 +177,13 @@ impl Observatory {
         newest
     }
 
+    /// Deliver the queued records and lines, and flush all sinks, because the process is about to
+    /// end. It does not wait for other owners of the observatory to drop it.
+    pub fn close(&self) {
+        self.pump.close();
+        self.audit.iter().for_each(Pump::close);
+    }
+
     /// Delivery counts of each sink.
     pub fn sinks(&self) -> impl Iterator<Item = &Arc<SinkCounts>> {
         self.pump.counts().iter().chain(self.audit.iter().flat_map(Pump::counts))

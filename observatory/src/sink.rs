@@ -94,13 +94,13 @@ impl SinkCounts {
     }
 }
 
-/// Queues, thread and counts of a set of sinks. Dropping it delivers the queued records and flushes
-/// the sinks.
+/// Queues, thread and counts of a set of sinks. [`Pump::close`] or dropping it delivers the queued
+/// records and flushes the sinks.
 #[derive(Debug)]
 pub(crate) struct Pump<T: Queued = Record> {
     queues: Arc<Queues<T>>,
     counts: Vec<Arc<SinkCounts>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Sinks with their counts.
@@ -140,7 +140,7 @@ impl<T: Queued> Pump<T> {
                 tracing::error!(%error, "cannot start the sink thread, records are dropped")
             })
             .ok();
-        Pump { queues, counts, thread }
+        Pump { queues, counts, thread: Mutex::new(thread) }
     }
 
     /// Queue a record of a worker.
@@ -170,6 +170,16 @@ impl<T: Queued> Pump<T> {
         all
     }
 
+    /// Deliver the queued records, flush the sinks, and end the thread. A second call does nothing.
+    pub(crate) fn close(&self) {
+        *lock(&self.queues.ends) = true;
+        self.queues.wakes.notify_one();
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+
     pub(crate) fn counts(&self) -> &[Arc<SinkCounts>] {
         &self.counts
     }
@@ -182,11 +192,7 @@ impl<T: Queued> Pump<T> {
 
 impl<T: Queued> Drop for Pump<T> {
     fn drop(&mut self) {
-        *lock(&self.queues.ends) = true;
-        self.queues.wakes.notify_one();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.close();
     }
 }
 
