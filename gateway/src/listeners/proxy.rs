@@ -74,7 +74,9 @@ impl ProxyApp {
     async fn open(&self, io: Stream, permit: &mut ConnectionGuard) -> Option<(Stream, bool)> {
         let io = self.identify(io, permit).await?;
         let mut io = match &self.tls {
-            Some(tls) => self.handshake(tls, io).await?,
+            // Boxed: its state is larger than that of a stream, and every connection would keep room
+            // for it.
+            Some(tls) => Box::pin(self.handshake(tls, io)).await?,
             None => io,
         };
         let h2 = match io.selected_alpn_proto() {
