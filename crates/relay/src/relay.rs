@@ -188,7 +188,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
     ///
     /// # Cancel safety
     /// Dropping the future drops the upstream connection with the request.
-    pub async fn forward_answer(mut self) -> (End, Option<Box<InterruptedStream>>) {
+    pub async fn forward_answer(&mut self) -> (End, Option<Box<InterruptedStream>>) {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
         // If a relay that continues a stream got no answer, it hands the state to the next one.
         let cut = (self.resumes || self.is_open || matches!(end, End::Interrupted(_))).then(|| {

@@ -74,8 +74,8 @@ impl ProxyApp {
     async fn open(&self, io: Stream, permit: &mut ConnectionGuard) -> Option<(Stream, bool)> {
         let io = self.identify(io, permit).await?;
         let mut io = match &self.tls {
-            // Boxed: its state is larger than that of a stream, and every connection would keep room
-            // for it.
+            // Boxed: its state is larger than that of a stream, and every connection would keep
+            // room for it.
             Some(tls) => Box::pin(self.handshake(tls, io)).await?,
             None => io,
         };
