@@ -61,7 +61,7 @@ pub struct ConnectionGuard {
     address: Option<IpAddr>,
 }
 
-/// Counts a request that needs a connection to a backend until it is dropped.
+/// Counts a request, hedge or copy that needs a connection to a backend until it is dropped.
 #[derive(Debug)]
 pub struct ForwardedGuard(Arc<ClientLimits>);
 
@@ -110,11 +110,17 @@ impl ClientLimits {
     /// Count a request that needs a connection to a backend; `None`: no descriptor may be left for
     /// it. Only clients that send many requests over one connection reach this.
     pub fn admit_forwarded(self: &Arc<Self>) -> Option<ForwardedGuard> {
-        let fits = self.forwarded.fetch_add(1, Ordering::Relaxed) < self.permitted;
-        let counted = ForwardedGuard(self.clone());
-        if !fits {
+        let counted = self.admit_extra();
+        if counted.is_none() {
             self.refused_forwarded.fetch_add(1, Ordering::Relaxed);
         }
+        counted
+    }
+
+    /// Count a hedge or a mirrored copy, which is not sent if it exceeds the limit.
+    pub fn admit_extra(self: &Arc<Self>) -> Option<ForwardedGuard> {
+        let fits = self.forwarded.fetch_add(1, Ordering::Relaxed) < self.permitted;
+        let counted = ForwardedGuard(self.clone());
         fits.then_some(counted)
     }
 

@@ -4,7 +4,7 @@
 //! - *In*: a call to one backend, and the plan of a second when the first is late.
 //! - *Out*: the answer of one, as if it were the only one; the result of the other.
 //! - *Never*: a third backend; a second one after the first token, beyond the budget, or where it
-//!   would wait in a queue.
+//!   would wait in a queue, or needs a descriptor that may be missing.
 
 mod outcome;
 
@@ -29,6 +29,7 @@ use wire::http1::head::HeadLimits;
 
 use crate::exchange::UpstreamRequest;
 use crate::stage::send::{self, HeadFacts};
+use plan::client_limits::{ClientLimits, ForwardedGuard};
 use plan::clock;
 use plan::forwarded::Peer;
 use plan::{PlannedRoute, Target};
@@ -96,6 +97,7 @@ pub struct HedgePlan {
     /// The client's own credential is passed on.
     with_credential: bool,
     connect: Duration,
+    clients: Arc<ClientLimits>,
 }
 
 enum State {
@@ -112,6 +114,8 @@ struct RunningHedge {
     attempt: Attempt,
     permit: Option<Permit>,
     sent_at: Option<Tick>,
+    /// `None`: requests over HTTP/2 share connections.
+    _descriptor: Option<ForwardedGuard>,
 }
 
 /// A hedge that won, for the exchange to switch to.
@@ -180,6 +184,10 @@ impl Hedge {
             Some(queue) => Some(queue.enter(plan.question.prompt, plan.question.output)?),
             None => None,
         };
+        let descriptor = match upstream.backend.http2 {
+            true => None,
+            false => Some(plan.clients.admit_extra()?),
+        };
         let request = plan.request(target)?;
         if !pool.pool.hedges.spend(plan.budget, 0, now) {
             return None;
@@ -189,7 +197,7 @@ impl Hedge {
         let call = Call::opening(&upstream, request, plan.limits, plan.connect, false);
         Some(State::Running(
             Box::new(Probe::new(call, plan.reads)),
-            RunningHedge { target, attempt, permit, sent_at: None },
+            RunningHedge { target, attempt, permit, sent_at: None, _descriptor: descriptor },
         ))
     }
 
@@ -384,7 +392,7 @@ impl HedgedCall {
         // Dropping the first cancels it.
         (self.first, self.error) = (Some(*probe), None);
         let after = Duration::from_nanos(asked.sent_at.map_or(0, |sent| sent.nanos_since(began)));
-        let RunningHedge { target, attempt, permit, sent_at } = asked;
+        let RunningHedge { target, attempt, permit, sent_at, .. } = asked;
         plan.route.pools.get(target.pool).into_iter().for_each(|pool| pool.hedge_won());
         let first = self.first_failure.take();
         self.outcome.switch =

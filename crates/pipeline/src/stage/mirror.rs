@@ -20,6 +20,7 @@ use wire::{Dialect, Framing, Reader, ReaderLimits};
 use crate::exchange::{Exchange, UpstreamRequest};
 use crate::stage::select;
 use crate::stage::send::{self, HeadFacts};
+use plan::client_limits::ClientLimits;
 use plan::clock;
 use plan::forwarded::Peer;
 use plan::{Mirror, MirrorSlot, PlannedRoute};
@@ -44,6 +45,7 @@ struct MirroredRequest {
     limits: (HeadLimits, ReaderLimits),
     connect: Duration,
     first_byte: Duration,
+    clients: Arc<ClientLimits>,
     _slot: MirrorSlot,
 }
 
@@ -75,6 +77,7 @@ pub fn start(exchange: &Exchange, request: &UpstreamRequest) {
         limits: (exchange.plan.head_limits, exchange.plan.reader_limits),
         connect: timeouts.connect,
         first_byte: Some(timeouts.first_byte).filter(|limit| !limit.is_zero()).unwrap_or(TOTAL),
+        clients: exchange.shared.client_limits.clone(),
         _slot: slot,
     };
     exchange.shared.tasks.spawn(copied.send());
@@ -92,7 +95,7 @@ impl MirroredRequest {
         count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether the answer was a success; `None`: no backend, or no permit, was available.
+    /// Whether the answer was a success; `None`: no backend, permit or descriptor was available.
     async fn attempt(&self) -> Option<bool> {
         let (pool, question) = (&self.mirror.pool.pool, self.question);
         let choice = pool.choose(
@@ -104,6 +107,11 @@ impl MirroredRequest {
         let permit = match &upstream.queue {
             Some(queue) => Some(queue.enter(question.prompt, question.output)?),
             None => None,
+        };
+        let _descriptor = match upstream.backend.http2 {
+            // Requests over HTTP/2 share connections.
+            true => None,
+            false => Some(self.clients.admit_extra()?),
         };
         let attempt = pool.begin(choice.at, question)?;
         let mut measured = Measured::default();

@@ -48,6 +48,7 @@ pub fn plan(
         reads,
         with_credential: exchange.attempts.with_credential,
         connect: exchange.timeouts().connect,
+        clients: exchange.shared.client_limits.clone(),
     }))
 }
 
