@@ -102,8 +102,9 @@ impl Gateway {
         let workers = workers(&options.settings);
         let connections = descriptors::max_connections(descriptors, workers);
         descriptors::check(options.settings.limits.connections, connections);
-        // Workers, and the thread of the admin listener.
+        transport::limit_idle_connections(descriptors::max_idle(connections));
         let otlp = Otlp::new(&options.settings.otlp)?;
+        // Workers, and the thread of the admin listener.
         let observatory =
             Arc::new(sinks::observatory(&options.settings, workers + 1, otlp.sink())?);
         let audit = Audit::new(&options.settings.audit);

@@ -3,6 +3,8 @@
 //! Upgrades and waits of seconds are in `slow.rs`.
 
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kit::client::{CHAT, CHAT_STREAM, PATIENCE};
@@ -481,6 +483,41 @@ async fn requests_of_one_http2_connection_do_not_use_up_the_descriptors() {
     connection.abort();
     gateway.wait_until(|g| g.metric("llm_lens_client_connections", "") == 0.0).await;
     drop(running_stream(gateway.address()).await);
+}
+
+/// Streams that end together leave as many connections, of which a part is kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_to_backends_do_not_use_up_the_descriptors() {
+    let _alone = crate::support::alone().await;
+    let end = Arc::new(AtomicBool::new(false));
+    let ends = end.clone();
+    let engine = Engine::start(move |_| {
+        vec![
+            Step::text(sse::STREAM_HEAD),
+            Step::chunk(sse::content("x")),
+            Step::Until(ends.clone()),
+            Step::chunk(sse::finish()),
+            Step::chunk(sse::done()),
+            Step::end(),
+        ]
+    })
+    .await;
+    let limited =
+        |command: &mut std::process::Command| through_shell(command, "ulimit -n 256; exec \"$@\"");
+    let gateway = Gateway::with_command(&settings(&engine.url(), ""), limited).await;
+    let (before, most) =
+        (gateway.open_files(), gateway.metric("llm_lens_max_client_connections", "") as usize);
+    let mut streams = Vec::new();
+    for _ in 0..most {
+        streams.push(running_stream(gateway.address()).await);
+    }
+    end.store(true, Ordering::Relaxed);
+    for stream in streams {
+        assert!(ends_well(stream).await);
+    }
+    gateway.wait_until(|g| g.metric("llm_lens_client_connections", "") == 0.0).await;
+    let kept = gateway.open_files() - before;
+    assert!((1..=most / 4 + 2).contains(&kept), "{kept} of {most}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

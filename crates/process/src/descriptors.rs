@@ -1,8 +1,9 @@
 //! The process's limit of file descriptors, and the client connections that it permits.
 //!
 //! - *In*: the limits that the process was started with.
-//! - *Out*: the soft limit, raised to the hard limit; a bound on client connections, and the same
-//!   on requests that need a connection to a backend: HTTP/2 clients send many over one connection.
+//! - *Out*: the soft limit, raised to the hard limit; a bound on client connections, the same on
+//!   requests that need a connection to a backend, because HTTP/2 clients send many over one
+//!   connection, and one on idle connections to backends.
 //! - *Never*: a start that fails because of it.
 //!
 //! Each stream needs two descriptors. systemd starts services with a soft limit of 1,024, which
@@ -12,13 +13,18 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Descriptors kept for everything but clients and their backends: 64 admin connections, listeners,
-/// logs, databases, health checks, name lookups.
-const RESERVE: u64 = 64 + 32;
+/// Descriptors kept for everything but clients and their backends: 64 admin connections,
+/// [`MAX_IDLE_PASS_THROUGH`], and 32 for listeners, logs, databases, health checks, name lookups.
+const RESERVE: u64 = 64 + MAX_IDLE_PASS_THROUGH as u64 + 32;
+/// Idle connections to backends of pass-through requests, for each listener.
+pub const MAX_IDLE_PASS_THROUGH: usize = 32;
 /// Descriptors of a worker's runtime.
 const PER_WORKER: u64 = 8;
-/// Descriptors of a client connection: itself, and the backend that answers it.
-const PER_CLIENT: u64 = 2;
+/// Client connections for each idle connection to a backend.
+const CLIENTS_PER_IDLE: usize = 4;
+/// Descriptors of so many client connections: themselves, the backends that answer them, and an
+/// idle connection.
+const PER_CLIENTS: u64 = 2 * CLIENTS_PER_IDLE as u64 + 1;
 /// Share of a limit that clients get at least, if the limit is smaller than the reserve.
 const MIN_SHARE: u64 = 8;
 
@@ -46,8 +52,13 @@ pub fn raise_limit() -> u64 {
 /// Client connections that a limit of descriptors permits.
 pub fn max_connections(limit: u64, workers: usize) -> usize {
     let reserve = RESERVE.saturating_add(PER_WORKER.saturating_mul(workers as u64));
-    let most = limit.saturating_sub(reserve) / PER_CLIENT;
+    let most = limit.saturating_sub(reserve) / PER_CLIENTS * CLIENTS_PER_IDLE as u64;
     usize::try_from(most.max(limit / MIN_SHARE).max(1)).unwrap_or(usize::MAX)
+}
+
+/// Idle connections to backends, if so many client connections are permitted.
+pub fn max_idle(connections: usize) -> usize {
+    connections / CLIENTS_PER_IDLE
 }
 
 /// Warn if `limits.connections` is more than the descriptors permit.
@@ -66,10 +77,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_get_half_of_what_the_reserve_leaves() {
-        assert_eq!(max_connections(1024, 4), (1024 - 96 - 32) / 2);
-        assert_eq!(max_connections(256, 2), 72);
-        assert_eq!(max_connections(1 << 20, 16), ((1 << 20) - 96 - 128) / 2);
+    fn clients_backends_and_idle_connections_share_what_the_reserve_leaves() {
+        for (limit, workers, clients) in [(1024, 4, 384), (256, 2, 48), (1 << 20, 16, 465_920)] {
+            assert_eq!(max_connections(limit, workers), clients);
+            let all = 2 * clients + max_idle(clients) + 128 + 8 * workers;
+            assert!((limit as usize - 9..=limit as usize).contains(&all), "{limit}: {all}");
+        }
     }
 
     #[test]

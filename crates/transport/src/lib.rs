@@ -21,5 +21,5 @@ pub use h1_sink::{H1Sink, reason_phrase};
 mod upstream;
 pub use upstream::{
     BuildError, Call, Connection, ConnectionPermit, Edit, Edits, H1Source, H2Source, ListedModel,
-    ModelList, Request, Upstream, connect, dial_tcp, peer,
+    ModelList, Request, Upstream, connect, dial_tcp, limit_idle_connections, peer,
 };

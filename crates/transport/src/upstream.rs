@@ -36,6 +36,7 @@ pub use connect::{Connection, connect, dial_tcp};
 pub use h1::{Edit, Edits, H1Source, Request};
 pub use h2::H2Source;
 pub use model_list::{ListedModel, ModelList};
+pub use pool::limit_idle_connections;
 pub use tls::BuildError;
 
 /// The pingora peer of a backend. The host name is resolved here on each call, because pingora

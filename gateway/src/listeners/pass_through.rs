@@ -29,6 +29,7 @@ use pipeline::stage::{
 use plan::forwarded;
 use plan::{Plan, PlannedRoute};
 use plan::{clock, current_request};
+use process::descriptors::MAX_IDLE_PASS_THROUGH;
 use refusal::Refusal;
 use wire::Framing;
 use wire::http1::head::{self, Head, RequestLine};
@@ -46,7 +47,9 @@ pub(super) const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A stock proxy for pass-through requests.
 pub(super) fn new_proxy(shared: &Arc<Shared>) -> Proxy {
-    http_proxy(&Arc::new(ServerConf::default()), PassThrough { shared: shared.clone() })
+    let settings =
+        ServerConf { upstream_keepalive_pool_size: MAX_IDLE_PASS_THROUGH, ..ServerConf::default() };
+    http_proxy(&Arc::new(settings), PassThrough { shared: shared.clone() })
 }
 
 /// Total timeout of a pass-through request with that head.

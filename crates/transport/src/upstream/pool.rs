@@ -3,14 +3,15 @@
 //! - *In*: a connection whose answer was read to its end.
 //! - *Out*: the most recently used one that is alive: a read that would block proves that neither a
 //!   close nor a stray byte has arrived.
-//! - *Never*: a connection with unread bytes; more than the backend's `idle_connections`; one older
-//!   than [`MAX_IDLE`].
+//! - *Never*: a connection with unread bytes; more than the backend's `idle_connections`, or than
+//!   the process may have; one older than [`MAX_IDLE`].
 //!
 //! A worker that has idle connections runs one sweeper, which ends with the last of them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io::ErrorKind;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lens::Tick;
@@ -24,10 +25,40 @@ const MAX_IDLE: Duration = Duration::from_secs(55);
 /// Interval at which the sweeper drops connections that the backend closed.
 const SWEEP: Duration = Duration::from_secs(2);
 
+/// Idle connections of all workers.
+static ALL: AtomicUsize = AtomicUsize::new(0);
+/// Maximum of them.
+static MAX_ALL: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// Bound the idle connections of the process, for which descriptors must be left.
+pub fn limit_idle_connections(most: usize) {
+    MAX_ALL.store(most, Ordering::Relaxed);
+}
+
 #[derive(Debug)]
 struct Idle {
     io: Io,
     since: Tick,
+    _counted: Counted,
+}
+
+/// Counts an idle connection until it is dropped.
+#[derive(Debug)]
+struct Counted;
+
+impl Counted {
+    /// `None`: the process has enough.
+    fn new() -> Option<Self> {
+        let fits = ALL.fetch_add(1, Ordering::Relaxed) < MAX_ALL.load(Ordering::Relaxed);
+        let counted = Counted;
+        fits.then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        ALL.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 thread_local! {
@@ -52,8 +83,10 @@ pub(super) fn take(backend: usize) -> Option<Io> {
 pub(super) fn put(backend: usize, io: Io, most: usize) {
     IDLE.with_borrow_mut(|all| {
         let list = all.entry(backend).or_default();
-        if list.len() < most {
-            list.push(Idle { io, since: clock::now() });
+        if list.len() < most
+            && let Some(counted) = Counted::new()
+        {
+            list.push(Idle { io, since: clock::now(), _counted: counted });
         }
     });
     if !SWEEPING.replace(true) {
