@@ -1,6 +1,7 @@
 //! Failures of engines and clients: what the client gets, and what the record has. Long because it
 //! is a list: one test for each failure.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use kit::client::{CHAT, CHAT_STREAM, post};
@@ -763,6 +764,31 @@ async fn an_idle_connection_that_the_engine_closed_costs_no_request() {
     assert_eq!(gateway.records().len(), 4);
 }
 
+/// llama-server announces that it keeps a connection, and closes it milliseconds after a stream. A
+/// connection that another stream left before is used again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_close_soon_after_a_stream_cost_no_request() {
+    const REQUESTS: usize = 20;
+    let closing = Engine::start(|_| {
+        let mut steps = sse::stream(2, 0);
+        steps.extend([Step::ms(5), Step::Close]);
+        steps
+    })
+    .await;
+    let keeping = Engine::start(|_| sse::stream(2, 40)).await;
+    for (engine, connections) in [(&closing, REQUESTS..=REQUESTS), (&keeping, 1..=3)] {
+        let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", "workers: 1")).await;
+        let mut client = gateway.client().await;
+        for _ in 0..REQUESTS {
+            client.post("/v1/chat/completions", "", CHAT_STREAM).await;
+            let answer = client.answer().await;
+            assert_eq!((answer.status, answer.complete), (200, true), "{}", answer.text());
+        }
+        let seen: HashSet<usize> = engine.seen().iter().map(|seen| seen.connection).collect();
+        assert!(connections.contains(&seen.len()), "{} connections", seen.len());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connection_with_surplus_bytes_is_not_reused() {
     const SMUGGLED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwrong";
@@ -806,11 +832,11 @@ async fn connection_with_surplus_bytes_is_not_reused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_to_the_engine_outlive_those_of_clients() {
-    let engine = Engine::start(|_| sse::stream(2, 0)).await;
+    let engine = Engine::start(|_| sse::chat_answer()).await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
     for _ in 0..20 {
         let mut client = gateway.client().await;
-        client.post("/v1/chat/completions", "connection: close\r\n", CHAT_STREAM).await;
+        client.post("/v1/chat/completions", "connection: close\r\n", CHAT).await;
         let answer = client.answer().await;
         assert!(answer.complete);
         assert_eq!(answer.field("connection"), Some("close"));

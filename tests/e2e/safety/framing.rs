@@ -536,7 +536,9 @@ async fn an_answer_may_be_cut_anywhere_and_the_connection_still_counts() {
         }
     }
     let connections = engine.seen().iter().map(|s| s.connection).max().unwrap() + 1;
-    assert!(connections <= 5, "{connections} connections to the engine");
+    // They rest 50 ms after an answer of 10 ms.
+    let requests = engine.seen().len();
+    assert!(connections <= requests / 3, "{connections} connections for {requests} requests");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -92,8 +92,9 @@ pub async fn dial_tcp(upstream: &Upstream) -> io::Result<TcpStream> {
 
 impl Connection {
     /// Return the connection to the pool. Its answer was read to the end, and no byte followed.
-    pub(super) fn give_back(self, upstream: &Upstream) {
-        pool::put(upstream.number, self.io, upstream.backend.idle_connections);
+    /// `rests`: it is used again after [`pool::REST`] only.
+    pub(super) fn give_back(self, upstream: &Upstream, rests: bool) {
+        pool::put(upstream.number, self.io, rests, upstream.backend.idle_connections);
     }
 }
 

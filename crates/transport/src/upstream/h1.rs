@@ -10,6 +10,7 @@ use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use lens::Tick;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -82,7 +83,8 @@ pub struct H1Source {
     /// Kept until the answer begins, so that it can be sent again on another connection.
     request: Option<Request>,
     sent: usize,
-    is_sent: bool,
+    /// When the request was sent completely.
+    sent_at: Option<Tick>,
     /// Bytes of the answer that were read but not parsed: a torn head, or body bytes that arrived
     /// with the head.
     left: Vec<u8>,
@@ -91,6 +93,7 @@ pub struct H1Source {
     interim: usize,
     body: BodyReader,
     reusable: bool,
+    is_chunked: bool,
 }
 
 impl H1Source {
@@ -101,12 +104,13 @@ impl H1Source {
             limits,
             request: Some(request),
             sent: 0,
-            is_sent: false,
+            sent_at: None,
             left: Vec::new(),
             first_byte: None,
             interim: 0,
             body: BodyReader::new(BodyFraming::Empty),
             reusable: false,
+            is_chunked: false,
         }
     }
 
@@ -116,8 +120,11 @@ impl H1Source {
     pub fn into_unanswered(mut self) -> Option<Request> {
         let request = self.request.take()?;
         let len = request.parts().iter().map(|part| part.len()).sum();
-        let may_have_run =
-            self.is_sent && kernel::may_have_arrived(self.connection.io.socket(), len);
+        let socket = self.connection.io.socket();
+        let may_have_run = self.sent_at.is_some_and(|at| {
+            let since = Duration::from_nanos(clock::now().nanos_since(at));
+            kernel::may_have_arrived(socket, len, since)
+        });
         (self.connection.reused && self.first_byte.is_none() && !may_have_run).then_some(request)
     }
 
@@ -192,7 +199,8 @@ impl H1Source {
         let content_type =
             head.get("content-type").and_then(|v| std::str::from_utf8(v).ok()).unwrap_or_default();
         self.reusable =
-            self.is_sent && head.keeps_alive() && head.framing != BodyFraming::UntilClose;
+            self.sent_at.is_some() && head.keeps_alive() && head.framing != BodyFraming::UntilClose;
+        self.is_chunked = head.framing == BodyFraming::Chunked;
         let answer = AnswerHead {
             status: head.line.status,
             fields,
@@ -263,7 +271,7 @@ impl Source for H1Source {
             }
         }
         ready!(Pin::new(&mut self.connection.io).poll_flush(cx))?;
-        self.is_sent = true;
+        self.sent_at.get_or_insert_with(clock::now);
         Poll::Ready(Ok(()))
     }
 
@@ -314,7 +322,7 @@ impl Source for H1Source {
 
     fn settle(self, upstream: &Upstream) {
         if self.reusable && self.body.is_done() {
-            self.connection.give_back(upstream);
+            self.connection.give_back(upstream, self.is_chunked);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Idle connections, a list for each worker and backend. No lock, no task for each connection.
 //!
 //! - *In*: a connection whose answer was read to its end.
-//! - *Out*: the most recently used one that is alive: a read that would block proves that neither a
-//!   close nor a stray byte has arrived.
+//! - *Out*: the most recently used one that has rested and is alive: a read that would block proves
+//!   that neither a close nor a stray byte has arrived.
 //! - *Never*: a connection with unread bytes; more than the backend's `idle_connections`, or than
 //!   the process may have; one older than [`MAX_IDLE`].
 //!
@@ -22,6 +22,9 @@ use crate::clock;
 
 /// Maximum idle time of a connection. Engines close idle connections after 5 s (uvicorn) to 75 s.
 const MAX_IDLE: Duration = Duration::from_secs(55);
+/// How long a connection rests after a chunked answer. llama-server closes it up to 5 ms after the
+/// end, although it has announced a keep-alive: a request in between would get no answer.
+pub(super) const REST: Duration = Duration::from_millis(50);
 /// Interval at which the sweeper drops connections that the backend closed.
 const SWEEP: Duration = Duration::from_secs(2);
 
@@ -39,7 +42,14 @@ pub fn limit_idle_connections(most: usize) {
 struct Idle {
     io: Io,
     since: Tick,
+    rests: bool,
     _counted: Counted,
+}
+
+impl Idle {
+    fn has_rested(&self) -> bool {
+        !self.rests || clock::now().nanos_since(self.since) >= REST.as_nanos() as u64
+    }
 }
 
 /// Counts an idle connection until it is dropped.
@@ -70,7 +80,8 @@ thread_local! {
 pub(super) fn take(backend: usize) -> Option<Io> {
     IDLE.with_borrow_mut(|all| {
         let list = all.get_mut(&backend)?;
-        while let Some(idle) = list.pop() {
+        while let Some(at) = list.iter().rposition(Idle::has_rested) {
+            let idle = list.remove(at);
             if is_alive(&idle) {
                 return Some(idle.io);
             }
@@ -80,13 +91,13 @@ pub(super) fn take(backend: usize) -> Option<Io> {
 }
 
 /// Add an idle connection to the pool.
-pub(super) fn put(backend: usize, io: Io, most: usize) {
+pub(super) fn put(backend: usize, io: Io, rests: bool, most: usize) {
     IDLE.with_borrow_mut(|all| {
         let list = all.entry(backend).or_default();
         if list.len() < most
             && let Some(counted) = Counted::new()
         {
-            list.push(Idle { io, since: clock::now(), _counted: counted });
+            list.push(Idle { io, since: clock::now(), rests, _counted: counted });
         }
     });
     if !SWEEPING.replace(true) {
