@@ -225,6 +225,17 @@ impl Exchange {
         Ok(())
     }
 
+    /// Whether the client asked for a stream, as its dialect does that.
+    pub(crate) fn wants_stream(&self) -> bool {
+        let dialect = self.routed.as_ref().and_then(|routed| routed.dialect);
+        let asks = |facts: &RequestFacts| {
+            dialect.or(self.accepted.dialect).map_or(facts.stream == Some(true), |dialect| {
+                dialect.is_stream(&self.accepted.endpoint, facts.stream)
+            })
+        };
+        self.inspected.facts.as_ref().is_some_and(asks)
+    }
+
     /// Facts from the body.
     pub fn inspected(&self) -> &Inspected {
         &self.inspected

@@ -101,19 +101,22 @@ impl Dialect {
 
     /// Position of the model that an inference path names, as `/openai/deployments/MODEL/...` and
     /// `/v1/engines/MODEL/...` do. Servers with such paths ignore the model of the body. In
-    /// `/engines/ENGINE/v1/...`, the segment is no model.
+    /// `/engines/ENGINE/v1/...`, the segment is no model. Case is ignored, as some servers do.
     pub fn model_in_path(path: &str) -> Option<Range<usize>> {
         const BEFORE: [&str; 4] = ["/deployments/", "/engines/", "/models/", "/upstream/"];
-        const AFTER: [&str; 7] = [
+        const AFTER: [&str; 10] = [
             "/chat/completions",
             "/completions",
             "/embeddings",
             "/responses",
             "/messages",
             "/generate_stream",
+            "/api/generate",
             "/generate",
+            "/api/chat",
+            "/completion",
         ];
-        let path = path.strip_suffix('/').unwrap_or(path);
+        let path = &*path.strip_suffix('/').unwrap_or(path).to_ascii_lowercase();
         let path = AFTER.iter().find_map(|end| path.strip_suffix(end))?;
         let path = match path.strip_suffix("/v1") {
             Some(path) if path.contains("/engines/") => return None,
@@ -138,6 +141,15 @@ impl Dialect {
     /// Whether answers contain generated text: all but embeddings.
     pub fn generates(self) -> bool {
         self != Dialect::Embeddings
+    }
+
+    /// Whether a request asks for a stream. `stream`: its member of that name.
+    pub fn is_stream(self, path: &str, stream: Option<bool>) -> bool {
+        match self {
+            Dialect::Ollama => stream != Some(false),
+            Dialect::Generate if path.ends_with("/generate_stream") => true,
+            _ => stream == Some(true),
+        }
     }
 
     /// Whether a request may contain several prompts, each with its own choices.
@@ -233,13 +245,13 @@ pub(crate) struct DialectState {
     pub(crate) echo_pending: bool,
 }
 
-/// Parse one event or body.
 /// Usage in the last complete member `usage` of a document of which only the end is known.
 pub(crate) fn usage_at_end(tail: &[u8]) -> Option<Usage> {
     let mut value = json::last_value(tail, b"\"usage\"")?;
     shared::usage(&mut value).ok().filter(|usage| !usage.is_blank())
 }
 
+/// Parse one event or body.
 pub(crate) fn read<L: EventVisitor>(
     dialect: Dialect,
     state: &mut DialectState,
@@ -283,6 +295,43 @@ mod tests {
         ] {
             assert_eq!(Dialect::from_path(path), want, "{path}");
         }
+    }
+
+    #[test]
+    fn models_in_paths_are_found() {
+        for (path, model) in [
+            ("/openai/deployments/m/chat/completions", Some("m")),
+            ("/openai/Deployments/M-1/Chat/Completions/", Some("M-1")),
+            ("/v1/engines/m/completions", Some("m")),
+            ("/V1/Engines/m/completions", Some("m")),
+            ("/engines/llama.cpp/v1/chat/completions", None),
+            ("/models/org/m/v1/chat/completions", Some("org/m")),
+            ("/models/m/api/chat", Some("m")),
+            ("/deployments/m/api/generate", Some("m")),
+            ("/models/m/completion", Some("m")),
+            ("/models/m/generate", Some("m")),
+            ("/v1/chat/completions", None),
+            ("/v1/models/m", None),
+        ] {
+            assert_eq!(Dialect::model_in_path(path).map(|at| &path[at]), model, "{path}");
+        }
+    }
+
+    #[test]
+    fn streams_are_the_default_of_ollama_and_generate_stream() {
+        for (path, by_default) in [
+            ("/api/chat", true),
+            ("/api/generate", true),
+            ("/generate_stream", true),
+            ("/generate", false),
+            ("/v1/chat/completions", false),
+            ("/completion", false),
+        ] {
+            let dialect = Dialect::from_path(path).unwrap();
+            assert_eq!(dialect.is_stream(path, None), by_default, "{path}");
+            assert!(dialect.is_stream(path, Some(true)), "{path}");
+        }
+        assert!(!Dialect::Ollama.is_stream("/api/chat", Some(false)));
     }
 
     #[test]

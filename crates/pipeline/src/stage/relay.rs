@@ -18,9 +18,8 @@ use plan::clock::when;
 pub fn context(exchange: &Exchange) -> Context {
     let routed = exchange.routed.as_ref();
     let timeouts = exchange.timeouts();
-    let streams = exchange.inspected.facts.as_ref().is_some_and(|facts| facts.stream == Some(true));
     let p95 = || routed.and_then(Routed::upstream)?.member.p95();
-    let token_timeouts = match streams {
+    let token_timeouts = match exchange.wants_stream() {
         true => TokenTimeouts {
             first: timeouts.first_token.limit(p95),
             between: timeouts.between_tokens,

@@ -21,12 +21,9 @@ use plan::clock;
 pub fn keep_for_resume(exchange: &mut Exchange, asked: &UpstreamRequest) {
     let Some(routed) = &exchange.routed else { return };
     let facts = exchange.inspected.facts.as_ref();
-    let can = facts.is_some_and(|facts| {
-        facts.stream == Some(true)
-            && facts.n.is_none_or(|n| n == 1)
-            && facts.tools == 0
-            && !facts.echo
-    });
+    let can = exchange.wants_stream()
+        && facts
+            .is_some_and(|facts| facts.n.is_none_or(|n| n == 1) && facts.tools == 0 && !facts.echo);
     let known = exchange.accepted.dialect.is_some_and(Dialect::can_resume);
     if routed.route.route.resume != ResumeSetting::Off && can && known {
         exchange.attempts.resumable = Some(asked.clone());
