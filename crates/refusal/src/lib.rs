@@ -335,6 +335,17 @@ impl Refusal {
         )
     }
 
+    /// An error answer of a backend, after the client has got the head of a stream.
+    pub fn error_answer(status: u16) -> Self {
+        let message =
+            format!("The backend answered with status {status} after the stream had begun.");
+        Refusal {
+            outcome: Outcome::UpstreamError,
+            kind: Some("upstream_error"),
+            ..Refusal::new(502, "upstream_error_answer", message)
+        }
+    }
+
     /// 502: the backend closed the connection before it answered.
     pub fn upstream_closed() -> Self {
         Refusal::upstream(

@@ -1,8 +1,7 @@
 //! Why the gateway replaces an answer or ends it early.
 //!
-//! One type is used from the relay to the record. If no answer has started, the pipeline's
-//! the crate `refusal` converts it to an HTTP response; otherwise, it becomes an error event in the
-//! stream.
+//! One type is used from the relay to the record. If no answer has started, the crate `refusal`
+//! converts it to an HTTP response; otherwise, it becomes an error event in the stream.
 
 use std::borrow::Cow;
 use std::sync::Arc;

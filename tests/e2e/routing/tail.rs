@@ -427,10 +427,12 @@ async fn failure_of_all_backends_behind_keep_alives_is_an_error_event() {
     let pinging = |end: Vec<Step>| {
         [vec![Step::text(sse::STREAM_HEAD), Step::chunk(": ping\n\n"), Step::ms(20)], end].concat()
     };
-    for (id, last, code) in [
-        ("closed", pinging(vec![Step::Close]), "upstream_died"),
-        ("error", sse::json(400, "{\"error\":{\"message\":\"no\"}}"), "upstream_died"),
-        ("whole", sse::json(200, "{}"), "upstream_died"),
+    let died = (Outcome::UpstreamFailed, "upstream_died", "upstream_died");
+    let refused = (Outcome::UpstreamError, "http_400", "upstream_error_answer");
+    for (id, last, (outcome, code, shown)) in [
+        ("closed", pinging(vec![Step::Close]), died),
+        ("error", sse::json(400, "{\"error\":{\"message\":\"no\"}}"), refused),
+        ("whole", sse::json(200, "{}"), died),
     ] {
         let engines = [always(pinging(vec![Step::Close])).await, always(last).await];
         let route = ", retries: {min_per_second: 10}";
@@ -446,12 +448,12 @@ async fn failure_of_all_backends_behind_keep_alives_is_an_error_event() {
         assert_eq!((answer.status, answer.complete), (200, false), "{id}: {text}");
         assert!(text.starts_with(": ping\n\n"), "{id}: {text}");
         let event = crate::support::last_data(&text);
-        assert_eq!(event["error"]["code"], code, "{id}: {text}");
+        assert_eq!(event["error"]["code"], shown, "{id}: {text}");
         settled(&gateway).await;
         let record = gateway.record(id).await;
         assert_eq!(
             (record.outcome, record.error_code.as_deref(), record.http_status),
-            (Outcome::UpstreamFailed, Some(code), Some(200)),
+            (outcome, Some(code), Some(200)),
             "{id}"
         );
         let failed: Vec<_> =

@@ -79,28 +79,38 @@ pub(super) async fn until_answered<D: Sink>(
             AttemptEnd::Again(status, code) => {
                 let ended = exchange.fault(status);
                 call_log::log_error(exchange, status, &code);
-                select::record_failure(exchange, &code, Some(status), ended);
+                // Of an empty stream, the status is not the engine's.
+                let status = code.starts_with("http_").then_some(status);
+                select::record_failure(exchange, &code, status, ended);
                 continue;
             }
             AttemptEnd::Unusable(status) => {
+                call_log::log_error(exchange, status, &format!("http_{status}"));
                 // A backend that cannot continue an answer has not failed.
                 let ended = if status < 500 && status != 429 {
                     AttemptResult::Unknown
                 } else {
                     exchange.fault(status)
                 };
-                (ended, Refusal::from(&Failure::UpstreamDied), Some(status))
+                let refusal = match status {
+                    400.. if !exchange.attempts.resuming => Refusal::error_answer(status),
+                    _ => Refusal::from(&Failure::UpstreamDied),
+                };
+                (ended, refusal, Some(status))
             }
             AttemptEnd::Failed(ended, refusal) => (ended, refusal, None),
         };
+        let code =
+            status.map_or_else(|| refusal.code.to_owned(), |status| format!("http_{status}"));
         if !may_continue(exchange, cut.as_deref()) {
             if cut.is_some() {
                 select::close(exchange, ended);
             }
+            if refusal.outcome == Outcome::UpstreamError {
+                exchange.verdict.decide(refusal.outcome, Some(&code));
+            }
             return give_up(exchange, &refusal, cut, sink).await;
         }
-        let code =
-            status.map_or_else(|| refusal.code.to_owned(), |status| format!("http_{status}"));
         select::record_failure(exchange, &code, status, ended);
     }
 }
