@@ -300,9 +300,19 @@ async fn a_settings_file_that_is_still_written_is_not_read() {
     gateway.wait_until(|g| g.metric("llm_lens_reloads_total", "") == 2.0).await;
     assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(200));
     assert!(gateway.stderr().contains("protect less"), "{}", gateway.stderr());
-    let page: serde_json::Value =
-        serde_json::from_str(&gateway.get("/api/settings").1).expect("JSON");
-    assert_eq!(page["last_reload"]["removed"], serde_json::json!(["auth"]));
+    let removed = || -> serde_json::Value {
+        let page: serde_json::Value =
+            serde_json::from_str(&gateway.get("/api/settings").1).expect("JSON");
+        page["last_reload"]["removed"].clone()
+    };
+    assert_eq!(removed(), serde_json::json!(["auth"]));
+    // The same settings again restore nothing.
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_until(|g| g.metric("llm_lens_reloads_total", "") >= 3.0).await;
+    assert_eq!(removed(), serde_json::json!(["auth"]));
+    gateway.write_settings(&whole);
+    gateway.wait_until(|g| g.stderr().matches("settings reloaded").count() >= 4).await;
+    gateway.wait_until(|_| removed() == serde_json::json!([])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

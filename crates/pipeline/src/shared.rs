@@ -77,7 +77,8 @@ pub struct Reload {
     pub at_us: u64,
     /// Why the settings are unchanged; `None`: they were replaced.
     pub problems: Option<String>,
-    /// Protection that the new settings do not have: authentication, guardrails, rate limits.
+    /// Protection that the settings in force do not have, and those before them had:
+    /// authentication, guardrails, rate limits.
     pub removed: Vec<String>,
 }
 

@@ -278,18 +278,24 @@ fn read(shared: &Shared, expected: &[Option<Stamp>]) {
             .map_err(|e| e.to_string())?;
         Ok((plan, still))
     });
-    let mut reload = Reload { at_us: clock::wall_us(), problems: None, removed: Vec::new() };
+    let last = shared.last_reload.lock().clone();
+    // What was removed stays listed while the settings are the same.
+    let removed = last.map(|last| last.removed).unwrap_or_default();
+    let mut reload = Reload { at_us: clock::wall_us(), problems: None, removed };
     match built {
         Ok((plan, still)) => {
-            reload.removed = protection::removed(&before.settings, &plan.settings);
+            let removed = protection::removed(&before.settings, &plan.settings);
+            for removed in &removed {
+                tracing::warn!(removed, "the new settings protect less than the ones before");
+            }
+            if plan.settings != before.settings {
+                reload.removed = removed;
+            }
             shared.plan.store(Arc::new(plan));
             *found = still;
             Gauges::count(&gauges.reloads);
             gauges.settings_are_current();
             tracing::info!(path = %path.display(), "settings reloaded");
-            for removed in &reload.removed {
-                tracing::warn!(removed, "the new settings protect less than the ones before");
-            }
         }
         Err(problems) => {
             Gauges::count(&gauges.reload_failures);
