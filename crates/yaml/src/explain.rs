@@ -11,9 +11,12 @@ use crate::problem::Problem;
 
 /// The problem of a text that the parser rejects.
 pub fn explain(text: &str, error: &ScanError) -> Problem {
-    let (line, column) = (error.marker().line(), error.marker().col() + 1);
+    let (mut line, mut column) = (error.marker().line(), error.marker().col() + 1);
     let info = error.info();
     let lines: Vec<&str> = text.lines().collect();
+    if let Some(at) = indented_with_tab(&lines, line) {
+        (line, column) = at;
+    }
     let why = tab(&lines, line, info)
         .or_else(|| duplicate(&lines, line, column, info))
         .or_else(|| quote(&lines, line, column, info))
@@ -31,15 +34,17 @@ fn line_at<'t>(lines: &[&'t str], number: usize) -> Option<&'t str> {
     lines.get(number.checked_sub(1)?).copied()
 }
 
+/// Line and column of a tab in the indentation. The parser reports some at a line beside theirs.
+fn indented_with_tab(lines: &[&str], line: usize) -> Option<(usize, usize)> {
+    [line, line.saturating_sub(1), line + 1].into_iter().find_map(|number| {
+        let mut indent = line_at(lines, number)?.chars().take_while(|c| c.is_whitespace());
+        Some((number, indent.position(|c| c == '\t')? + 1))
+    })
+}
+
 fn tab(lines: &[&str], line: usize, info: &str) -> Option<String> {
-    // The parser reports some tabs at a line beside theirs.
-    let has_tab = |number: usize| {
-        line_at(lines, number)
-            .is_some_and(|l| l.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t'))
-    };
-    let at = [line, line.saturating_sub(1), line + 1].into_iter().find(|number| has_tab(*number));
-    match at {
-        Some(at) => Some(format!("line {at} is indented with a tab; use spaces")),
+    match indented_with_tab(lines, line) {
+        Some((at, _)) => Some(format!("line {at} is indented with a tab; use spaces")),
         None => info.contains(" tab").then(|| "a tab; use spaces".into()),
     }
 }
@@ -126,6 +131,11 @@ fn unclosed(text: &str, line: usize, column: usize, info: &str) -> Option<String
             (None, '"' | '\'') if begins => quote = Some((c, at_line, at_column)),
             (None, '{' | '[') if begins => open.push((c, at_line, at_column)),
             (None, '}' | ']') => {
+                let opener = if c == '}' { '{' } else { '[' };
+                // Another bracket is closed before this one.
+                if open.last().is_some_and(|(innermost, ..)| *innermost != opener) {
+                    break;
+                }
                 open.pop();
                 begins = false;
             }
