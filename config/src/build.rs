@@ -240,6 +240,10 @@ impl Builder {
         let (mirror, retries) = (self.mirror(table, known.pools), self.retries(table));
         let resume = self.resume(table, &retries);
         let (auth, cors) = (self.route_auth(table, known.has_auth), self.origins(table));
+        let count = pools.as_ref().map_or(0, Vec::len);
+        let canary = self.canary(table, count);
+        let hedges = self.hedges(table, pools.as_deref().unwrap_or_default().first());
+        let offload = self.offload(table);
         // Everything is checked before a route without valid pools is given up.
         let pools = pools?;
         Some(Route {
@@ -249,12 +253,12 @@ impl Builder {
             headers,
             models: conditions.texts("models").iter().map(|m| Pattern::new(m)).collect(),
             backend: pools.first()?.representative()?.clone(),
-            canary: self.canary(table, &pools),
+            canary,
             mirror,
             resume,
             retries,
-            hedges: self.hedges(table, &pools),
-            offload: self.offload(table),
+            hedges,
+            offload,
             pools,
             inject_usage: table.text("include_usage") == Some("inject"),
             forward_compression: table.text("compression") == Some("forward"),

@@ -155,6 +155,7 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("otlp", "resource", "{deployment.environment.name: production}"),
     ("", "usage_file", "/var/lib/llm-lens/usage.jsonl"),
     ("", "cert", "/etc/llm-lens/cert.pem"),
+    ("canary", "key", "header:x-user"),
     ("", "key", "/etc/llm-lens/key.pem"),
     ("", "client_ca", "/etc/llm-lens/clients.pem"),
     ("", "ca", "/etc/llm-lens/ca.pem"),

@@ -64,6 +64,8 @@ fn urls_of_engines_are_read_as_clients_write_them() {
         ),
         ("127.0.0.1:8000", "has no scheme; write \"http://127.0.0.1:8000\""),
         ("ftp://engine", "is neither http nor https"),
+        ("http://:8000", "has no host"),
+        ("http://[]:8000", "has no host"),
     ] {
         let problem = url(text).unwrap_err();
         assert!(problem.contains(want), "{text}: {problem}");
@@ -162,6 +164,49 @@ fn references_to_entries_with_problems_are_not_reported() {
         ),
     ] {
         assert_eq!(problems(text), told, "{text}");
+    }
+}
+
+#[test]
+fn unknown_pools_of_a_route_are_told_together() {
+    let told = problems(
+        "backends: [{name: a, url: 'http://a'}]\npools: [{name: p, backends: [a]}]\n\
+         routes: [{name: r, pool: x, fallback: [p, y], canary: {pool: z, max_ttft_ratio: 0.5}}]\n",
+    );
+    let names = ["pool \"x\"", "pool \"y\"", "pool \"z\"", "max_ttft_ratio"];
+    assert_eq!(told.len(), names.len(), "{told:?}");
+    for name in names {
+        assert!(told.iter().any(|problem| problem.contains(name)), "{name}: {told:?}");
+    }
+}
+
+#[test]
+fn endpoints_of_collectors_are_checked() {
+    let told = |endpoint: &str| {
+        config::parse(
+            "gateway.yaml",
+            &format!(
+                "backends: [{{name: a, url: 'http://a'}}]\nroutes: [{{name: r, backend: a}}]\n\
+                 otlp: {{endpoint: '{endpoint}'}}\n"
+            ),
+        )
+        .map(drop)
+        .map_err(|problems| problems.to_string())
+    };
+    for valid in ["http://127.0.0.1:4318", "https://otel/v1", "collector:4317"] {
+        assert_eq!(told(valid), Ok(()), "{valid}");
+    }
+    for (wrong, why) in [
+        ("http://127.0.0.1:99999", "has an invalid port; ports go from 1 to 65535"),
+        ("http://:4318", "has no host"),
+        ("ftp://collector", "is neither http nor https"),
+        ("http://me:secret@collector", "the URL contains credentials"),
+    ] {
+        let problem = told(wrong).unwrap_err();
+        assert!(
+            problem.contains("gateway.yaml:3:18: otlp.endpoint: ") && problem.contains(why),
+            "{wrong}: {problem}"
+        );
     }
 }
 

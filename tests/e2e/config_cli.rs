@@ -248,14 +248,15 @@ fn every_commented_line_of_init_is_a_field() {
         .output()
         .unwrap();
     let told = text(&output.stderr);
-    // Permitted: missing files, TLS for a plain URL, both a backend and a pool, several sources of
-    // discovery.
+    // Permitted: missing files, TLS for a plain URL, both a backend and a pool, a second pool,
+    // several sources of discovery.
     let may_be = [
         "cannot open",
         "cannot read ",
         "cannot write /var/",
         "needs an https:// url",
         "cannot be combined with backend",
+        "pool \"cloud\" does not exist",
         "needs exactly one of dns, srv and kubernetes",
     ];
     let wrong: Vec<&str> =

@@ -167,6 +167,7 @@ impl Builder {
                 .and_then(|regex| filters::check_rule(regex).err())
             {
                 self.wrong(one, "regex", format!("{regex:?}: {why}"));
+                continue;
             }
             if phrases.iter().any(|phrase| phrase.trim().is_empty() || phrase.len() > 160) {
                 self.wrong(one, "phrases", "each phrase must have 1 to 160 bytes");

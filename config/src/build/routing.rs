@@ -197,33 +197,8 @@ impl Builder {
         known: &[Arc<Pool>],
     ) -> Option<Vec<Arc<Pool>>> {
         let names: Vec<&str> = known.iter().map(|pool| &*pool.settings.name).collect();
-        let first = match (table.text("backend"), table.text("pool")) {
-            (Some(_), None) => {
-                let backend =
-                    self.named(table, "backend", backends, |backend| &backend.name)?.clone();
-                let settings = PoolSettings::named(&backend.name);
-                Arc::new(Pool {
-                    settings,
-                    model: None,
-                    file: None,
-                    discovery: None,
-                    backends: vec![backend],
-                })
-            }
-            (None, Some(_)) => {
-                self.named(table, "pool", known, |pool| &pool.settings.name)?.clone()
-            }
-            (None, None) if table.is_explained("pool") => return None,
-            (None, None) => {
-                self.wrong(table, "backend", "is missing; name a backend or a pool for the route");
-                return None;
-            }
-            (Some(_), Some(_)) => {
-                self.wrong(table, "pool", "cannot be combined with backend; name one of them");
-                return None;
-            }
-        };
-        let mut pools = vec![first];
+        let first = self.first_pool(table, backends, known);
+        let mut pools: Vec<Arc<Pool>> = first.iter().cloned().collect();
         for name in table.texts("fallback") {
             match known.iter().find(|pool| *pool.settings.name == **name) {
                 Some(pool) => pools.push(pool.clone()),
@@ -247,14 +222,45 @@ impl Builder {
         if dialects.iter().any(|dialect| Some(dialect) != dialects.first()) {
             self.wrong(table, "fallback", "pools of a route must have the same dialect");
         }
-        pools.iter().all(|pool| pool.representative().is_some()).then_some(pools)
+        let is_valid = first.is_some() && pools.iter().all(|pool| pool.representative().is_some());
+        is_valid.then_some(pools)
     }
 
-    /// The new version of a route; its pool is the last of `pools`.
-    pub(super) fn canary(&mut self, table: &Table, pools: &[Arc<Pool>]) -> Option<CanarySettings> {
+    /// A route's own pool, or one that has only its backend.
+    fn first_pool(
+        &mut self,
+        table: &Table,
+        backends: &[Arc<Backend>],
+        known: &[Arc<Pool>],
+    ) -> Option<Arc<Pool>> {
+        match (table.text("backend"), table.text("pool")) {
+            (Some(_), None) => {
+                let backend =
+                    self.named(table, "backend", backends, |backend| &backend.name)?.clone();
+                let settings = PoolSettings::named(&backend.name);
+                let (model, file, discovery) = (None, None, None);
+                Some(Arc::new(Pool { settings, model, file, discovery, backends: vec![backend] }))
+            }
+            (None, Some(_)) => {
+                self.named(table, "pool", known, |pool| &pool.settings.name).cloned()
+            }
+            (None, None) if table.is_explained("pool") => None,
+            (None, None) => {
+                self.wrong(table, "backend", "is missing; name a backend or a pool for the route");
+                None
+            }
+            (Some(_), Some(_)) => {
+                self.wrong(table, "pool", "cannot be combined with backend; name one of them");
+                None
+            }
+        }
+    }
+
+    /// The new version of a route; its pool is the last of `pools`, which are as many.
+    pub(super) fn canary(&mut self, table: &Table, pools: usize) -> Option<CanarySettings> {
         let given = table.table("canary")?;
         Some(CanarySettings {
-            pool: pools.len().checked_sub(1)?,
+            pool: pools.saturating_sub(1),
             share: f64::from(given.share("share")),
             key: given.text("key").is_some().then(|| self.key(given)),
             rollback: Rollback {
@@ -307,12 +313,13 @@ impl Builder {
         resume
     }
 
-    pub(super) fn hedges(&mut self, table: &Table, pools: &[Arc<Pool>]) -> Option<Hedges> {
+    /// `first` is the route's own pool.
+    pub(super) fn hedges(&mut self, table: &Table, first: Option<&Arc<Pool>>) -> Option<Hedges> {
         let given = table.table("hedge")?;
         let is_small = |pool: &Arc<Pool>| {
             !pool.may_have_two() && !self.is_faulty("pools", &pool.settings.name)
         };
-        if pools.first().is_some_and(is_small) {
+        if first.is_some_and(is_small) {
             self.wrong(table, "hedge", "needs a pool of two backends or more");
         }
         let after = given.duration("after");

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Builder;
+use super::{Builder, url};
 use crate::settings::{AccessLog, Audit, FirstToken, Limits, Otlp, Shutdown, Timeouts};
 use crate::tree::Table;
 
@@ -87,6 +87,9 @@ impl Builder {
         }
         if text("client_cert").is_some() != text("client_key").is_some() {
             self.wrong(&table, "client_key", "must be set together with client_cert");
+        }
+        if let Some(problem) = text("endpoint").and_then(|url| url::check_otlp_url(&url).err()) {
+            self.wrong(&table, "endpoint", problem);
         }
         Otlp {
             endpoint: text("endpoint"),

@@ -212,7 +212,7 @@ impl Builder {
         };
         let units = if unit == Unit::Cost { number * DOLLAR as f64 } else { number };
         let whole = unit == Unit::Cost || number.fract() == 0.0;
-        if !(1.0..9e18).contains(&units) || !whole {
+        if !(1.0..=9e18).contains(&units) || !whole {
             self.wrong(
                 table,
                 field,

@@ -40,6 +40,16 @@ pub(super) fn split_url(url: &str) -> Result<BaseUrl, String> {
     Ok(parts)
 }
 
+/// Check the endpoint of a collector, which may be a host and a port for gRPC.
+pub(super) fn check_otlp_url(endpoint: &str) -> Result<(), String> {
+    let full = url::with_scheme(endpoint).unwrap_or_else(|| endpoint.to_owned());
+    let parsed = full.parse::<BaseUrl>();
+    parsed.map(drop).map_err(|why| {
+        let example = "write for example \"http://127.0.0.1:4318\"";
+        format!("{} {why}; {example}", url::redact(endpoint))
+    })
+}
+
 /// Check the URL of a store. It may contain a password, so that errors do not contain it.
 pub(super) fn check_store_url(url: &str) -> Result<(), &'static str> {
     let rest = url.strip_prefix("redis://").ok_or("must begin with redis://")?;

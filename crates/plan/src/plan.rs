@@ -108,8 +108,12 @@ pub fn check(settings: &Settings, filters: &Registry) -> (Vec<(String, BuildErro
         });
     let keys = keys(settings);
     let warnings = keys.iter().flatten().flat_map(Keys::warnings).collect();
-    let others = [features(settings), keys.map(drop).map_err(BuildError::from)];
-    let others = others.into_iter().filter_map(|checked| Some((String::new(), checked.err()?)));
+    let key_file = settings.auth.as_ref().and_then(|auth| Some(&auth.keys.as_ref()?.0));
+    // Problems inside of a key file have their own places.
+    let of_keys = if key_file.is_none_or(|file| can_be_opened(file)) { "" } else { "auth.keys" };
+    let others = [("", features(settings)), (of_keys, keys.map(drop).map_err(BuildError::from))];
+    let others =
+        others.into_iter().filter_map(|(path, checked)| Some((path.to_owned(), checked.err()?)));
     (guardrails.chain(others).chain(tokenizers).chain(backends).collect(), warnings)
 }
 

@@ -98,6 +98,10 @@ impl std::str::FromStr for BaseUrl {
             _ => return Err(UrlError::Scheme),
         };
         let authority = uri.authority().ok_or(UrlError::NoHost)?;
+        let host = authority.host().trim_matches(['[', ']']);
+        if host.is_empty() {
+            return Err(UrlError::NoHost);
+        }
         if authority.as_str().contains('@') {
             return Err(UrlError::User);
         }
@@ -117,7 +121,7 @@ impl std::str::FromStr for BaseUrl {
         };
         Ok(BaseUrl {
             tls,
-            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            host: host.to_owned(),
             port,
             authority: authority.as_str().to_owned(),
             prefix: uri.path().trim_end_matches('/').to_owned(),

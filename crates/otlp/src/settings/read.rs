@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use wire::url::BaseUrl;
+
 use super::{FileSettings, Headers, Protocol};
 
 /// Signals that have variables of their own.
@@ -188,11 +190,7 @@ impl Variables {
             }
             _ => url,
         };
-        let parsed = url.parse::<http::Uri>().ok();
-        let is_url = parsed.is_some_and(|uri| {
-            matches!(uri.scheme_str(), Some("http" | "https"))
-                && uri.host().is_some_and(|host| !host.is_empty())
-        });
+        let is_url = is_endpoint(&url);
         if !is_url {
             let expected = "a URL such as http://127.0.0.1:4318; nothing is exported";
             // It may have a password.
@@ -201,6 +199,16 @@ impl Variables {
         }
         is_url.then_some(url)
     }
+}
+
+/// Whether a text is the URL of a server. It may have a query and a password.
+fn is_endpoint(url: &str) -> bool {
+    let base = url.split('?').next().unwrap_or_default();
+    let base = match (base.split_once("://"), base.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
+        _ => base.to_owned(),
+    };
+    base.parse::<BaseUrl>().is_ok()
 }
 
 fn variable_of(signal: &str, name: &str) -> String {
