@@ -185,10 +185,12 @@ impl Seen {
     fn missing(&self, form: &Form) -> Option<Failure> {
         let lens = &self.lens;
         match form.framing {
-            Framing::Opaque if form.asked_stream => {
+            Framing::Opaque | Framing::Json if form.asked_stream => {
                 Some(Failure::unreadable("not an event stream", &form.content_type))
             }
-            Framing::Opaque => Some(Failure::unreadable("not JSON", &form.content_type)),
+            Framing::Opaque | Framing::Sse | Framing::Ndjson if !form.asked_stream => {
+                Some(Failure::unreadable("not JSON", &form.content_type))
+            }
             Framing::Json if form.is_cut => Some(Failure::named("incomplete_answer")),
             Framing::Sse | Framing::Ndjson if !lens.is_complete(1) => {
                 Some(Failure::named("incomplete_stream"))

@@ -280,6 +280,7 @@ async fn answers_that_are_not_whole_are_failures() {
         (stream(&[]), "incomplete_stream\n"),
         (stream(&[sse::done()]), "no generated text\n"),
         (vec![Step::text(html)], "not an event stream: content-type text/html\n"),
+        (sse::chat_answer(), "not an event stream: content-type application/json\n"),
         (torn, "error event upstream_died after status 200: It died.\n"),
     ] {
         let engine = Engine::start(move |_| answer.clone()).await;
@@ -303,6 +304,7 @@ async fn answers_that_are_not_whole_are_failures() {
         (sse::json(200, "{\"choices\":[]}"), "no generated text\n"),
         (sse::json(200, "{\"choices\":[{\"message\""), "incomplete_answer\n"),
         (vec![Step::text(html)], "not JSON: content-type text/html\n"),
+        (sse::stream(2, 0), "not JSON: content-type text/event-stream\n"),
     ] {
         let engine = Engine::start(move |_| answer.clone()).await;
         let url = engine.url();

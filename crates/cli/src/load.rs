@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use lens::compare::{Comparison, compare as compare_histograms};
 use testbench::join::Joined;
 use testbench::prompts::Prompts;
@@ -184,6 +184,9 @@ fn config(args: &RunArgs) -> Result<Config> {
 /// statistically significant.
 pub(crate) fn compare(base: &Path, new: &Path, percent: f64) -> Result<ExitCode> {
     let (base, new) = (read(base)?, read(new)?);
+    if base.timings.iter().all(|(_, timing)| timing.count() == 0) {
+        bail!("the baseline has no successful request; there is nothing to compare with");
+    }
     let (base_failures, new_failures) = (base.failures, new.failures);
     let (base, new) = (base.timings, new.timings);
     let mut text = format!(
