@@ -22,7 +22,7 @@ const CRATES: [(&str, &[&str]); 23] = [
     ("traffic", &["lens"]),
     ("config", &["wire", "lens", "filters", "routing", "traffic"]),
     ("discovery", &["config"]),
-    ("observatory", &["lens", "wire"]),
+    ("observatory", &["lens", "wire", "spill"]),
     ("transport", &["wire", "lens", "routing", "traffic", "config"]),
     ("relay", &["wire", "lens", "shield", "filters", "traffic", "config", "transport"]),
     (
