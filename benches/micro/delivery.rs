@@ -61,7 +61,7 @@ fn wait(condition: impl Fn() -> bool) {
     }
 }
 
-pub fn delivery(c: &mut Criterion) {
+pub(crate) fn delivery(c: &mut Criterion) {
     let mut group = c.benchmark_group("records");
     group.throughput(Throughput::Elements(RECORDS));
     in_memory(&mut group);

@@ -103,7 +103,7 @@ pub struct DeliveryCounts {
 impl DeliveryCounts {
     /// Batches sent again.
     pub fn retries(&self) -> u64 {
-        self.retries.load(Ordering::Relaxed)
+        self.retries.load(Ordering::Acquire)
     }
 
     /// Records in memory.

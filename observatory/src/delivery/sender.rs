@@ -70,13 +70,12 @@ impl<D: Destination> Sender<D> {
     }
 
     /// Sends records from memory. They go back to the queue if they must be sent again.
-    fn send_queued(&mut self, mut records: Vec<NumberedRecord>) {
+    fn send_queued(&mut self, records: Vec<NumberedRecord>) {
         let counts = &self.shared.counts.clone();
         match self.send(&records) {
             Ok(()) => self.shared.queue.sent(records.len(), Vec::new(), counts),
             Err(wait) => {
-                let rest = std::mem::take(&mut records);
-                self.shared.queue.sent(0, rest, counts);
+                self.shared.queue.sent(0, records, counts);
                 self.shared.queue.back_off(wait, false);
             }
         }
@@ -145,8 +144,8 @@ impl<D: Destination> Sender<D> {
         let before = self.backoff.waiting();
         let wait = self.backoff.failed(after, rand::random());
         if let Some(delivery) = counts.delivery() {
-            delivery.retries.fetch_add(1, Ordering::Relaxed);
             delivery.set_circuit(self.backoff.waiting());
+            delivery.retries.fetch_add(1, Ordering::Release);
         }
         if before == Circuit::Closed && self.backoff.waiting() == Circuit::Open {
             tracing::warn!(sink, error = why, "sink is unavailable, retrying");
