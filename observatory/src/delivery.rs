@@ -2,10 +2,10 @@
 //! spill on the disk.
 //!
 //! - *In*: numbered records from the pump, which never waits for the destination.
-//! - *Out*: batches for a [`Destination`], from a thread of their own, in order; a batch that failed
-//!   for a time is sent again, with its keys.
-//! - *Never*: more than [`DeliverySettings::queue`] records in memory: with a full queue, the newest
-//!   are dropped and counted. A second batch while the first one is being retried.
+//! - *Out*: batches for a [`Destination`], from a thread of their own, in order; a batch that
+//!   failed for a time is sent again, with its keys.
+//! - *Never*: more than [`DeliverySettings::queue`] records in memory: with a full queue, the
+//!   newest are dropped and counted. A second batch while the first one is being retried.
 //!
 //! With a spill, records are written ahead: a second thread takes them from the queue and syncs
 //! them, and only then are they sent; they are removed when the destination has accepted them. If

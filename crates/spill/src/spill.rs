@@ -197,8 +197,8 @@ impl<D: Disk> Spill<D> {
         Ok(written)
     }
 
-    /// Writes a gap at the end, which otherwise waits for the next entry. Call it before the process
-    /// ends: the next start counts announced entries that are neither entries nor in a gap.
+    /// Writes a gap at the end, which otherwise waits for the next entry. Call it before the
+    /// process ends: the next start counts announced entries that are neither entries nor in a gap.
     ///
     /// # Errors
     /// As [`Spill::sync`].

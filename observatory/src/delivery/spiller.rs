@@ -2,8 +2,8 @@
 //!
 //! - *In*: records from the queue.
 //! - *Out*: synced entries, for the sender.
-//! - *Never*: an end because of the disk. If it fails, the sender takes the records from memory, and
-//!   the spill is tried again every [`RETRY`].
+//! - *Never*: an end because of the disk. If it fails, the sender takes the records from memory,
+//!   and the spill is tried again every [`RETRY`].
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
