@@ -24,7 +24,7 @@ const CRATES: [(&str, &[&str]); 27] = [
     ("yaml", &["lens"]),
     ("config", &["wire", "lens", "filters", "routing", "traffic", "yaml"]),
     ("discovery", &["config"]),
-    ("observatory", &["lens", "wire"]),
+    ("observatory", &["lens", "wire", "spill"]),
     ("otlp", &["wire", "lens", "observatory"]),
     ("transport", &["wire", "lens", "routing", "traffic", "config"]),
     ("relay", &["wire", "lens", "shield", "filters", "traffic", "config", "transport"]),

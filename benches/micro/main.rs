@@ -2,6 +2,7 @@
 //!
 //! `cargo bench -p llm-lens-benches --bench micro`. The targets are in `docs/performance.md`.
 
+mod delivery;
 mod guards;
 #[path = "routing.rs"]
 mod routing_bench;
@@ -142,5 +143,6 @@ fn main() {
     traffic::identity(&mut criterion);
     traffic::decision(&mut criterion);
     scrape::scrape(&mut criterion);
+    delivery::delivery(&mut criterion);
     criterion.final_summary();
 }

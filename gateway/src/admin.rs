@@ -26,12 +26,13 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
+use observatory::SinkCounts;
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use pipeline::shared::Shared;
 use plan::clock;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 use traffic::{GroupBy, Totals, UsageRow};
 
@@ -187,8 +188,14 @@ async fn ready(
     };
     Ok(match reason {
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
-        None => (StatusCode::OK, "ready\n".into()),
+        None => (StatusCode::OK, ready_text(&shared)),
     })
+}
+
+/// A sink that is unavailable is named; requests are served without it.
+fn ready_text(shared: &Shared) -> String {
+    let problems = shared.observatory.sink_problems();
+    [vec!["ready".to_owned()], problems].concat().join("\n") + "\n"
 }
 
 async fn release(
@@ -210,10 +217,31 @@ fn guardrails(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
     Ok(json!({"routes": shared.observatory.guardrails(params.get("route"))}))
 }
 
-/// Delivered and dropped records of each sink.
+/// Delivered and dropped records of each sink, and what waits for it.
 fn sinks(shared: &Shared) -> Vec<Value> {
-    let row = |counts: &Arc<observatory::SinkCounts>| json!({"sink": counts.name, "records": counts.delivered(), "dropped": counts.dropped(), "last_error": counts.last_error()});
-    shared.observatory.sinks().map(row).collect()
+    shared.observatory.sinks().map(|counts| sink(counts)).collect()
+}
+
+fn sink(counts: &SinkCounts) -> Value {
+    let mut row = json!({
+        "sink": counts.name,
+        "records": counts.delivered(),
+        "dropped": counts.dropped(),
+        "last_error": counts.last_error(),
+    });
+    if let (Some(delivery), Some(row)) = (counts.delivery(), row.as_object_mut()) {
+        let reasons = counts.dropped_by_reason().filter(|(_, count)| *count > 0);
+        let reasons: Map<String, Value> =
+            reasons.map(|(reason, count)| (reason.name().into(), count.into())).collect();
+        row.insert("dropped_by_reason".into(), reasons.into());
+        row.insert("state".into(), delivery.circuit().name().into());
+        row.insert("retries".into(), delivery.retries().into());
+        row.insert("queued".into(), delivery.queued().into());
+        row.insert("spilled".into(), delivery.spilled().into());
+        row.insert("spilled_bytes".into(), delivery.spilled_bytes().into());
+        row.insert("spill_error".into(), delivery.spill_error().into());
+    }
+    row
 }
 
 /// Usage sums, grouped by the `by` and `per` of the query.

@@ -20,6 +20,7 @@ use crate::gauges::{DROPPED_LOG_LINES, Gauges};
 use crate::group::{Group, Groups, SeriesKey};
 use crate::recent::Recent;
 use crate::sink::Pump;
+use crate::sink_counts::Circuit;
 use prometheus::Families;
 pub use prometheus::Format;
 
@@ -312,7 +313,21 @@ fn of_sinks<W: MetricWriter>(out: &mut W, pump: &Pump) {
     for counts in pump.counts() {
         let labels = out.labels([("sink", counts.name)]);
         out.counter("llm_lens_sink_records_total", &labels, counts.delivered());
-        out.counter("llm_lens_sink_dropped_records_total", &labels, counts.dropped());
+        for (reason, count) in counts.dropped_by_reason() {
+            let labels = out.with(&labels, "reason", reason.name());
+            out.counter("llm_lens_sink_dropped_records_total", &labels, count);
+        }
+        let Some(delivery) = counts.delivery() else { continue };
+        out.counter("llm_lens_sink_retries_total", &labels, delivery.retries());
+        out.counter("llm_lens_sink_spill_failures_total", &labels, delivery.spill_failures());
+        out.number("llm_lens_sink_queued_records", &labels, delivery.queued() as f64);
+        out.number("llm_lens_sink_spilled_records", &labels, delivery.spilled() as f64);
+        out.number("llm_lens_sink_spilled_bytes", &labels, delivery.spilled_bytes() as f64);
+        for circuit in Circuit::ALL {
+            let labels = out.with(&labels, "state", circuit.name());
+            let holds = u8::from(circuit == delivery.circuit());
+            out.number("llm_lens_sink_state", &labels, holds.into());
+        }
     }
     let none = out.no_labels();
     out.counter("llm_lens_sink_queue_dropped_records_total", &none, pump.dropped());

@@ -12,6 +12,10 @@ mod audit;
 pub mod catalog;
 pub use audit::{AuditLine, AuditLog};
 
+mod delivery;
+pub use delivery::{DeliveryError, DeliverySettings, DeliverySink, Destination, SpillSettings};
+pub use spill::WhenFull;
+
 mod export;
 pub use export::{Format, MetricWriter};
 pub use lens::observe::Sample;
@@ -27,10 +31,17 @@ pub use overview::{Overview, TimingOverview};
 
 mod rate;
 mod recent;
+
+mod record_key;
+pub use record_key::{NumberedRecord, RecordKey};
+
 mod rotating_file;
 
 mod sink;
-pub use sink::{Sink, SinkCounts, SinkError};
+pub use sink::{Sink, SinkError};
+
+mod sink_counts;
+pub use sink_counts::{Circuit, DeliveryCounts, DropReason, SinkCounts};
 
 mod guardrails;
 pub use guardrails::{FilterOverview, GuardrailOverview};
@@ -187,6 +198,11 @@ impl Observatory {
     /// Delivery counts of each sink.
     pub fn sinks(&self) -> impl Iterator<Item = &Arc<SinkCounts>> {
         self.pump.counts().iter().chain(self.audit.iter().flat_map(Pump::counts))
+    }
+
+    /// What is wrong with each sink that does not deliver at the moment, in a line.
+    pub fn sink_problems(&self) -> Vec<String> {
+        self.sinks().filter_map(|counts| counts.problem()).collect()
     }
 
     /// Counts, rates of the last minute, percentiles and ledger shares of each route and backend.

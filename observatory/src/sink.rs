@@ -14,6 +14,9 @@ use std::time::Duration;
 
 use lens::Record;
 
+use crate::record_key::RecordKey;
+use crate::sink_counts::SinkCounts;
+
 /// Maximum queued records per worker. At 4,000 requests per second and worker, a sink may stall for
 /// a second without loss.
 const MAX_QUEUED_RECORDS: usize = 4096;
@@ -31,8 +34,23 @@ pub trait Sink<T = Record>: Send {
     /// The number of lost records of the batch, and the reason. The pump counts them and continues.
     fn deliver(&mut self, batch: &[Arc<T>]) -> Result<(), SinkError>;
 
+    /// Take a batch whose records have consecutive keys from `first`. A sink that stores keys
+    /// implements it instead of [`Sink::deliver`].
+    ///
+    /// # Errors
+    /// As above.
+    fn deliver_numbered(&mut self, first: &RecordKey, batch: &[Arc<T>]) -> Result<(), SinkError> {
+        let _ = first;
+        self.deliver(batch)
+    }
+
     /// Called once at shutdown: writes buffered records.
     fn flush(&mut self) {}
+
+    /// The counts of a sink that delivers later and counts by itself. `None`: the pump counts.
+    fn own_counts(&self) -> Option<Arc<SinkCounts>> {
+        None
+    }
 }
 
 /// An item of a queue.
@@ -55,43 +73,6 @@ pub struct SinkError {
     pub lost: u64,
     /// The reason.
     pub why: String,
-}
-
-/// Delivered and dropped records of one sink, and its last error.
-#[derive(Debug)]
-pub struct SinkCounts {
-    /// The sink.
-    pub name: &'static str,
-    delivered: AtomicU64,
-    dropped: AtomicU64,
-    /// Error of the last batch; empty if it was delivered completely.
-    last_error: Mutex<String>,
-}
-
-impl SinkCounts {
-    fn new(name: &'static str) -> Self {
-        SinkCounts {
-            name,
-            delivered: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-            last_error: Mutex::default(),
-        }
-    }
-
-    /// Records delivered.
-    pub fn delivered(&self) -> u64 {
-        self.delivered.load(Ordering::Relaxed)
-    }
-
-    /// Records lost.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
-    /// Error of the last batch; `None` if it was delivered completely.
-    pub fn last_error(&self) -> Option<String> {
-        Some(lock(&self.last_error).clone()).filter(|why| !why.is_empty())
-    }
 }
 
 /// Queues, thread and counts of a set of sinks. [`Pump::close`] or dropping it delivers the queued
@@ -130,8 +111,7 @@ impl<T: Queued> Pump<T> {
             ends: Mutex::new(false),
             wakes: Condvar::new(),
         });
-        let counts: Vec<_> =
-            sinks.iter().map(|sink| Arc::new(SinkCounts::new(sink.name()))).collect();
+        let counts: Vec<_> = sinks.iter().map(|sink| counts(&**sink)).collect();
         let (seen, all) = (queues.clone(), sinks.into_iter().zip(counts.clone()).collect());
         // Joined when the pump is dropped.
         let thread = std::thread::Builder::new().name(thread.into()).spawn(move || seen.pump(all));
@@ -196,15 +176,21 @@ impl<T: Queued> Drop for Pump<T> {
     }
 }
 
+fn counts<T>(sink: &dyn Sink<T>) -> Arc<SinkCounts> {
+    sink.own_counts().unwrap_or_else(|| Arc::new(SinkCounts::new(sink.name())))
+}
+
 impl<T: Queued> Queues<T> {
     fn pump(&self, mut sinks: Sinks<T>) {
+        let mut next = RecordKey::first();
         loop {
             let ends = *self
                 .wakes
                 .wait_timeout(lock(&self.ends), POLL_INTERVAL)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
-            self.deliver(&mut sinks);
+            let delivered = self.deliver(&mut sinks, &next);
+            next = next.plus(delivered);
             if ends {
                 sinks.iter_mut().for_each(|(sink, _)| sink.flush());
                 return;
@@ -212,44 +198,29 @@ impl<T: Queued> Queues<T> {
         }
     }
 
-    fn deliver(&self, sinks: &mut Sinks<T>) {
+    /// Delivers what is queued; returns the number of records. `first` is the key of the first one.
+    fn deliver(&self, sinks: &mut Sinks<T>, first: &RecordKey) -> u64 {
         let mut delivering = lock(&self.delivering);
         self.workers.iter().for_each(|queue| delivering.append(&mut lock(queue)));
         if delivering.is_empty() {
-            return;
+            return 0;
         }
         delivering.sort_by_key(|record| record.at());
         let batch = delivering.clone();
         drop(delivering);
+        let all = batch.len() as u64;
         for (sink, counts) in sinks {
             // A sink that panics loses its batch; the others still get theirs.
-            let delivered = catch_unwind(AssertUnwindSafe(|| sink.deliver(&batch)));
-            let all = batch.len() as u64;
+            let delivered = catch_unwind(AssertUnwindSafe(|| sink.deliver_numbered(first, &batch)));
+            if delivered.is_ok() && counts.delivery().is_some() {
+                continue;
+            }
             let result = delivered
                 .unwrap_or_else(|_| Err(SinkError { lost: all, why: "the sink panicked".into() }));
             counts.note(all, result);
         }
         lock(&self.delivering).clear();
-    }
-}
-
-impl SinkCounts {
-    fn note(&self, all: u64, result: Result<(), SinkError>) {
-        let (lost, why) =
-            result.map_or_else(|error| (error.lost.min(all), error.why), |()| (0, String::new()));
-        self.delivered.fetch_add(all - lost, Ordering::Relaxed);
-        self.dropped.fetch_add(lost, Ordering::Relaxed);
-        let mut last_error = lock(&self.last_error);
-        // Logged once per failure: log lines must not make a full disk worse.
-        if last_error.is_empty() && !why.is_empty() {
-            tracing::error!(
-                sink = self.name,
-                lost,
-                error = why,
-                "records lost; further losses are counted"
-            );
-        }
-        *last_error = why;
+        all
     }
 }
 
@@ -335,5 +306,39 @@ mod tests {
             (counts[1].dropped(), counts[2].delivered(), counts[2].last_error()),
             (3, 3, None)
         );
+    }
+
+    #[test]
+    fn records_get_consecutive_keys() {
+        struct Keys(SyncSender<(RecordKey, u64)>);
+        impl Sink for Keys {
+            fn name(&self) -> &'static str {
+                "keys"
+            }
+            fn deliver(&mut self, _: &[Arc<Record>]) -> Result<(), SinkError> {
+                Ok(())
+            }
+            fn deliver_numbered(
+                &mut self,
+                first: &RecordKey,
+                batch: &[Arc<Record>],
+            ) -> Result<(), SinkError> {
+                let _ = self.0.send((first.clone(), batch.len() as u64));
+                Ok(())
+            }
+        }
+        let (keys, batches) = sync_channel(100);
+        let pump = Pump::start("test", 2, vec![Box::new(Keys(keys))]);
+        (0..5).for_each(|worker| pump.push(worker, record("m", "ok")));
+        let (first, count) = batches.recv().unwrap();
+        (0..3).for_each(|worker| pump.push(worker, record("m", "ok")));
+        drop(pump);
+        let mut next = first.plus(count);
+        assert_eq!((first.sequence, first.epoch > 0), (0, true));
+        for (first, count) in batches {
+            assert_eq!(first, next);
+            next = next.plus(count);
+        }
+        assert_eq!(next.sequence, 8);
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-fn group(route: &str) -> Group {
+pub(crate) fn group(route: &str) -> Group {
     Group {
         route: route.into(),
         backend: "b".into(),

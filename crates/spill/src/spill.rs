@@ -197,6 +197,16 @@ impl<D: Disk> Spill<D> {
         Ok(written)
     }
 
+    /// Writes a gap at the end, which otherwise waits for the next entry. Call it before the
+    /// process ends: the next start counts announced entries that are neither entries nor in a gap.
+    ///
+    /// # Errors
+    /// As [`Spill::sync`].
+    pub fn sync_gap(&mut self, now: u64) -> io::Result<Range<u64>> {
+        self.begin_batch();
+        self.sync(now)
+    }
+
     /// Forgets the batch in memory; returns its entries. Those that were announced must then be
     /// passed to [`Spill::skip`] or appended again.
     pub fn discard(&mut self) -> u64 {
@@ -231,6 +241,14 @@ impl<D: Disk> Spill<D> {
     /// Sequence numbers of the synced entries that are not acknowledged, gaps included.
     pub fn unacknowledged(&self) -> Range<u64> {
         self.cursor.sequence..self.next
+    }
+
+    /// Sequence number of the next entry to append.
+    pub fn next_sequence(&self) -> u64 {
+        match self.unsynced.frames.is_empty() {
+            true => self.next + self.gap.map_or(0, |gap| gap.count),
+            false => self.unsynced.end,
+        }
     }
 
     /// Starts a batch with the gap before it.

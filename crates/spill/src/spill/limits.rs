@@ -19,8 +19,12 @@ impl<D: Disk> Spill<D> {
     /// Removes what exceeds the limits. With [`WhenFull::DropNewest`], this may be the batch.
     pub(super) fn apply_limits(&mut self, now: u64) -> io::Result<()> {
         self.drop_expired(now)?;
-        let batch = self.unsynced.frames.len() as u64;
         let max = self.limits.max_bytes();
+        // A gap alone is written also beyond the limit.
+        let batch = match self.unsynced.entries {
+            0 => 0,
+            _ => self.unsynced.frames.len() as u64,
+        };
         if self.bytes() + batch <= max {
             return Ok(());
         }

@@ -123,6 +123,11 @@ fn recover<D: Disk>(
     // Acknowledged segments that a crash left.
     spill.remove_done(now)?;
     let waiting = spill.next - spill.cursor.sequence;
+    if lost > 0 {
+        // So that the next start does not count it again. It is written with the next entry if this
+        // fails.
+        let _ = spill.sync_gap(now);
+    }
     Ok((spill, Recovery { waiting, lost, torn_bytes, ..recovery }))
 }
 

@@ -116,6 +116,21 @@ fn full_spill_drops_newest_entries_and_leaves_a_gap() {
     assert_eq!((entries, gaps, end), (expected, vec![(17, 19, Reason::Full)], 22));
 }
 
+/// The gap of dropped entries is written although the spill is full, and it is counted once.
+#[test]
+fn gap_of_a_full_spill_is_written_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Limits { when_full: WhenFull::DropNewest, ..LIMITS };
+    let (mut spill, _) = open(folder.path(), limits);
+    spill.announcer().announce(20).unwrap();
+    fill(&mut spill, 0..20, 60_000, 100);
+    assert_eq!(spill.sync_gap(100).unwrap(), 17..20);
+    drop(spill);
+    let (mut spill, recovery) = open(folder.path(), limits);
+    assert_eq!(recovery.lost, 0);
+    assert_eq!(read(&mut spill, 99), ((0..17).collect(), vec![(17, 19, Reason::Full)], 20));
+}
+
 /// Entries of 60 kB: one for each segment.
 #[test]
 fn entries_expire_by_age_and_a_clock_that_goes_back_expires_none() {
@@ -167,13 +182,20 @@ fn skipped_and_unsynced_entries_leave_gaps() {
     spill.append(b"c").unwrap();
     assert_eq!(spill.discard(), 1);
     drop(spill);
-    let (mut spill, recovery) = open(folder.path(), LIMITS);
+    let (spill, recovery) = open(folder.path(), LIMITS);
     assert_eq!((recovery.waiting, recovery.lost), (0, 3));
+    drop(spill);
+    let (mut spill, recovery) = open(folder.path(), LIMITS);
+    assert_eq!((recovery.waiting, recovery.lost), (3, 0), "it is counted once");
     spill.append(b"d").unwrap();
     spill.sync(100).unwrap();
     assert_eq!(read(&mut spill, 9), (b"d".to_vec(), vec![(5, 7, Reason::Unsynced)], 9));
+    spill.announcer().announce(2).unwrap();
+    spill.skip(2, Reason::Bypassed);
+    assert_eq!(spill.next_sequence(), 11);
+    assert_eq!(spill.sync_gap(100).unwrap(), 9..11);
     drop(spill);
-    assert_eq!(open(folder.path(), LIMITS).1.lost, 0, "it is counted once");
+    assert_eq!(open(folder.path(), LIMITS).1.lost, 0, "the gap is on the disk");
 }
 
 /// Each byte of a segment is damaged in turn: the other entries come back, and the missing ones
