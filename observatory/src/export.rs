@@ -13,9 +13,10 @@ use std::sync::atomic::Ordering;
 
 use lens::observe::Sample;
 use lens::record::Outcome;
-use lens::{FilterSeries, Histogram, Series, State, Timing};
+use lens::{FilterSeries, Histogram, Record, Series, State, Timing};
 
 use crate::audit::AuditLine;
+use crate::exemplars::{Exemplars, TracedRecords};
 use crate::gauges::{DROPPED_LOG_LINES, Gauges};
 use crate::group::{Group, Groups, SeriesKey};
 use crate::recent::Recent;
@@ -44,7 +45,14 @@ pub trait MetricWriter {
         name: &'static str,
         labels: &Self::Labels,
         values: Option<&Histogram<PER_UNIT>>,
+        exemplars: Exemplars<'_>,
     );
+
+    /// The writer takes exemplars of requests that ended after this time, in Unix microseconds.
+    /// `None`: it takes none.
+    fn exemplars_since(&self) -> Option<u64> {
+        None
+    }
 
     /// The labels of GenAI metrics.
     fn inference_labels(&self, group: &Group, model: &str) -> Self::Labels {
@@ -77,6 +85,7 @@ pub trait MetricWriter {
 /// What the metrics of an observatory are made from.
 pub(crate) struct Sources<'a> {
     pub(crate) series: &'a HashMap<SeriesKey, Series>,
+    pub(crate) traced: TracedRecords,
     pub(crate) groups: &'a Groups,
     pub(crate) gauges: &'a Gauges,
     pub(crate) recent: &'a Recent,
@@ -86,7 +95,7 @@ pub(crate) struct Sources<'a> {
 
 /// Write all metrics, and the samples of other components.
 pub(crate) fn write<W: MetricWriter>(out: &mut W, sources: &Sources<'_>, more: Vec<Sample>) {
-    of_series(out, sources.series, sources.groups);
+    of_series(out, sources);
     of_groups(out, sources.groups);
     of_process(out, sources.gauges, sources.recent, sources.audit);
     of_sinks(out, sources.pump);
@@ -104,43 +113,79 @@ pub(crate) fn prometheus(format: Format, sources: &Sources<'_>, more: Vec<Sample
     out.finish()
 }
 
-/// Series that share their labels.
-type SeriesByLabels<'a, L> = BTreeMap<L, Vec<&'a Series>>;
+/// Series that share their labels, and the requests among them that have traces.
+#[derive(Default)]
+struct Members<'a> {
+    series: Vec<&'a Series>,
+    traced: Vec<&'a Record>,
+}
+
+type MembersByLabels<'a, L> = BTreeMap<L, Members<'a>>;
 
 /// Several groups can have the same labels in a family, and a family must not repeat a label set:
 /// their series are merged.
-fn of_series<W: MetricWriter>(out: &mut W, series: &HashMap<SeriesKey, Series>, groups: &Groups) {
-    let [mut outcomes, mut errors, mut inference, mut all] =
-        [const { SeriesByLabels::<W::Labels>::new() }; 4];
-    for (SeriesKey { group, model, outcome }, one) in series {
-        let Some(group) = groups.group(*group) else { continue };
+fn of_series<W: MetricWriter>(out: &mut W, sources: &Sources<'_>) {
+    let [mut errors, mut inference, mut all] =
+        [const { MembersByLabels::<W::Labels>::new() }; 3];
+    let mut outcomes: BTreeMap<W::Labels, u64> = BTreeMap::new();
+    for (SeriesKey { group, model, outcome }, one) in sources.series {
+        let Some(group) = sources.groups.group(*group) else { continue };
+        let traced: Vec<&Record> = sources.traced.of(&group, *model, *outcome).collect();
         let model = group.model_label(*model);
         let labels = out.with(&place(out, &group), "gen_ai_request_model", model);
-        outcomes.entry(out.with(&labels, "outcome", outcome.name())).or_default().push(one);
-        all.entry(labels).or_default().push(one);
+        *outcomes.entry(out.with(&labels, "outcome", outcome.name())).or_default() +=
+            one.requests();
+        all.entry(labels).or_default().add(one, &traced);
         if !group.operation.is_empty() {
             let labels = out.inference_labels(&group, model);
             let error = if *outcome == Outcome::Ok { "" } else { outcome.name() };
-            errors.entry(out.with(&labels, "error_type", error)).or_default().push(one);
-            inference.entry(labels).or_default().push(one);
+            errors.entry(out.with(&labels, "error_type", error)).or_default().add(one, &traced);
+            inference.entry(labels).or_default().add(one, &traced);
         }
     }
-    for (labels, met) in &outcomes {
-        out.counter("llm_lens_requests_total", labels, met.iter().map(|one| one.requests()).sum());
+    for (labels, requests) in &outcomes {
+        out.counter("llm_lens_requests_total", labels, *requests);
     }
-    errors.iter().for_each(|(labels, met)| durations(out, labels, &merged(met)));
-    inference.iter().for_each(|(labels, met)| gen_ai(out, labels, &merged(met)));
-    all.iter().for_each(|(labels, met)| gateway_metrics(out, labels, &merged(met)));
+    errors.iter().for_each(|(labels, members)| durations(out, labels, &members.merged()));
+    inference.iter().for_each(|(labels, members)| gen_ai(out, labels, &members.merged()));
+    all.iter().for_each(|(labels, members)| gateway_metrics(out, labels, &members.merged()));
 }
 
-/// Merges series with equal labels. A single series, the usual case, is borrowed.
-fn merged<'a>(met: &[&'a Series]) -> Cow<'a, Series> {
-    match met {
-        [one] => Cow::Borrowed(one),
-        several => Cow::Owned(several.iter().fold(Series::default(), |mut sum, one| {
-            sum.merge(one);
-            sum
-        })),
+impl<'a> Members<'a> {
+    fn add(&mut self, series: &'a Series, traced: &[&'a Record]) {
+        self.series.push(series);
+        self.traced.extend(traced);
+    }
+
+    /// A single series, the usual case, is borrowed.
+    fn merged(&self) -> MergedSeries<'_> {
+        let series = match &*self.series {
+            [one] => Cow::Borrowed(*one),
+            several => Cow::Owned(several.iter().fold(Series::default(), |mut sum, one| {
+                sum.merge(one);
+                sum
+            })),
+        };
+        MergedSeries { series, traced: &self.traced }
+    }
+}
+
+/// One series for a set of labels, and its requests that have traces.
+struct MergedSeries<'a> {
+    series: Cow<'a, Series>,
+    traced: &'a [&'a Record],
+}
+
+impl MergedSeries<'_> {
+    fn write<W: MetricWriter>(
+        &self,
+        out: &mut W,
+        name: &'static str,
+        labels: &W::Labels,
+        timing: Timing,
+    ) {
+        let exemplars = Exemplars::new(self.traced, timing);
+        out.histogram(name, labels, self.series.timing(timing), exemplars);
     }
 }
 
@@ -148,23 +193,25 @@ fn place<W: MetricWriter>(out: &W, group: &Group) -> W::Labels {
     out.labels([("route", &group.route), ("backend", &group.backend)])
 }
 
-fn durations<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series) {
-    out.histogram("gen_ai_client_operation_duration_seconds", labels, s.timing(Timing::Engine));
-    out.histogram("gen_ai_server_request_duration_seconds", labels, s.timing(Timing::Engine));
+fn durations<W: MetricWriter>(out: &mut W, labels: &W::Labels, merged: &MergedSeries<'_>) {
+    merged.write(out, "gen_ai_client_operation_duration_seconds", labels, Timing::Engine);
+    merged.write(out, "gen_ai_server_request_duration_seconds", labels, Timing::Engine);
 }
 
-fn gen_ai<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series) {
+fn gen_ai<W: MetricWriter>(out: &mut W, labels: &W::Labels, merged: &MergedSeries<'_>) {
+    let s = &*merged.series;
     for (name, timing) in [
         ("gen_ai_client_operation_time_to_first_chunk_seconds", Timing::FirstEvent),
         ("gen_ai_client_operation_time_per_output_chunk_seconds", Timing::Itl),
         ("gen_ai_server_time_to_first_token_seconds", Timing::EngineTtft),
         ("gen_ai_server_time_per_output_token_seconds", Timing::Tpot),
     ] {
-        out.histogram(name, labels, s.timing(timing));
+        merged.write(out, name, labels, timing);
     }
     for (kind, tokens) in [("input", &s.input_tokens), ("output", &s.output_tokens)] {
         let labels = out.with(labels, "gen_ai_token_type", kind);
-        out.histogram("gen_ai_client_token_usage", &labels, tokens.as_deref());
+        let none = Exemplars::default();
+        out.histogram("gen_ai_client_token_usage", &labels, tokens.as_deref(), none);
     }
     for (name, tokens) in [
         ("llm_lens_cached_tokens_total", s.cached_tokens),
@@ -175,7 +222,8 @@ fn gen_ai<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series) {
     }
 }
 
-fn gateway_metrics<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series) {
+fn gateway_metrics<W: MetricWriter>(out: &mut W, labels: &W::Labels, merged: &MergedSeries<'_>) {
+    let s = &*merged.series;
     for (name, timing) in [
         ("llm_lens_request_duration_seconds", Timing::Total),
         ("llm_lens_engine_duration_seconds", Timing::Engine),
@@ -186,13 +234,13 @@ fn gateway_metrics<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series)
         ("llm_lens_queue_seconds", Timing::Queue),
         ("llm_lens_gateway_seconds", Timing::Gateway),
     ] {
-        out.histogram(name, labels, s.timing(timing));
+        merged.write(out, name, labels, timing);
     }
     for (tokens, timing) in [("counted", Timing::Tpot), ("estimated", Timing::EstimatedTpot)] {
         let labels = out.with(labels, "tokens", tokens);
-        out.histogram("llm_lens_time_per_output_token_seconds", &labels, s.timing(timing));
+        merged.write(out, "llm_lens_time_per_output_token_seconds", &labels, timing);
     }
-    engine_split(out, labels, s);
+    engine_split(out, labels, merged);
     for mark in [
         Timing::FirstByte,
         Timing::FirstEvent,
@@ -202,7 +250,7 @@ fn gateway_metrics<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series)
         Timing::ToolCall,
     ] {
         let labels = out.with(labels, "mark", mark.name());
-        out.histogram("llm_lens_mark_seconds", &labels, s.timing(mark));
+        merged.write(out, "llm_lens_mark_seconds", &labels, mark);
     }
     for (state, micros) in State::ALL.into_iter().zip(s.ledger_us) {
         let labels = out.with(labels, "state", state.name());
@@ -214,7 +262,7 @@ fn gateway_metrics<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series)
             out.counter("llm_lens_guardrail_findings_total", &labels, *count);
         }
     }
-    guards(out, labels, s);
+    guards(out, labels, merged);
     for (name, value) in [
         ("llm_lens_service_failures_total", s.service_failures),
         ("llm_lens_events_total", s.events),
@@ -233,7 +281,7 @@ fn gateway_metrics<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series)
 }
 
 /// The engine's own report on its time.
-fn engine_split<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series) {
+fn engine_split<W: MetricWriter>(out: &mut W, labels: &W::Labels, merged: &MergedSeries<'_>) {
     for (part, timing) in [
         ("queue", Timing::EngineQueue),
         ("prefill", Timing::EnginePrefill),
@@ -241,12 +289,13 @@ fn engine_split<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series) {
         ("unexplained", Timing::EngineUnexplained),
     ] {
         let labels = out.with(labels, "part", part);
-        out.histogram("llm_lens_engine_split_seconds", &labels, s.timing(timing));
+        merged.write(out, "llm_lens_engine_split_seconds", &labels, timing);
     }
 }
 
 /// Timings, calls, verdicts and failures of guardrails.
-fn guards<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series) {
+fn guards<W: MetricWriter>(out: &mut W, labels: &W::Labels, merged: &MergedSeries<'_>) {
+    let s = &*merged.series;
     for phase in [
         Timing::Validation,
         Timing::ThreatDetection,
@@ -259,21 +308,22 @@ fn guards<W: MetricWriter>(out: &mut W, labels: &W::Labels, s: &Series) {
             "phase",
             if phase == Timing::Guardrail { "total" } else { phase.name() },
         );
-        out.histogram("llm_lens_guardrail_overhead_seconds", &labels, s.timing(phase));
+        merged.write(out, "llm_lens_guardrail_overhead_seconds", &labels, phase);
     }
     for (name, timing) in [
         ("llm_lens_guardrail_added_ttft_seconds", Timing::AddedTtft),
         ("llm_lens_ttft_without_guardrail_seconds", Timing::TtftWithoutGuardrail),
         ("llm_lens_guardrail_event_hold_seconds", Timing::EventHold),
     ] {
-        out.histogram(name, labels, s.timing(timing));
+        merged.write(out, name, labels, timing);
     }
-    out.histogram("llm_lens_guardrail_held_bytes", labels, s.held_bytes.as_deref());
+    let none = Exemplars::default();
+    out.histogram("llm_lens_guardrail_held_bytes", labels, s.held_bytes.as_deref(), none);
     for ((filter, side), series) in &s.filters {
         let labels = out.with(&out.with(labels, "filter", filter), "side", side);
         for (part, micros) in FilterSeries::PARTS.iter().zip(&series.parts) {
             let labels = out.with(&labels, "part", part);
-            out.histogram("llm_lens_guardrail_filter_seconds", &labels, Some(micros));
+            out.histogram("llm_lens_guardrail_filter_seconds", &labels, Some(micros), none);
         }
         out.counter("llm_lens_guardrail_calls_total", &labels, series.calls);
         for (verdict, count) in &series.verdicts {

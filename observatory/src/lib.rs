@@ -16,6 +16,9 @@ mod delivery;
 pub use delivery::{DeliveryError, DeliverySettings, DeliverySink, Destination, SpillSettings};
 pub use spill::WhenFull;
 
+mod exemplars;
+pub use exemplars::{Exemplar, Exemplars, TraceFilter};
+
 mod export;
 pub use export::{Format, MetricWriter};
 pub use lens::observe::Sample;
@@ -53,6 +56,7 @@ use std::time::Duration;
 use lens::record::Outcome;
 use lens::{Record, Series, Sharded, Tick, Timing};
 
+use exemplars::TracedRecords;
 use group::Groups;
 use rate::Rate;
 use recent::{Recent, RecentSink};
@@ -81,6 +85,7 @@ pub struct Observatory {
     pump: Pump,
     gauges: Gauges,
     audit: Option<Pump<AuditLine>>,
+    traces: TraceFilter,
 }
 
 impl Observatory {
@@ -97,6 +102,7 @@ impl Observatory {
             recent,
             gauges: Gauges::default(),
             audit: None,
+            traces: TraceFilter::default(),
         }
     }
 
@@ -107,6 +113,12 @@ impl Observatory {
             audit: Some(Pump::start("llm-lens-audit", workers, vec![Box::new(log)])),
             ..self
         }
+    }
+
+    /// Replaces the filter of traces that exemplars lead to.
+    #[must_use]
+    pub fn with_traces(self, traces: TraceFilter) -> Self {
+        Observatory { traces, ..self }
     }
 
     /// Interns a group of labels; returns its id and its gauges. Equal labels get the same id, so
@@ -227,18 +239,31 @@ impl Observatory {
     /// The Prometheus exposition in `format`, in parts to send in order. `more` are samples of
     /// other components.
     pub fn prometheus(&self, format: Format, more: Vec<Sample>) -> Vec<Vec<u8>> {
+        let since = format.has_exemplars().then_some(0);
+        let traced = self.traced(since);
         let total = self.drained();
-        export::prometheus(format, &self.sources(&total), more)
+        export::prometheus(format, &self.sources(&total, traced), more)
     }
 
     /// Write all metrics to `out`. `more` are samples of other components.
     pub fn export<W: MetricWriter>(&self, out: &mut W, more: Vec<Sample>) {
+        let traced = self.traced(out.exemplars_since());
         let total = self.drained();
-        export::write(out, &self.sources(&total), more);
+        export::write(out, &self.sources(&total, traced), more);
     }
 
-    fn sources<'a>(&'a self, total: &'a Shard) -> export::Sources<'a> {
+    /// Requests with traces that ended after `since`, in Unix microseconds; `None`: none.
+    fn traced(&self, since: Option<u64>) -> TracedRecords {
+        let Some(since) = since else { return TracedRecords::default() };
+        let latest = self.recent.newest(exemplars::MAX_RECORDS).into_iter();
+        TracedRecords::new(latest.filter(|record| {
+            record.started_at.saturating_add(record.total_us) > since && self.traces.has(record)
+        }))
+    }
+
+    fn sources<'a>(&'a self, total: &'a Shard, traced: TracedRecords) -> export::Sources<'a> {
         export::Sources {
+            traced,
             series: &total.series,
             groups: &self.groups,
             gauges: &self.gauges,

@@ -36,9 +36,12 @@ pub mod record;
 pub use record::Record;
 
 pub mod series;
-pub use series::{FilterSeries, Series, Timing};
+pub use series::{FilterSeries, Series};
 pub mod sharded;
 pub use sharded::Sharded;
+
+mod timing;
+pub use timing::Timing;
 
 pub mod trace;
 

@@ -12,135 +12,7 @@ use crate::guardrail::{FilterAccount, Findings};
 use crate::histogram::{CountHistogram, Histogram, TimeHistogram};
 use crate::ledger::State;
 use crate::record::{Outcome, Record};
-
-/// A timed interval, in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Timing {
-    /// Request head read to the end of the exchange.
-    Total,
-    /// Last request byte written upstream to the end of the answer.
-    Engine,
-    /// Last request byte written upstream to the first token event read.
-    EngineTtft,
-    /// Request head read to the first token event written to the client.
-    ClientTtft,
-    /// Time per output token after the first, of requests whose tokens the engine counted.
-    Tpot,
-    /// The same, of requests whose tokens are estimated.
-    EstimatedTpot,
-    /// Waiting in the engine's queue, as the engine reports it.
-    EngineQueue,
-    /// Processing the prompt, as the engine reports it.
-    EnginePrefill,
-    /// Generating from the first to the last token, as the engine reports it.
-    EngineDecode,
-    /// Measured engine time that the engine's report does not explain.
-    EngineUnexplained,
-    /// A gap between two token events, on arrival.
-    Itl,
-    /// A gap between two token events, on write.
-    ClientItl,
-    /// Last request byte written upstream to the first byte of the answer.
-    FirstByte,
-    /// Last request byte written upstream to the first event of any kind.
-    FirstEvent,
-    /// Last request byte written upstream to the first role-only event.
-    Role,
-    /// Last request byte written upstream to the first reasoning text.
-    Reasoning,
-    /// Last request byte written upstream to the first content text.
-    Content,
-    /// Last request byte written upstream to the first tool call.
-    ToolCall,
-    /// The gateway's own work, without waits.
-    Gateway,
-    /// Waiting for rate limits and for admission.
-    Queue,
-    /// Guardrail detectors on the prompt.
-    Validation,
-    /// Guardrail judges on the prompt.
-    ThreatDetection,
-    /// Guardrail checks of the answer.
-    OutputFiltering,
-    /// Waiting only because a guardrail holds text.
-    Hold,
-    /// Total guardrail time.
-    Guardrail,
-    /// Guardrail time before the client's first token.
-    AddedTtft,
-    /// Client TTFT without guardrail time.
-    TtftWithoutGuardrail,
-    /// Arrival to release of an event that a guardrail held.
-    EventHold,
-}
-
-impl Timing {
-    /// All timings.
-    pub const ALL: [Timing; 28] = [
-        Timing::Total,
-        Timing::Engine,
-        Timing::EngineTtft,
-        Timing::ClientTtft,
-        Timing::Tpot,
-        Timing::EstimatedTpot,
-        Timing::EngineQueue,
-        Timing::EnginePrefill,
-        Timing::EngineDecode,
-        Timing::EngineUnexplained,
-        Timing::Itl,
-        Timing::ClientItl,
-        Timing::FirstByte,
-        Timing::FirstEvent,
-        Timing::Role,
-        Timing::Reasoning,
-        Timing::Content,
-        Timing::ToolCall,
-        Timing::Gateway,
-        Timing::Queue,
-        Timing::Validation,
-        Timing::ThreatDetection,
-        Timing::OutputFiltering,
-        Timing::Hold,
-        Timing::Guardrail,
-        Timing::AddedTtft,
-        Timing::TtftWithoutGuardrail,
-        Timing::EventHold,
-    ];
-
-    /// The name in the admin interface.
-    pub fn name(self) -> &'static str {
-        match self {
-            Timing::Total => "total",
-            Timing::Engine => "engine",
-            Timing::EngineTtft => "engine_ttft",
-            Timing::ClientTtft => "client_ttft",
-            Timing::Tpot => "tpot",
-            Timing::EstimatedTpot => "estimated_tpot",
-            Timing::EngineQueue => "engine_queue",
-            Timing::EnginePrefill => "engine_prefill",
-            Timing::EngineDecode => "engine_decode",
-            Timing::EngineUnexplained => "engine_unexplained",
-            Timing::Itl => "itl",
-            Timing::ClientItl => "client_itl",
-            Timing::FirstByte => "first_byte",
-            Timing::FirstEvent => "first_event",
-            Timing::Role => "role",
-            Timing::Reasoning => "reasoning",
-            Timing::Content => "content",
-            Timing::ToolCall => "tool_call",
-            Timing::Gateway => "gateway",
-            Timing::Queue => "queue",
-            Timing::Validation => "validation",
-            Timing::ThreatDetection => "threat_detection",
-            Timing::OutputFiltering => "output_filtering",
-            Timing::Hold => "hold",
-            Timing::Guardrail => "guardrail",
-            Timing::AddedTtft => "added_ttft",
-            Timing::TtftWithoutGuardrail => "ttft_without_guardrail",
-            Timing::EventHold => "event_hold",
-        }
-    }
-}
+use crate::timing::Timing;
 
 /// Everything counted about requests of one kind.
 #[derive(Clone, Debug, Default)]
@@ -258,47 +130,14 @@ impl Series {
         for (state, micros) in record.ledger_us.iter() {
             self.ledger_us[state as usize] += micros;
         }
-        let marks = &record.marks_us;
-        let sent = record.sent_us.unwrap_or(0);
-        let after_send = |mark: &Option<crate::record::MarkUs>| {
-            mark.and_then(|m| m.arrival).map(|at| at.saturating_sub(sent))
-        };
-        let is_estimated = record.usage.as_ref().is_some_and(|usage| usage.estimated);
-        let tpot = if is_estimated { Timing::EstimatedTpot } else { Timing::Tpot };
-        let split = record.engine_split.unwrap_or_default();
-        for (timing, value) in [
-            (Timing::Total, Some(record.total_us)),
-            (Timing::Engine, record.engine_us),
-            (Timing::EngineTtft, record.engine_ttft_us),
-            (Timing::ClientTtft, record.client_ttft_us),
-            (tpot, record.tpot_us.map(|v| v.round() as u64)),
-            (Timing::EngineQueue, split.queue_us),
-            (Timing::EnginePrefill, split.prefill_us),
-            (Timing::EngineDecode, split.decode_us),
-            (Timing::EngineUnexplained, split.unexplained_us),
-            (Timing::FirstByte, after_send(&marks.first_byte)),
-            (Timing::FirstEvent, after_send(&marks.first_event)),
-            (Timing::Role, after_send(&marks.role)),
-            (Timing::Reasoning, after_send(&marks.reasoning)),
-            (Timing::Content, after_send(&marks.content)),
-            (Timing::ToolCall, after_send(&marks.tool_call)),
-            (Timing::Gateway, Some(record.ledger_us.micros(State::Gateway))),
-            (
-                Timing::Queue,
-                Some(record.ledger_us.micros(State::Queue)).filter(|queued| *queued > 0),
-            ),
-        ] {
-            if let Some(value) = value {
-                self.record(timing, value);
-            }
-        }
+        record.timings().for_each(|(timing, micros)| self.record(timing, micros));
         self.count_tokens(record);
         self.events += record.events.unwrap_or(0);
         self.content_events += record.content_events.unwrap_or(0);
         self.comments += record.comments.unwrap_or(0);
         self.coalesced += record.coalesced_events.unwrap_or(0);
         self.stalls += record.stalls.unwrap_or(0);
-        self.engine_disagreements += u64::from(split.disagrees);
+        self.engine_disagreements += u64::from(record.engine_split.is_some_and(|split| split.disagrees));
         self.bytes_from_client += record.bytes_from_client;
         self.bytes_to_client += record.bytes_to_client;
         self.not_parsed += u64::from(record.not_parsed.is_some());
@@ -316,20 +155,6 @@ impl Series {
                 .observe(account);
         }
         self.held_bytes.get_or_insert_default().record(security.held_bytes_max);
-        let Some(overhead) = &record.guardrail_overhead else { return };
-        for (timing, value) in [
-            (Timing::Validation, Some(overhead.validation_us)),
-            (Timing::ThreatDetection, Some(overhead.threat_detection_us)),
-            (Timing::OutputFiltering, Some(overhead.output_filtering_us)),
-            (Timing::Hold, Some(overhead.hold_us)),
-            (Timing::Guardrail, Some(overhead.total_us)),
-            (Timing::AddedTtft, overhead.added_ttft_us),
-            (Timing::TtftWithoutGuardrail, overhead.ttft_without_us),
-        ] {
-            if let Some(value) = value {
-                self.record(timing, value);
-            }
-        }
     }
 
     fn count_tokens(&mut self, record: &Record) {

@@ -22,7 +22,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
-use crate::metrics::{Encoder, Exemplars, Export};
+use crate::metrics::{Encoder, Export};
 use crate::settings::{Sampler, Settings, TracesSettings};
 use crate::traces;
 use crate::transport::{Client, ClientError};
@@ -67,7 +67,6 @@ struct Shared {
     settings: Settings,
     queue: Mutex<Queue>,
     queued: Notify,
-    exemplars: Mutex<Exemplars>,
     counts: Counts,
     thread: Mutex<Option<Running>>,
 }
@@ -133,7 +132,6 @@ impl Exporter {
             settings,
             queue: Mutex::default(),
             queued: Notify::new(),
-            exemplars: Mutex::default(),
             counts: Counts::default(),
             thread: Mutex::default(),
         });
@@ -248,9 +246,6 @@ impl Shared {
         queue.traces.push_back(spans);
         let is_batch = queue.spans >= settings.max_batch;
         drop(queue);
-        if self.settings.metrics.is_some() {
-            self.exemplars.lock().add(record);
-        }
         if is_batch {
             self.queued.notify_one();
         }

@@ -9,32 +9,34 @@
 //! With delta temporality, the encoder keeps the values that were committed last: what a collector
 //! did not get is a part of the next export.
 
-mod exemplars;
 mod points;
 
-pub use exemplars::Exemplars;
 pub use points::MAX_BUCKETS;
 
 use std::collections::{BTreeMap, HashMap};
 
 use lens::Histogram;
 use observatory::catalog::{self, Kind, Metric as Row, Unit};
-use observatory::{Group, MetricWriter};
+use observatory::{Exemplar, Exemplars, Group, MetricWriter};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, ExponentialHistogram, Gauge, Histogram as ExplicitHistogram, Metric,
-    ResourceMetrics, ScopeMetrics, Sum, metric,
+    AggregationTemporality, Exemplar as EncodedExemplar, ExponentialHistogram, Gauge,
+    Histogram as ExplicitHistogram, Metric, ResourceMetrics, ScopeMetrics, Sum, exemplar, metric,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use crate::semconv::{self, Conventions, Derivation, Instrument};
 use crate::settings::{Aggregation, Temporality};
+use crate::traces::{span_bytes, trace_bytes};
 use crate::value::{int, pair, text};
 use points::{Point, Values};
 
 /// Size above which a request is split. Collectors accept 4 MiB in a gRPC message.
 const MAX_REQUEST_BYTES: usize = 2 << 20;
+
+/// Maximum exemplars of a data point.
+const MAX_EXEMPLARS: usize = 4;
 
 /// Attributes of a data point, by key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,8 +82,9 @@ pub struct Encoder {
     previous: HashMap<StreamKey, (u64, Values)>,
     /// Since when values of these attributes are counted.
     since: HashMap<Attributes, u64>,
-    /// Values with a trace, since the last export that was delivered.
-    pub exemplars: Exemplars,
+    /// End of the last export that was delivered, in Unix nanoseconds. Later requests are
+    /// exemplars.
+    delivered: u64,
 }
 
 /// An export request.
@@ -119,7 +122,7 @@ impl Encoder {
             last: None,
             previous: HashMap::new(),
             since: HashMap::new(),
-            exemplars: Exemplars::default(),
+            delivered: started,
         }
     }
 
@@ -137,6 +140,11 @@ impl Encoder {
     /// A request was delivered, or given up: the next delta begins after it.
     pub fn commit(&mut self, Baseline { at, values }: Baseline) {
         self.previous.extend(values.into_iter().map(|(key, values)| (key, (at, values))));
+    }
+
+    /// All requests of an export that began at `now` were delivered, or given up.
+    pub fn end(&mut self, now: u64) {
+        self.delivered = now;
     }
 
     fn is_delta(&self, kind: Kind) -> bool {
@@ -196,10 +204,15 @@ impl MetricWriter for Export<'_> {
         labels
     }
 
+    fn exemplars_since(&self) -> Option<u64> {
+        Some(self.encoder.delivered / 1000)
+    }
+
     fn number(&mut self, name: &'static str, labels: &Attributes, value: f64) {
         let Some(row) = catalog::find(name) else { return };
         for instrument in self.instruments(row, labels) {
-            self.add(row, instrument, labels, Values::Number(value));
+            let none = Exemplars::default();
+            self.add((row, instrument), labels, Values::Number(value), none);
         }
     }
 
@@ -208,6 +221,7 @@ impl MetricWriter for Export<'_> {
         name: &'static str,
         labels: &Attributes,
         values: Option<&Histogram<PER_UNIT>>,
+        exemplars: Exemplars<'_>,
     ) {
         let Some(row) = catalog::find(name) else { return };
         for instrument in self.instruments(row, labels) {
@@ -221,8 +235,18 @@ impl MetricWriter for Export<'_> {
                     Aggregation::Exponential => Values::exponential(values),
                 },
             };
-            self.add(row, instrument, labels, values);
+            self.add((row, instrument), labels, values, exemplars);
         }
+    }
+}
+
+fn encoded(exemplar: &Exemplar<'_>) -> EncodedExemplar {
+    EncodedExemplar {
+        filtered_attributes: Vec::new(),
+        time_unix_nano: exemplar.at.saturating_mul(1000),
+        span_id: exemplar.span_id.map(span_bytes).unwrap_or_default(),
+        trace_id: trace_bytes(exemplar.trace_id),
+        value: Some(exemplar::Value::AsDouble(exemplar.seconds)),
     }
 }
 
@@ -235,10 +259,10 @@ impl Export<'_> {
 
     fn add(
         &mut self,
-        row: &'static Row,
-        instrument: Instrument,
+        (row, instrument): (&'static Row, Instrument),
         labels: &Attributes,
         values: Values,
+        exemplars: Exemplars<'_>,
     ) {
         let since = self.since(labels);
         let (start, values, reached) = if self.encoder.is_delta(instrument.kind) {
@@ -251,10 +275,6 @@ impl Export<'_> {
         } else {
             (since, values, None)
         };
-        let exemplars = match instrument.kind {
-            Kind::Histogram => self.encoder.exemplars.find(row.name, &labels.0),
-            Kind::Counter | Kind::Gauge => Vec::new(),
-        };
         let is_integer = instrument.kind == Kind::Counter && row.unit != Unit::Seconds;
         let point = Point {
             attributes: labels.encoded(&instrument),
@@ -262,7 +282,7 @@ impl Export<'_> {
             at: self.now,
             values,
             reached,
-            exemplars,
+            exemplars: exemplars.iter().take(MAX_EXEMPLARS).map(|one| encoded(&one)).collect(),
         };
         let name = instrument.name.clone().into_owned();
         let family = || Family { instrument, is_integer, points: Vec::new() };

@@ -167,9 +167,8 @@ impl MetricsExporter<'_> {
 
     /// Export all metrics. What fails for now is a part of the next export.
     async fn export(&mut self) {
-        let latest = std::mem::take(&mut *self.shared.exemplars.lock());
-        self.encoder.exemplars.merge(latest);
-        let mut export = self.encoder.begin(unix_nanos());
+        let now = unix_nanos();
+        let mut export = self.encoder.begin(now);
         if !(self.collect)(&mut export) {
             return;
         }
@@ -192,7 +191,7 @@ impl MetricsExporter<'_> {
             }
             self.encoder.commit(baseline);
         }
-        self.encoder.exemplars.clear();
+        self.encoder.end(now);
     }
 }
 

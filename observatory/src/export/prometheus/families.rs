@@ -6,7 +6,6 @@
 //!   bytes that it sends.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 
 use lens::Histogram;
 use prost::Message as _;
@@ -14,8 +13,9 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::format::Format;
 use super::labels::Labels;
-use super::proto;
+use super::{proto, text};
 use crate::catalog::{self, Kind, Metric, Unit};
+use crate::exemplars::Exemplars;
 use crate::export::MetricWriter;
 
 /// Families by name, in one format.
@@ -40,10 +40,14 @@ impl Families {
     /// twice.
     pub(in crate::export) fn finish(self) -> Vec<Vec<u8>> {
         let head = match self.format {
-            Format::Text => text_family_head,
+            Format::Text => text::family_head,
+            Format::OpenMetrics => text::open_metrics_family_head,
             Format::Protobuf => protobuf_family_head,
         };
-        self.families.into_values().flat_map(|family| [head(&family), family.samples]).collect()
+        let families = self.families.into_values();
+        let parts = families.flat_map(|family| [head(family.row, &family.samples), family.samples]);
+        let end = (self.format == Format::OpenMetrics).then(|| b"# EOF\n".to_vec());
+        parts.chain(end).collect()
     }
 
     /// The family named `name`. Metrics that are not in the catalog are not exported.
@@ -55,11 +59,12 @@ impl Families {
                 let row = catalog::find(name);
                 debug_assert!(row.is_some(), "{name} is not in the catalog");
                 let row = row?;
-                Some(place.insert(Family {
-                    row,
-                    le: row.bounds.iter().map(f64::to_string).collect(),
-                    samples: Vec::new(),
-                }))
+                let le = row.bounds.iter().map(|bound| match self.format {
+                    // Whole numbers have a fraction: "1.0".
+                    Format::OpenMetrics => format!("{bound:?}"),
+                    Format::Text | Format::Protobuf => bound.to_string(),
+                });
+                Some(place.insert(Family { row, le: le.collect(), samples: Vec::new() }))
             }
         }
     }
@@ -76,14 +81,16 @@ impl MetricWriter for Families {
         labels.with(self.format, name, value)
     }
 
+    /// Prometheus ignores those that it has already.
+    fn exemplars_since(&self) -> Option<u64> {
+        self.format.has_exemplars().then_some(0)
+    }
+
     fn number(&mut self, name: &'static str, labels: &Labels, value: f64) {
         let format = self.format;
         let Some(Family { row, samples, .. }) = self.family(name) else { return };
         match format {
-            Format::Text => {
-                text_head(samples, row.name, labels);
-                _ = writeln!(samples, "{value}");
-            }
+            Format::Text | Format::OpenMetrics => text::number(samples, row, labels, value),
             Format::Protobuf => {
                 let number = Some(proto::Number { value });
                 let value = match row.kind {
@@ -103,6 +110,7 @@ impl MetricWriter for Families {
         name: &'static str,
         labels: &Labels,
         values: Option<&Histogram<PER_UNIT>>,
+        exemplars: Exemplars<'_>,
     ) {
         let Some(values) = values else { return };
         let format = self.format;
@@ -113,64 +121,18 @@ impl MetricWriter for Families {
             "{name} is recorded in another unit"
         );
         match format {
-            Format::Text => text_histogram(samples, row, le, labels, values),
+            Format::Text => text::histogram(samples, (row, le), labels, values, Exemplars::default()),
+            Format::OpenMetrics => text::histogram(samples, (row, le), labels, values, exemplars),
             Format::Protobuf => {
-                let value = proto::Value { histogram: Some(values.into()), ..Default::default() };
+                let histogram = Some(proto::Histogram::new(values, exemplars));
+                let value = proto::Value { histogram, ..Default::default() };
                 protobuf_sample(samples, labels, &value);
             }
         }
     }
 }
 
-fn text_family_head(Family { row, .. }: &Family) -> Vec<u8> {
-    let kind = match row.kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Histogram => "histogram",
-    };
-    format!("# HELP {name} {help}\n# TYPE {name} {kind}\n", name = row.name, help = row.help)
-        .into_bytes()
-}
-
-/// Writes the name and the labels of a sample.
-fn text_head(out: &mut Vec<u8>, name: &str, labels: &Labels) {
-    out.extend_from_slice(name.as_bytes());
-    if !labels.encoded().is_empty() {
-        out.push(b'{');
-        out.extend_from_slice(labels.encoded());
-        out.push(b'}');
-    }
-    out.push(b' ');
-}
-
-fn text_histogram<const PER_UNIT: u64>(
-    out: &mut Vec<u8>,
-    row: &Metric,
-    le: &[String],
-    labels: &Labels,
-    values: &Histogram<PER_UNIT>,
-) {
-    let mut bucket = format!("{}_bucket{{", row.name).into_bytes();
-    bucket.extend_from_slice(labels.encoded());
-    if !labels.encoded().is_empty() {
-        bucket.push(b',');
-    }
-    bucket.extend_from_slice(b"le=\"");
-    let infinite = ("+Inf", values.count());
-    for (bound, count) in
-        le.iter().map(String::as_str).zip(values.cumulative(row.bounds)).chain([infinite])
-    {
-        out.extend_from_slice(&bucket);
-        out.extend_from_slice(bound.as_bytes());
-        _ = writeln!(out, "\"}} {count}");
-    }
-    text_head(out, &format!("{}_sum", row.name), labels);
-    _ = writeln!(out, "{}", values.exported_sum());
-    text_head(out, &format!("{}_count", row.name), labels);
-    _ = writeln!(out, "{}", values.count());
-}
-
-fn protobuf_family_head(Family { row, samples, .. }: &Family) -> Vec<u8> {
+fn protobuf_family_head(row: &Metric, samples: &[u8]) -> Vec<u8> {
     let kind = match row.kind {
         Kind::Counter => proto::MetricType::Counter,
         Kind::Gauge => proto::MetricType::Gauge,

@@ -2,7 +2,7 @@
 //!
 //! - *In*: names from the code, arbitrary values.
 //! - *Out*: bytes in one format.
-//! - *Never*: a value that breaks out of its quotes: the text format escapes it.
+//! - *Never*: a value that breaks out of its quotes: the text formats escape it.
 
 use super::format::Format;
 use super::proto;
@@ -22,7 +22,7 @@ impl Labels {
         let mut encoded = Vec::with_capacity(self.0.len() + name.len() + value.len() + 8);
         encoded.extend_from_slice(&self.0);
         match format {
-            Format::Text => {
+            Format::Text | Format::OpenMetrics => {
                 if !encoded.is_empty() {
                     encoded.push(b',');
                 }
@@ -45,8 +45,8 @@ impl Labels {
     }
 }
 
-/// Escape a label's value for the text format.
-fn escape(value: &str, out: &mut Vec<u8>) {
+/// Escape a label's value, or a help text of OpenMetrics, for the text formats.
+pub(super) fn escape(value: &str, out: &mut Vec<u8>) {
     for byte in value.bytes() {
         match byte {
             b'\\' => out.extend_from_slice(b"\\\\"),

@@ -5,6 +5,8 @@
 //! - *Out*: messages for `prost` to encode.
 //! - *Never*: classic buckets, or recounted buckets: native buckets are copies.
 
+use crate::exemplars::{self, Exemplars};
+
 /// `MetricFamily.metric`.
 pub(super) const FAMILY_METRIC: u32 = 4;
 /// `Metric.label`.
@@ -12,6 +14,9 @@ pub(super) const METRIC_LABEL: u32 = 1;
 /// Smaller values count as zero. It is the threshold of Prometheus's client libraries, so that
 /// histograms can be merged with theirs.
 const ZERO_THRESHOLD: f64 = 2.938_735_877_055_719e-39;
+
+/// Maximum exemplars of a histogram. Prometheus has ten slots in its client libraries.
+const MAX_EXEMPLARS: usize = 10;
 
 /// The head of a `MetricFamily`; its samples follow in the same message.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -75,6 +80,27 @@ pub(super) struct Histogram {
     pub(super) positive_span: Vec<BucketSpan>,
     #[prost(sint64, repeated, tag = "13")]
     pub(super) positive_delta: Vec<i64>,
+    #[prost(message, repeated, tag = "16")]
+    pub(super) exemplars: Vec<Exemplar>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Exemplar {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) label: Vec<LabelPair>,
+    #[prost(double, tag = "2")]
+    pub(super) value: f64,
+    #[prost(message, optional, tag = "3")]
+    pub(super) timestamp: Option<Timestamp>,
+}
+
+/// `google.protobuf.Timestamp`.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Timestamp {
+    #[prost(int64, tag = "1")]
+    pub(super) seconds: i64,
+    #[prost(int32, tag = "2")]
+    pub(super) nanos: i32,
 }
 
 /// A run of non-empty buckets.
@@ -87,10 +113,25 @@ pub(super) struct BucketSpan {
     pub(super) length: u32,
 }
 
-impl<const PER_UNIT: u64> From<&lens::Histogram<PER_UNIT>> for Histogram {
+impl From<exemplars::Exemplar<'_>> for Exemplar {
+    fn from(exemplar: exemplars::Exemplar<'_>) -> Exemplar {
+        let pair = |(name, value): (&str, &str)| LabelPair { name: name.into(), value: value.into() };
+        let (seconds, micros) = (exemplar.at / 1_000_000, exemplar.at % 1_000_000);
+        Exemplar {
+            label: exemplar.labels().map(pair).collect(),
+            value: exemplar.seconds,
+            timestamp: Some(Timestamp { seconds: seconds as i64, nanos: micros as i32 * 1000 }),
+        }
+    }
+}
+
+impl Histogram {
     /// Copies the buckets. Prometheus indexes a bucket by its upper bound, which is one more than
     /// the index in `lens`.
-    fn from(values: &lens::Histogram<PER_UNIT>) -> Histogram {
+    pub(super) fn new<const PER_UNIT: u64>(
+        values: &lens::Histogram<PER_UNIT>,
+        exemplars: Exemplars<'_>,
+    ) -> Histogram {
         let (zero_count, first, counts) = values.buckets();
         let (mut positive_span, mut positive_delta): (Vec<BucketSpan>, _) =
             (Vec::new(), Vec::new());
@@ -112,6 +153,7 @@ impl<const PER_UNIT: u64> From<&lens::Histogram<PER_UNIT>> for Histogram {
             zero_count,
             positive_span,
             positive_delta,
+            exemplars: exemplars.iter().take(MAX_EXEMPLARS).map(Exemplar::from).collect(),
         }
     }
 }

@@ -6,6 +6,7 @@ use prost::encoding::{WireType, decode_key, decode_varint};
 
 use super::labels::Labels;
 use super::*;
+use crate::exemplars::Exemplars;
 use crate::export::MetricWriter as _;
 
 /// The samples of a protobuf exposition: name, labels, value.
@@ -63,8 +64,13 @@ fn protobuf_has_the_samples_of_the_text() {
         out.labels([("route", "a \"b\"\n"), ("backend", "b"), ("gen_ai_request_model", "m")]);
     out.counter("llm_lens_events_total", &labels, 7);
     out.number("llm_lens_stream_buffer_bytes", &Labels::none(), 0.0);
-    out.histogram("llm_lens_gateway_seconds", &labels, Some(&histogram));
-    out.histogram("llm_lens_queue_seconds", &labels, None::<&TimeHistogram>);
+    out.histogram("llm_lens_gateway_seconds", &labels, Some(&histogram), Exemplars::default());
+    out.histogram(
+        "llm_lens_queue_seconds",
+        &labels,
+        None::<&TimeHistogram>,
+        Exemplars::default(),
+    );
     let samples = decoded(&out.finish().concat());
     assert_eq!(
         samples.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(),
@@ -111,7 +117,8 @@ fn text_has_cumulative_buckets_and_the_exact_sum() {
     let mut histogram = TimeHistogram::default();
     [900, 20_000, 500_000_000].into_iter().for_each(|micros| histogram.record(micros));
     let mut out = Families::new(Format::Text);
-    out.histogram("llm_lens_gateway_seconds", &Labels::none(), Some(&histogram));
+    let none = Labels::none();
+    out.histogram("llm_lens_gateway_seconds", &none, Some(&histogram), Exemplars::default());
     let text = String::from_utf8(out.finish().concat()).unwrap();
     for line in [
         "# TYPE llm_lens_gateway_seconds histogram",
@@ -125,4 +132,63 @@ fn text_has_cumulative_buckets_and_the_exact_sum() {
     ] {
         assert!(text.lines().any(|l| l == line), "missing {line} in\n{text}");
     }
+}
+
+/// Requests of 20 ms and 0.6 s with traces; the gateway exports no trace of the second.
+fn traced() -> [lens::Record; 2] {
+    let record = |trace_id: &str, gateway_us: u64, trace: serde_json::Value| {
+        let mut record = serde_json::json!({
+            "schema": 1, "id": "i", "started_at": "2026-01-02T03:04:05Z", "route": "r", "endpoint": "/",
+            "stream": false, "outcome": "ok", "bytes_from_client": 0, "bytes_to_client": 0,
+            "ledger_us": {"gateway": gateway_us}, "total_us": 600_000, "trace_id": trace_id,
+        });
+        record["trace"] = trace;
+        serde_json::from_value(record).unwrap()
+    };
+    let trace = serde_json::json!({"span_id": "00f067aa0ba902b7"});
+    [
+        record("0af7651916cd43dd8448eb211c80319c", 20_000, trace),
+        record("4bf92f3577b34da6a3ce929d0e0e4736", 600_000, serde_json::Value::Null),
+    ]
+}
+
+#[test]
+fn open_metrics_has_units_canonical_bounds_exemplars_and_an_end() {
+    let mut histogram = TimeHistogram::default();
+    [20_000, 600_000].into_iter().for_each(|micros| histogram.record(micros));
+    let records = traced();
+    let records: Vec<&lens::Record> = records.iter().collect();
+    let mut out = Families::new(Format::OpenMetrics);
+    let none = Labels::none();
+    let exemplars = Exemplars::new(&records, lens::Timing::Gateway);
+    out.histogram("llm_lens_gateway_seconds", &none, Some(&histogram), exemplars);
+    out.counter("llm_lens_events_total", &none, 7);
+    let text = String::from_utf8(out.finish().concat()).unwrap();
+    for line in [
+        "# TYPE llm_lens_events counter",
+        "llm_lens_events_total 7",
+        "# UNIT llm_lens_gateway_seconds seconds",
+        "llm_lens_gateway_seconds_bucket{le=\"0.02\"} 1 # {trace_id=\"0af7651916cd43dd8448eb211c80319c\",span_id=\"00f067aa0ba902b7\"} 0.02 1767323045.600000",
+        "llm_lens_gateway_seconds_bucket{le=\"1.0\"} 2 # {trace_id=\"4bf92f3577b34da6a3ce929d0e0e4736\"} 0.6 1767323045.600000",
+        "llm_lens_gateway_seconds_bucket{le=\"+Inf\"} 2",
+    ] {
+        assert!(text.lines().any(|l| l == line), "missing {line} in\n{text}");
+    }
+    assert!(text.ends_with("\n# EOF\n"));
+}
+
+#[test]
+fn native_histograms_have_exemplars() {
+    let mut histogram = TimeHistogram::default();
+    histogram.record(20_000);
+    let records = traced();
+    let exemplars = [&records[0]];
+    let native =
+        proto::Histogram::new(&histogram, Exemplars::new(&exemplars, lens::Timing::Gateway));
+    let [exemplar] = &*native.exemplars else { panic!("{native:?}") };
+    assert_eq!(exemplar.value, 0.02);
+    let at = exemplar.timestamp.unwrap();
+    assert_eq!((at.seconds, at.nanos), (1_767_323_045, 600_000_000));
+    let names: Vec<&str> = exemplar.label.iter().map(|label| label.name.as_str()).collect();
+    assert_eq!(names, ["trace_id", "span_id"]);
 }
