@@ -731,6 +731,7 @@ async fn an_idle_connection_that_the_engine_closed_costs_no_request() {
         match id(seen) {
             "a" => steps.push(Step::Close),
             "c" => steps = vec![Step::Close],
+            "reset" => steps = vec![Step::Reset],
             _ => {}
         }
         steps
@@ -761,7 +762,26 @@ async fn an_idle_connection_that_the_engine_closed_costs_no_request() {
     );
     assert_eq!(engine.seen().iter().filter(|seen| id(seen) == "c").count(), 1);
     ask(&mut client, "d").await;
-    assert_eq!(gateway.records().len(), 4);
+    // A reset may come before the engine's host has acknowledged what the engine has read.
+    client.post("/v1/chat/completions", "x-request-id: reset\r\n", CHAT).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.error_code().as_str()), (502, "upstream_closed"));
+    assert_eq!(engine.seen().iter().filter(|seen| id(seen) == "reset").count(), 1);
+    assert_eq!(gateway.records().len(), 5);
+}
+
+/// The client gets what the head announced, and the record has that the document is not whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_json_answer_that_ends_inside_its_document_is_not_a_success() {
+    let engine = Engine::start(|_| sse::json(200, "{\"choices\":[{\"message\":{\"con")).await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    let answer = ask(&gateway, "/v1/chat/completions", "cut", CHAT).await;
+    assert_eq!((answer.status, answer.complete), (200, true), "{}", answer.text());
+    let record = gateway.record("cut").await;
+    assert_eq!(
+        (record.outcome, record.error_code.as_deref()),
+        (Outcome::UpstreamError, Some("incomplete_answer"))
+    );
 }
 
 /// llama-server announces that it keeps a connection, and closes it milliseconds after a stream. A

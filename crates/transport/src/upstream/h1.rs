@@ -6,11 +6,10 @@
 //!   survive a read (a torn head) are copied, at most once per answer.
 
 use std::borrow::Cow;
-use std::io::IoSlice;
+use std::io::{ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use lens::Tick;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -83,8 +82,9 @@ pub struct H1Source {
     /// Kept until the answer begins, so that it can be sent again on another connection.
     request: Option<Request>,
     sent: usize,
-    /// When the request was sent completely.
-    sent_at: Option<Tick>,
+    is_sent: bool,
+    /// The backend reset the connection.
+    was_reset: bool,
     /// Bytes of the answer that were read but not parsed: a torn head, or body bytes that arrived
     /// with the head.
     left: Vec<u8>,
@@ -104,7 +104,8 @@ impl H1Source {
             limits,
             request: Some(request),
             sent: 0,
-            sent_at: None,
+            is_sent: false,
+            was_reset: false,
             left: Vec::new(),
             first_byte: None,
             interim: 0,
@@ -120,11 +121,9 @@ impl H1Source {
     pub fn into_unanswered(mut self) -> Option<Request> {
         let request = self.request.take()?;
         let len = request.parts().iter().map(|part| part.len()).sum();
-        let socket = self.connection.io.socket();
-        let may_have_run = self.sent_at.is_some_and(|at| {
-            let since = Duration::from_nanos(clock::now().nanos_since(at));
-            kernel::may_have_arrived(socket, len, since)
-        });
+        // A reset, other than a close, does not acknowledge what was received before.
+        let may_have_run = self.is_sent
+            && (self.was_reset || kernel::may_have_arrived(self.connection.io.socket(), len));
         (self.connection.reused && self.first_byte.is_none() && !may_have_run).then_some(request)
     }
 
@@ -134,18 +133,21 @@ impl H1Source {
         scratch: &mut [u8],
         lag: &mut Option<u64>,
     ) -> Poll<Result<usize, UpstreamError>> {
-        match &mut self.connection.io {
+        let read = match &mut self.connection.io {
             Io::Tcp(socket) if self.connection.kernel_timestamps => {
-                let (len, late) = ready!(kernel::poll_read(socket, cx, scratch))?;
-                *lag = late;
-                Poll::Ready(Ok(len))
+                ready!(kernel::poll_read(socket, cx, scratch)).map(|(len, late)| {
+                    *lag = late;
+                    len
+                })
             }
             io => {
                 let mut buf = ReadBuf::new(scratch);
-                ready!(Pin::new(io).poll_read(cx, &mut buf))?;
-                Poll::Ready(Ok(buf.filled().len()))
+                ready!(Pin::new(io).poll_read(cx, &mut buf)).map(|()| buf.filled().len())
             }
-        }
+        };
+        self.was_reset |=
+            read.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
+        Poll::Ready(read.map_err(UpstreamError::from))
     }
 
     /// Parse the head in `left`, if it is complete. Interim answers are skipped.
@@ -199,7 +201,7 @@ impl H1Source {
         let content_type =
             head.get("content-type").and_then(|v| std::str::from_utf8(v).ok()).unwrap_or_default();
         self.reusable =
-            self.sent_at.is_some() && head.keeps_alive() && head.framing != BodyFraming::UntilClose;
+            self.is_sent && head.keeps_alive() && head.framing != BodyFraming::UntilClose;
         self.is_chunked = head.framing == BodyFraming::Chunked;
         let answer = AnswerHead {
             status: head.line.status,
@@ -271,7 +273,7 @@ impl Source for H1Source {
             }
         }
         ready!(Pin::new(&mut self.connection.io).poll_flush(cx))?;
-        self.sent_at.get_or_insert_with(clock::now);
+        self.is_sent = true;
         Poll::Ready(Ok(()))
     }
 
