@@ -200,6 +200,8 @@ pub struct Answer {
     pub ended_at: Option<Tick>,
     /// Whether events were parsed, so that a count of zero is a measurement.
     pub measured: bool,
+    /// A JSON document that ends inside a value, although the body has its announced length.
+    pub ends_inside_json: bool,
     /// Delay between the kernel's receive timestamp and the read, if timestamps are enabled.
     pub read_lag: Gaps,
 }
@@ -214,6 +216,7 @@ impl Default for Answer {
             bytes_to_client: 0,
             ended_at: None,
             measured: false,
+            ends_inside_json: false,
             read_lag: Gaps::default(),
         }
     }

@@ -85,17 +85,7 @@ pub(super) async fn until_answered<D: Sink>(
                 continue;
             }
             AttemptEnd::Unusable(status) => {
-                call_log::log_error(exchange, status, &format!("http_{status}"));
-                // A backend that cannot continue an answer has not failed.
-                let ended = if status < 500 && status != 429 {
-                    AttemptResult::Unknown
-                } else {
-                    exchange.fault(status)
-                };
-                let refusal = match status {
-                    400.. if !exchange.attempts.resuming => Refusal::error_answer(status),
-                    _ => Refusal::from(&Failure::UpstreamDied),
-                };
+                let (ended, refusal) = unusable(exchange, status);
                 (ended, refusal, Some(status))
             }
             AttemptEnd::Failed(ended, refusal) => (ended, refusal, None),
@@ -113,6 +103,22 @@ pub(super) async fn until_answered<D: Sink>(
         }
         select::record_failure(exchange, &code, status, ended);
     }
+}
+
+/// The result of a backend whose answer cannot follow what the client has, and the client's error
+/// if it is the last one.
+fn unusable(exchange: &Exchange, status: u16) -> (AttemptResult, Refusal) {
+    call_log::log_error(exchange, status, &format!("http_{status}"));
+    // A backend that cannot continue an answer has not failed.
+    let ended = match status {
+        ..500 if status != 429 => AttemptResult::Unknown,
+        _ => exchange.fault(status),
+    };
+    let refusal = match status {
+        400.. if !exchange.attempts.resuming => Refusal::error_answer(status),
+        _ => Refusal::from(&Failure::UpstreamDied),
+    };
+    (ended, refusal)
 }
 
 /// Whether another backend is selected: to resume the stream `cut`, or to answer from the start.
@@ -335,6 +341,9 @@ fn completed(exchange: &mut Exchange) -> bool {
         // fail this way.
         None if incomplete => {
             exchange.verdict.decide(Outcome::UpstreamError, Some("incomplete_stream"))
+        }
+        None if answer.ends_inside_json => {
+            exchange.verdict.decide(Outcome::UpstreamError, Some("incomplete_answer"))
         }
         None => exchange.verdict.decide(Outcome::Ok, None),
     }

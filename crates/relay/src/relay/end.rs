@@ -74,7 +74,12 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
             true if reader.ends_skipped() => None,
             true if !is_foreign && !lens.is_complete(choices) => Some(Failure::Incomplete),
             false if !has_length && reader.is_cut() => Some(Failure::UpstreamDied),
-            _ => None,
+            // The client has all that its head announced.
+            false => {
+                answer.ends_inside_json = reader.is_cut();
+                None
+            }
+            true => None,
         }
     }
 
