@@ -288,7 +288,7 @@ fn usage(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
 }
 
 const INDEX: &str = "\
-/metrics            Prometheus text, or protobuf with native histograms if the scraper accepts it
+/metrics            Prometheus text, OpenMetrics or protobuf, as the scraper accepts it
 /healthz            liveness
 /readyz             readiness: 503 while draining, or if no backend of any route is up
                     (?backends=every_route|ignore)

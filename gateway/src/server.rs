@@ -105,8 +105,7 @@ impl Gateway {
         transport::limit_idle_connections(descriptors::max_idle(connections));
         let otlp = Otlp::new(&options.settings.otlp)?;
         // Workers, and the thread of the admin listener.
-        let observatory =
-            Arc::new(sinks::observatory(&options.settings, workers + 1, otlp.sink())?);
+        let observatory = Arc::new(sinks::observatory(&options.settings, workers + 1, &otlp)?);
         let audit = Audit::new(&options.settings.audit);
         let threads = options.settings.guardrail_threads;
         let tools = Tools {

@@ -47,7 +47,10 @@ impl fmt::Debug for TraceFilter {
 
 /// Records with traces, by route and backend.
 #[derive(Debug, Default)]
-pub(crate) struct TracedRecords(HashMap<(Arc<str>, Arc<str>), Vec<Arc<Record>>>);
+pub(crate) struct TracedRecords(HashMap<Place, Vec<Arc<Record>>>);
+
+/// A route and a backend.
+type Place = (Arc<str>, Arc<str>);
 
 impl TracedRecords {
     /// `records` are sorted, newest first.
@@ -134,5 +137,48 @@ impl<'a> Exemplar<'a> {
     pub(crate) fn labels(self) -> impl Iterator<Item = (&'static str, &'a str)> {
         let span = self.span_id.map(|id| ("span_id", id));
         [("trace_id", self.trace_id)].into_iter().chain(span)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::record;
+
+    fn group(operation: &'static str) -> Group {
+        Group {
+            route: record("m", "ok").route,
+            backend: record("m", "ok").backend.unwrap_or_default(),
+            provider: "p".into(),
+            operation,
+            models: ["m".to_owned()].into(),
+            labels: Arc::default(),
+            server: "b:80".into(),
+        }
+    }
+
+    #[test]
+    fn exemplars_are_requests_that_the_series_counts() {
+        let chat = |model: &str, outcome: &str| {
+            let dialect = Some("openai-chat".into());
+            Arc::new(Record { dialect, ..record(model, outcome) })
+        };
+        let records = [chat("m", "ok"), chat("made-up", "ok"), chat("m", "timeout")];
+        let traced = TracedRecords::new(records.iter().cloned());
+        let of = |operation, model, outcome| -> Vec<&Record> {
+            traced.of(&group(operation), model, outcome).collect()
+        };
+        assert_eq!(of("chat", 1, Outcome::Ok), [&*records[0]]);
+        assert_eq!(of("chat", 0, Outcome::Ok), [&*records[1]], "the series `other`");
+        assert_eq!(of("chat", 1, Outcome::Timeout), [&*records[2]]);
+        assert!(of("embeddings", 1, Outcome::Ok).is_empty());
+    }
+
+    #[test]
+    fn sampled_requests_of_clients_have_traces_by_default() {
+        let flags = |trace_flags| Record { trace_flags, ..record("m", "ok") };
+        let filter = TraceFilter::default();
+        assert!(filter.has(&flags(Some(1))) && !filter.has(&flags(Some(0))));
+        assert!(!filter.has(&flags(None)));
     }
 }

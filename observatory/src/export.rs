@@ -125,8 +125,7 @@ type MembersByLabels<'a, L> = BTreeMap<L, Members<'a>>;
 /// Several groups can have the same labels in a family, and a family must not repeat a label set:
 /// their series are merged.
 fn of_series<W: MetricWriter>(out: &mut W, sources: &Sources<'_>) {
-    let [mut errors, mut inference, mut all] =
-        [const { MembersByLabels::<W::Labels>::new() }; 3];
+    let [mut errors, mut inference, mut all] = [const { MembersByLabels::<W::Labels>::new() }; 3];
     let mut outcomes: BTreeMap<W::Labels, u64> = BTreeMap::new();
     for (SeriesKey { group, model, outcome }, one) in sources.series {
         let Some(group) = sources.groups.group(*group) else { continue };

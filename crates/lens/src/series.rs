@@ -137,7 +137,8 @@ impl Series {
         self.comments += record.comments.unwrap_or(0);
         self.coalesced += record.coalesced_events.unwrap_or(0);
         self.stalls += record.stalls.unwrap_or(0);
-        self.engine_disagreements += u64::from(record.engine_split.is_some_and(|split| split.disagrees));
+        self.engine_disagreements +=
+            u64::from(record.engine_split.is_some_and(|split| split.disagrees));
         self.bytes_from_client += record.bytes_from_client;
         self.bytes_to_client += record.bytes_to_client;
         self.not_parsed += u64::from(record.not_parsed.is_some());

@@ -4,15 +4,17 @@ use config::Settings;
 use observatory::{AccessLog, AuditLog, Observatory, Sink};
 
 use super::StartError;
+use crate::telemetry::Otlp;
 
-/// The observatory with its sinks; `more` is one of them.
+/// The observatory with its sinks.
 pub(super) fn observatory(
     settings: &Settings,
     workers: usize,
-    more: Option<Box<dyn Sink>>,
+    otlp: &Otlp,
 ) -> Result<Observatory, StartError> {
-    let sinks = sinks(settings)?.into_iter().chain(more).collect();
-    let observatory = Observatory::new(workers, settings.limits.records, sinks);
+    let sinks = sinks(settings)?.into_iter().chain(otlp.sink()).collect();
+    let traces = otlp.traces().unwrap_or_default();
+    let observatory = Observatory::new(workers, settings.limits.records, sinks).with_traces(traces);
     Ok(match audit_log(settings)? {
         Some(log) => observatory.with_audit_log(workers, log),
         None => observatory,

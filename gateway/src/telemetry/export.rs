@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lens::observe::{Observe as _, Samples};
-use observatory::Sink;
+use observatory::{Sink, TraceFilter};
 use otlp::metrics::Export;
 use otlp::{Exporter, FileSettings, Settings};
 use pipeline::shared::{Shared, Tracing};
@@ -43,6 +43,12 @@ impl Otlp {
     pub(crate) fn tracing(&self) -> Option<Tracing> {
         let sampler = self.0.as_ref()?.sampler()?;
         Some(Tracing { share: sampler.share, follows_parent: sampler.parent_based })
+    }
+
+    /// Which requests have an exported trace; `None`: no traces are exported.
+    pub(crate) fn traces(&self) -> Option<TraceFilter> {
+        let sampler = self.0.as_ref()?.sampler()?;
+        Some(TraceFilter::new(move |record| otlp::traces::is_kept(record, &sampler)))
     }
 
     /// Start to export.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lens::observe::Samples;
-use observatory::Sink;
+use observatory::{Sink, TraceFilter};
 use pipeline::shared::{Shared, Tracing};
 
 use super::Certificates;
@@ -30,6 +30,11 @@ impl Otlp {
 
     /// As with the feature.
     pub(crate) fn tracing(&self) -> Option<Tracing> {
+        None
+    }
+
+    /// As with the feature.
+    pub(crate) fn traces(&self) -> Option<TraceFilter> {
         None
     }
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use lens::Tick;
 use lens::observe::Sample;
 use lens::record::Outcome;
-use observatory::{GroupId, Observatory, SeriesKey};
+use observatory::{GroupId, Observatory, SeriesKey, TraceFilter};
 use opentelemetry_proto::tonic::common::v1::any_value;
 use opentelemetry_proto::tonic::metrics::v1::{HistogramDataPoint, number_data_point};
 
@@ -14,7 +14,7 @@ const START: u64 = 1_000;
 fn record(outcome: &str) -> lens::Record {
     serde_json::from_value(serde_json::json!({
         "schema": 1, "id": "i", "started_at": "2026-01-02T03:04:05Z", "route": "r", "backend": "b",
-        "endpoint": "/v1/chat/completions", "stream": true, "model_requested": "m",
+        "endpoint": "/v1/chat/completions", "dialect": "openai-chat", "stream": true, "model_requested": "m",
         "outcome": outcome, "bytes_from_client": 10, "bytes_to_client": 20,
         "engine_us": 90_000, "engine_ttft_us": 20_000, "client_ttft_us": 20_500, "tpot_us": 8_000.4,
         "sent_us": 300, "marks_us": {"first_event": {"arrival": 9_300}},
@@ -270,16 +270,24 @@ fn large_exports_are_split_and_complete() {
 
 #[test]
 fn exemplars_lead_to_exported_traces() {
-    let (observatory, _) = observed("chat");
+    let observatory = Observatory::new(1, 10, Vec::new())
+        .with_traces(TraceFilter::new(|record| record.outcome == Outcome::Ok));
+    let (id, _) = observatory.group(group("chat"));
+    [Outcome::Ok, Outcome::Timeout].iter().for_each(|outcome| finish(&observatory, id, *outcome));
+    observatory.close();
     let mut encoder = encoder(Conventions::V141, Temporality::Cumulative, Aggregation::Explicit);
-    encoder.exemplars.add(&record("ok"));
-    let all = metrics(&export(&mut encoder, &observatory, 2_000));
-    let points = explicit(&find(&all, "gen_ai.client.operation.duration"));
+    let durations = |encoder: &mut Encoder| {
+        let all = metrics(&export(encoder, &observatory, 2_000));
+        explicit(&find(&all, "gen_ai.client.operation.duration"))
+    };
+    let points = durations(&mut encoder);
     let exemplars: Vec<usize> = points.iter().map(|point| point.exemplars.len()).collect();
     assert_eq!(exemplars, [1, 0], "none where requests timed out");
     let exemplar = &points[0].exemplars[0];
     assert_eq!(exemplar.span_id, [0x00, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7]);
-    encoder.exemplars.clear();
-    let all = metrics(&export(&mut encoder, &observatory, 3_000));
-    assert!(explicit(&find(&all, "gen_ai.client.operation.duration"))[0].exemplars.is_empty());
+    assert_eq!(exemplar.value, Some(exemplar::Value::AsDouble(0.09)));
+    // 2026-01-02T03:04:05.1Z, when the request ended.
+    assert_eq!(exemplar.time_unix_nano, 1_767_323_045_100_000_000);
+    encoder.end(exemplar.time_unix_nano);
+    assert!(durations(&mut encoder)[0].exemplars.is_empty(), "it was delivered");
 }

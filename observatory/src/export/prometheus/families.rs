@@ -121,7 +121,9 @@ impl MetricWriter for Families {
             "{name} is recorded in another unit"
         );
         match format {
-            Format::Text => text::histogram(samples, (row, le), labels, values, Exemplars::default()),
+            Format::Text => {
+                text::histogram(samples, (row, le), labels, values, Exemplars::default())
+            }
             Format::OpenMetrics => text::histogram(samples, (row, le), labels, values, exemplars),
             Format::Protobuf => {
                 let histogram = Some(proto::Histogram::new(values, exemplars));

@@ -115,7 +115,8 @@ pub(super) struct BucketSpan {
 
 impl From<exemplars::Exemplar<'_>> for Exemplar {
     fn from(exemplar: exemplars::Exemplar<'_>) -> Exemplar {
-        let pair = |(name, value): (&str, &str)| LabelPair { name: name.into(), value: value.into() };
+        let pair =
+            |(name, value): (&str, &str)| LabelPair { name: name.into(), value: value.into() };
         let (seconds, micros) = (exemplar.at / 1_000_000, exemplar.at % 1_000_000);
         Exemplar {
             label: exemplar.labels().map(pair).collect(),

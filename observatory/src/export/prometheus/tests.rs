@@ -65,12 +65,7 @@ fn protobuf_has_the_samples_of_the_text() {
     out.counter("llm_lens_events_total", &labels, 7);
     out.number("llm_lens_stream_buffer_bytes", &Labels::none(), 0.0);
     out.histogram("llm_lens_gateway_seconds", &labels, Some(&histogram), Exemplars::default());
-    out.histogram(
-        "llm_lens_queue_seconds",
-        &labels,
-        None::<&TimeHistogram>,
-        Exemplars::default(),
-    );
+    out.histogram("llm_lens_queue_seconds", &labels, None::<&TimeHistogram>, Exemplars::default());
     let samples = decoded(&out.finish().concat());
     assert_eq!(
         samples.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(),
@@ -134,28 +129,32 @@ fn text_has_cumulative_buckets_and_the_exact_sum() {
     }
 }
 
-/// Requests of 20 ms and 0.6 s with traces; the gateway exports no trace of the second.
+/// Requests of 20 ms and 0.9 s with traces; the gateway exports no trace of the second.
 fn traced() -> [lens::Record; 2] {
-    let record = |trace_id: &str, gateway_us: u64, trace: serde_json::Value| {
+    let record = |trace_id: &str, gateway_us: u64, span_id: Option<&str>| -> lens::Record {
         let mut record = serde_json::json!({
             "schema": 1, "id": "i", "started_at": "2026-01-02T03:04:05Z", "route": "r", "endpoint": "/",
             "stream": false, "outcome": "ok", "bytes_from_client": 0, "bytes_to_client": 0,
             "ledger_us": {"gateway": gateway_us}, "total_us": 600_000, "trace_id": trace_id,
         });
-        record["trace"] = trace;
+        if let Some(id) = span_id {
+            // The trace part of a record is flat.
+            for (name, value) in [("span_id", id), ("provider", "vllm"), ("server", "b:80")] {
+                record[name] = value.into();
+            }
+        }
         serde_json::from_value(record).unwrap()
     };
-    let trace = serde_json::json!({"span_id": "00f067aa0ba902b7"});
     [
-        record("0af7651916cd43dd8448eb211c80319c", 20_000, trace),
-        record("4bf92f3577b34da6a3ce929d0e0e4736", 600_000, serde_json::Value::Null),
+        record("0af7651916cd43dd8448eb211c80319c", 20_000, Some("00f067aa0ba902b7")),
+        record("4bf92f3577b34da6a3ce929d0e0e4736", 900_000, None),
     ]
 }
 
 #[test]
 fn open_metrics_has_units_canonical_bounds_exemplars_and_an_end() {
     let mut histogram = TimeHistogram::default();
-    [20_000, 600_000].into_iter().for_each(|micros| histogram.record(micros));
+    [20_000, 900_000].into_iter().for_each(|micros| histogram.record(micros));
     let records = traced();
     let records: Vec<&lens::Record> = records.iter().collect();
     let mut out = Families::new(Format::OpenMetrics);
@@ -169,7 +168,7 @@ fn open_metrics_has_units_canonical_bounds_exemplars_and_an_end() {
         "llm_lens_events_total 7",
         "# UNIT llm_lens_gateway_seconds seconds",
         "llm_lens_gateway_seconds_bucket{le=\"0.02\"} 1 # {trace_id=\"0af7651916cd43dd8448eb211c80319c\",span_id=\"00f067aa0ba902b7\"} 0.02 1767323045.600000",
-        "llm_lens_gateway_seconds_bucket{le=\"1.0\"} 2 # {trace_id=\"4bf92f3577b34da6a3ce929d0e0e4736\"} 0.6 1767323045.600000",
+        "llm_lens_gateway_seconds_bucket{le=\"1.0\"} 2 # {trace_id=\"4bf92f3577b34da6a3ce929d0e0e4736\"} 0.9 1767323045.600000",
         "llm_lens_gateway_seconds_bucket{le=\"+Inf\"} 2",
     ] {
         assert!(text.lines().any(|l| l == line), "missing {line} in\n{text}");
