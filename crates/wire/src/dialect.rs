@@ -143,7 +143,7 @@ impl Dialect {
         self != Dialect::Embeddings
     }
 
-    /// Whether a request asks for a stream. `stream`: its member of that name.
+    /// Whether a request is for a stream. `stream`: its member of that name.
     pub fn is_stream(self, path: &str, stream: Option<bool>) -> bool {
         match self {
             Dialect::Ollama => stream != Some(false),
