@@ -9,10 +9,11 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 27] = [
+const CRATES: [(&str, &[&str]); 29] = [
     ("wire", &[]),
     ("lens", &["wire"]),
     ("spill", &[]),
+    ("stats", &["wire", "lens"]),
     ("process", &["lens"]),
     ("shield", &[]),
     ("classifier", &["shield"]),
@@ -22,9 +23,9 @@ const CRATES: [(&str, &[&str]); 27] = [
     ("routing", &["lens"]),
     ("traffic", &["lens"]),
     ("yaml", &["lens"]),
-    ("config", &["wire", "lens", "filters", "routing", "traffic", "yaml"]),
+    ("config", &["wire", "lens", "stats", "filters", "routing", "traffic", "yaml"]),
     ("discovery", &["config"]),
-    ("observatory", &["lens", "wire", "spill"]),
+    ("observatory", &["lens", "wire", "spill", "stats"]),
     ("otlp", &["wire", "lens", "observatory"]),
     ("transport", &["wire", "lens", "routing", "traffic", "config"]),
     ("relay", &["wire", "lens", "shield", "filters", "traffic", "config", "transport"]),
@@ -53,6 +54,7 @@ const CRATES: [(&str, &[&str]); 27] = [
             "routing",
             "traffic",
             "observatory",
+            "stats",
             "config",
             "transport",
             "relay",
@@ -60,6 +62,7 @@ const CRATES: [(&str, &[&str]); 27] = [
             "refusal",
         ],
     ),
+    ("pages", &["lens", "routing", "observatory", "stats", "config", "plan", "pipeline"]),
     (
         "gateway",
         &[
@@ -70,11 +73,13 @@ const CRATES: [(&str, &[&str]); 27] = [
             "traffic",
             "discovery",
             "observatory",
+            "stats",
             "otlp",
             "config",
             "transport",
             "relay",
             "plan",
+            "pages",
             "pipeline",
             "process",
             "refusal",
@@ -88,6 +93,7 @@ const CRATES: [(&str, &[&str]); 27] = [
             "gateway",
             "testbench",
             "lens",
+            "stats",
             "shield",
             "classifier",
             "filters",
@@ -106,8 +112,8 @@ const CRATES: [(&str, &[&str]); 27] = [
 
 /// Dependencies that pure crates do not have: runtimes, sockets.
 const IMPURE: [&str; 7] = ["tokio", "pingora", "hyper", "socket2", "nix", "reqwest", "rustls"];
-const PURE: [&str; 8] =
-    ["wire", "lens", "spill", "shield", "classifier", "filters", "routing", "traffic"];
+const PURE: [&str; 9] =
+    ["wire", "lens", "spill", "stats", "shield", "classifier", "filters", "routing", "traffic"];
 
 /// The modules of large crates, lowest first. A module may use only modules before it.
 const MODULES: [(&str, &[&str]); 3] = [
@@ -130,6 +136,7 @@ const MODULES: [(&str, &[&str]); 3] = [
         ],
     ),
     ("crates/pipeline", &["shared", "exchange", "stage", "pipeline"]),
+    ("pages", &["lens", "routing", "observatory", "stats", "config", "plan", "pipeline"]),
     (
         "gateway",
         &["reachable", "tls", "check", "telemetry", "listeners", "admin", "background", "server"],

@@ -104,8 +104,8 @@ impl Gateway {
         descriptors::check(options.settings.limits.connections, connections);
         // Workers, and the thread of the admin listener.
         let otlp = Otlp::new(&options.settings.otlp)?;
-        let observatory =
-            Arc::new(sinks::observatory(&options.settings, workers + 1, otlp.sink())?);
+        let (observatory, statistics) =
+            sinks::observatory(&options.settings, workers + 1, otlp.sink())?;
         let audit = Audit::new(&options.settings.audit);
         let threads = options.settings.guardrail_threads;
         let tools = Tools {
@@ -135,6 +135,7 @@ impl Gateway {
             last_reload: Mutex::default(),
             found: Mutex::default(),
             observatory,
+            statistics,
             tools,
             client_limits: ClientLimits::new(connections),
             memory: Memory::new(memory::default_max()),
@@ -147,6 +148,7 @@ impl Gateway {
             tasks: TaskTracker::new(),
             file: options.file,
         });
+        shared.configure_statistics();
         let usage_file = Arc::new(usage_file.start(&shared));
         otlp.start(&shared, certificates(&listeners))?;
         Ok(Gateway {
@@ -299,6 +301,7 @@ impl Gateway {
         }
         let _ = end_paying.send(true);
         let _ = tokio::time::timeout(LAST_CHORES, paying).await;
+        pages::live::ended().await;
         Ok(End::Drained)
     }
 

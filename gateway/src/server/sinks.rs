@@ -1,22 +1,29 @@
 //! The sinks of records that the settings name.
 
+use std::sync::Arc;
+
 use config::Settings;
-use observatory::{AccessLog, AuditLog, Observatory, Sink};
+use observatory::{AccessLog, AuditLog, Observatory, Sink, StatisticsSink};
+use plan::clock;
+use stats::Statistics;
 
 use super::StartError;
 
-/// The observatory with its sinks; `more` is one of them.
+/// The observatory with its sinks, of which `more` is one, and the statistics of its records.
 pub(super) fn observatory(
     settings: &Settings,
     workers: usize,
     more: Option<Box<dyn Sink>>,
-) -> Result<Observatory, StartError> {
-    let sinks = sinks(settings)?.into_iter().chain(more).collect();
+) -> Result<(Arc<Observatory>, Arc<Statistics>), StartError> {
+    let statistics = Arc::new(Statistics::new(clock::now()));
+    let counting: Box<dyn Sink> = Box::new(StatisticsSink::new(statistics.clone(), clock::now));
+    let sinks = [counting].into_iter().chain(sinks(settings)?).chain(more).collect();
     let observatory = Observatory::new(workers, settings.limits.records, sinks);
-    Ok(match audit_log(settings)? {
+    let observatory = match audit_log(settings)? {
         Some(log) => observatory.with_audit_log(workers, log),
         None => observatory,
-    })
+    };
+    Ok((Arc::new(observatory), statistics))
 }
 
 /// Sinks of records, besides the list of recent ones.
