@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 29] = [
+const CRATES: [(&str, &[&str]); 30] = [
     ("wire", &[]),
     ("lens", &["wire"]),
     ("spill", &[]),
@@ -23,7 +23,8 @@ const CRATES: [(&str, &[&str]); 29] = [
     ("routing", &["lens"]),
     ("traffic", &["lens"]),
     ("yaml", &["lens"]),
-    ("config", &["wire", "lens", "stats", "filters", "routing", "traffic", "yaml"]),
+    ("schema", &[]),
+    ("config", &["wire", "lens", "stats", "filters", "routing", "traffic", "yaml", "schema"]),
     ("discovery", &["config"]),
     ("observatory", &["lens", "wire", "spill", "stats"]),
     ("otlp", &["wire", "lens", "observatory"]),

@@ -15,11 +15,11 @@ use std::sync::Arc;
 
 use wire::Dialect;
 
-use crate::schema::ROOT;
 use crate::settings::{
     AdminListener, Backend, BackendTls, GuardrailSettings, Pattern, Pool, Route, Settings, Timeouts,
 };
 use crate::tree::{self, Table};
+use schema::ROOT;
 use yaml::Problem;
 
 /// Build settings from the root of a checked tree. Settings with problems lack what has one.

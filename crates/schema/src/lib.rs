@@ -1,6 +1,18 @@
 //! The table of all sections and fields: names, types, defaults with their reasons.
 //!
-//! Checker, builder, example, JSON Schema and reference all use this table.
+//! - *In*: nothing; it is data.
+//! - *Out*: rows for the checker and the builder in `config`; the commented example, the JSON
+//!   Schema and the reference.
+//! - *Never*: a value of a settings file.
+
+mod example;
+pub use example::{STARTER, example};
+
+mod json_schema;
+pub use json_schema::json_schema;
+
+mod reference;
+pub use reference::reference;
 
 mod guardrails;
 mod routing;

@@ -1,6 +1,6 @@
 //! The settings files that `llm-lens init` writes.
 
-use crate::schema::{Field, Kind, ROOT, Section};
+use crate::{Field, Kind, ROOT, Section};
 
 /// A short settings file that works: one engine, with pointers to what can be added.
 pub const STARTER: &str = "\
