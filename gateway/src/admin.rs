@@ -102,6 +102,7 @@ fn router(shared: Arc<Shared>, certificates: Certificates, otlp: Otlp) -> Router
         .route("/api/usage", json_page(&["by", "per", "from"], usage))
         .route("/api/stats", json_page(statistics::PARAMS, statistics::stats))
         .route("/api/sketches", json_page(statistics::SKETCHES_PARAMS, statistics::sketches))
+        .route("/api/objectives", json_page(&["route"], statistics::objectives))
         .route("/api/live", get(live::live))
         .route("/api/sinks", json_page(&[], |shared, _| Ok(json!({"sinks": sinks(shared)}))))
         .route(
@@ -272,6 +273,7 @@ const INDEX: &str = "\
                     (?window=1m|5m|15m|start&by=route,backend,operation,model,owner and filters
                     by each of them, such as &route=NAME)
 /api/sketches       the same as sketches that `llm-lens stats --merge` merges
+/api/objectives     error budgets and burn rates of the objectives (?route=NAME)
 /api/live           records and seconds as server-sent events, resumed by Last-Event-ID
                     (?route=NAME&backend=NAME&model=NAME&outcome=NAME&events=record,second)
 /api/sinks          records delivered and dropped by each sink

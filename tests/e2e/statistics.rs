@@ -194,3 +194,49 @@ async fn a_watcher_that_comes_too_late_gets_a_gap() {
     assert!(text.contains(r#"{"reason":"overrun","skipped":3}"#), "{text}");
     assert!(text.contains("\"id\":\"r3\"") && !text.contains("\"id\":\"r2\""), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objectives_have_budgets_burn_rates_and_goodput() {
+    let engine = Engine::start(|seen| match String::from_utf8_lossy(&seen.body).contains("fail") {
+        true => sse::json(503, "{}"),
+        false => sse::stream(3, 2),
+    })
+    .await;
+    // Every first token takes longer than a microsecond, and no request more than a minute.
+    let text = settings(&engine)
+        + "objectives: [{route: chat, ttft: {p95: 1us}, tpot: {p50: 1m}, availability: 50, window: 7d}]\n";
+    let gateway = Gateway::with_settings(&text).await;
+    for id in ["a", "b", "c"] {
+        ask(&gateway, PATH, id, BODY).await;
+    }
+    ask(&gateway, PATH, "d", &BODY.replace("hi", "fail")).await;
+    counted(&gateway, 4).await;
+    let objectives = page(&gateway, "/api/objectives?route=chat")["objectives"].clone();
+    let of = |slo: &str| {
+        let mut all = objectives.as_array().expect("a list").iter();
+        all.find(|one| one["slo"] == slo).unwrap_or_else(|| panic!("{slo}: {objectives}"))
+    };
+    let near =
+        |value: &Value, wanted: f64| (value.as_f64().expect("a number") - wanted).abs() < 1e-6;
+    let availability = of("availability");
+    assert_eq!((&availability["events"], &availability["misses"]), (&4.into(), &1.into()));
+    assert!(near(&availability["burn_rate"], 0.5) && near(&availability["budget_remaining"], 0.5));
+    assert_eq!(availability["burn_rates"][0]["window"], "5m");
+    assert!(near(&availability["burn_rates"][0]["burn_rate"], 0.5), "{availability}");
+    let ttft = of("ttft");
+    assert_eq!((&ttft["events"], &ttft["misses"]), (&3.into(), &3.into()), "{ttft}");
+    assert!(near(&ttft["burn_rate"], 20.0) && near(&ttft["budget_remaining"], -19.0), "{ttft}");
+    assert_eq!(of("tpot")["misses"], 0);
+    let goodput =
+        page(&gateway, "/api/stats?window=1m")["windows"][0]["groups"][0]["goodput"].clone();
+    assert_eq!((&goodput["judged"], &goodput["good"]), (&4.into(), &0.into()), "{goodput}");
+    for (name, filter, value) in [
+        ("llm_lens_slo_misses_total", "slo=\"availability\"", 1.0),
+        ("llm_lens_slo_events_total", "slo=\"ttft\"", 3.0),
+        ("llm_lens_slo_objective_ratio", "slo=\"availability\"", 0.5),
+        ("llm_lens_slo_burn_ratio", "slo=\"availability\",window=\"1h\"", 0.5),
+        ("llm_lens_slo_budget_remaining_ratio", "slo=\"availability\"", 0.5),
+    ] {
+        assert!((gateway.metric(name, filter) - value).abs() < 1e-6, "{name}");
+    }
+}

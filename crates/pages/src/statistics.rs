@@ -1,4 +1,4 @@
-//! `/api/stats` and `/api/sketches`: requests, rates and percentiles of the last minutes.
+//! `/api/stats`, `/api/sketches` and `/api/objectives`: the last minutes, and error budgets.
 //!
 //! - *In*: the window, the labels to group by, and filters.
 //! - *Out*: a group for each combination of labels; the sketches of all series.
@@ -7,7 +7,7 @@
 use pipeline::shared::Shared;
 use plan::clock;
 use serde_json::{Value, json};
-use stats::{Dimension, Filter, OTHER, Rows, Sketches, Window};
+use stats::{BudgetReport, Dimension, Filter, OTHER, Rows, Sketches, Window};
 
 use crate::params::{ApiError, Params};
 
@@ -48,6 +48,17 @@ pub fn sketches(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
     let filter = label_filter(shared, params)?;
     let cells = shared.statistics.window(window, clock::now());
     serde_json::to_value(Sketches::new(window, &cells, &filter)).map_err(|_| ApiError::internal())
+}
+
+/// The objectives with their error budgets and burn rates.
+///
+/// # Errors
+/// Never.
+pub fn objectives(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
+    let route = params.get("route");
+    let budgets = shared.statistics.budgets(clock::now());
+    let wanted = budgets.iter().filter(|budget| route.is_none_or(|route| *budget.route == *route));
+    Ok(json!({"objectives": wanted.map(BudgetReport::json).collect::<Vec<_>>()}))
 }
 
 fn window(params: &Params) -> Result<Option<Window>, ApiError> {

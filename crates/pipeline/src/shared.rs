@@ -93,7 +93,8 @@ impl Shared {
     /// Use the models and objectives of the plan in force for the statistics.
     pub fn configure_statistics(&self) {
         let settings = &self.plan.load().settings;
-        self.statistics.configure(settings.declared_models(), &[], clock::now());
+        let objectives = &settings.objectives;
+        self.statistics.configure(settings.declared_models(), objectives, clock::now());
     }
 
     /// Count a malformed head, and return its refusal.
@@ -130,5 +131,6 @@ impl Observe for Shared {
         samples.push("llm_lens_max_buffered_bytes", self.memory.max(&plan.settings.limits) as f64);
         samples.counts(&[("llm_lens_memory_limited_requests_total", self.memory.refused())]);
         plan.observe(now, samples);
+        self.statistics.observe(now, samples);
     }
 }
