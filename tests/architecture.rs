@@ -9,10 +9,11 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 27] = [
+const CRATES: [(&str, &[&str]); 30] = [
     ("wire", &[]),
     ("lens", &["wire"]),
     ("spill", &[]),
+    ("stats", &["wire", "lens"]),
     ("process", &["lens"]),
     ("shield", &[]),
     ("classifier", &["shield"]),
@@ -22,9 +23,10 @@ const CRATES: [(&str, &[&str]); 27] = [
     ("routing", &["lens"]),
     ("traffic", &["lens"]),
     ("yaml", &["lens"]),
-    ("config", &["wire", "lens", "filters", "routing", "traffic", "yaml"]),
+    ("schema", &[]),
+    ("config", &["wire", "lens", "stats", "filters", "routing", "traffic", "yaml", "schema"]),
     ("discovery", &["config"]),
-    ("observatory", &["lens", "wire", "spill"]),
+    ("observatory", &["lens", "wire", "spill", "stats"]),
     ("otlp", &["wire", "lens", "observatory"]),
     ("transport", &["wire", "lens", "routing", "traffic", "config"]),
     ("relay", &["wire", "lens", "shield", "filters", "traffic", "config", "transport"]),
@@ -53,6 +55,7 @@ const CRATES: [(&str, &[&str]); 27] = [
             "routing",
             "traffic",
             "observatory",
+            "stats",
             "config",
             "transport",
             "relay",
@@ -60,6 +63,7 @@ const CRATES: [(&str, &[&str]); 27] = [
             "refusal",
         ],
     ),
+    ("pages", &["lens", "routing", "observatory", "stats", "config", "plan", "pipeline"]),
     (
         "gateway",
         &[
@@ -70,11 +74,13 @@ const CRATES: [(&str, &[&str]); 27] = [
             "traffic",
             "discovery",
             "observatory",
+            "stats",
             "otlp",
             "config",
             "transport",
             "relay",
             "plan",
+            "pages",
             "pipeline",
             "process",
             "refusal",
@@ -88,6 +94,7 @@ const CRATES: [(&str, &[&str]); 27] = [
             "gateway",
             "testbench",
             "lens",
+            "stats",
             "shield",
             "classifier",
             "filters",
@@ -106,8 +113,8 @@ const CRATES: [(&str, &[&str]); 27] = [
 
 /// Dependencies that pure crates do not have: runtimes, sockets.
 const IMPURE: [&str; 7] = ["tokio", "pingora", "hyper", "socket2", "nix", "reqwest", "rustls"];
-const PURE: [&str; 8] =
-    ["wire", "lens", "spill", "shield", "classifier", "filters", "routing", "traffic"];
+const PURE: [&str; 9] =
+    ["wire", "lens", "spill", "stats", "shield", "classifier", "filters", "routing", "traffic"];
 
 /// The modules of large crates, lowest first. A module may use only modules before it.
 const MODULES: [(&str, &[&str]); 3] = [

@@ -4,6 +4,7 @@ mod discovery;
 mod guardrails;
 mod listeners;
 mod names;
+mod objectives;
 mod routing;
 mod server;
 pub(crate) mod traffic;
@@ -15,11 +16,11 @@ use std::sync::Arc;
 
 use wire::Dialect;
 
-use crate::schema::ROOT;
 use crate::settings::{
     AdminListener, Backend, BackendTls, GuardrailSettings, Pattern, Pool, Route, Settings, Timeouts,
 };
 use crate::tree::{self, Table};
+use schema::ROOT;
 use yaml::Problem;
 
 /// Build settings from the root of a checked tree. Settings with problems lack what has one.
@@ -40,6 +41,7 @@ pub(crate) fn settings(root: Table, problems: Vec<Problem>) -> (Settings, Vec<Pr
             has_auth: auth.is_some() || root.is_explained("auth"),
         },
     );
+    let objectives = b.objectives(&root);
     let admin = b.section(&root, "admin");
     let admin = AdminListener {
         address: b.address(&admin),
@@ -70,6 +72,7 @@ pub(crate) fn settings(root: Table, problems: Vec<Problem>) -> (Settings, Vec<Pr
         zone: root.text("zone").map(str::to_owned),
         guardrails,
         routes,
+        objectives,
         timeouts,
     };
     (settings, b.problems)

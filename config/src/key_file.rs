@@ -13,8 +13,8 @@ use std::path::Path;
 use traffic::keys::{Checker, Entry, is_database};
 use traffic::settings::{Key, Limit};
 
-use crate::schema::KEYS;
 use crate::tree::{self, Table};
+use schema::KEYS;
 use yaml::{Problem, Problems};
 
 /// Largest key file: some 200,000 keys.

@@ -10,7 +10,8 @@
 
 pub use yaml::{Problem, Problems, Secret};
 
-pub mod schema;
+pub use schema;
+pub use schema::{STARTER, example, json_schema, reference};
 
 mod tree;
 
@@ -23,14 +24,6 @@ pub use discovery::{Discovery, Endpoint, Found, MAX_DISCOVERED, Source};
 
 mod key_file;
 pub use key_file::{add_key, load_key_entries, load_keys, parse_keys, revoke_key};
-
-mod example;
-pub use example::{STARTER, example};
-mod json_schema;
-pub use json_schema::json_schema;
-
-mod reference;
-pub use reference::reference;
 
 use std::path::Path;
 

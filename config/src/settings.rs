@@ -28,6 +28,7 @@ pub use ::routing::settings::{
     Balance, By, Checks, Complexity, Ejection, Hedges, Objective, PoolSettings, Probe, Retries,
 };
 pub use filters::settings::{Action, GuardrailSettings};
+pub use stats::Objectives;
 pub use traffic::Pattern;
 pub use traffic::settings::{Admission, Auth, Issuer, Limit, Price};
 
@@ -63,6 +64,8 @@ pub struct Settings {
     pub guardrails: Vec<Arc<GuardrailSettings>>,
     /// Routes in the order they are tried.
     pub routes: Vec<Arc<Route>>,
+    /// Objectives of routes.
+    pub objectives: Vec<Objectives>,
     /// General timeouts; routes can override some of them.
     pub timeouts: Timeouts,
     /// Bounds on sizes, connections and memory.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 
-use crate::schema::{Field, Kind, Section};
+use schema::{Field, Kind, Section};
 use yaml::Secret;
 use yaml::value;
 use yaml::{Problem, nearest};

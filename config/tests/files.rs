@@ -122,7 +122,7 @@ fn every_problem_is_told_at_once_with_its_place() {
             "gateway.yaml:9:12: routes[0].stall: \"5 parsecs\" is not a duration; write for example \
              250ms, 5s, 2m30s or 30d (units: us, ms, s, m, h, d)",
             "gateway.yaml:10:10: workers: \"many\" is not a whole number from 0 to 1024",
-            "gateway.yaml:11:1: colour: unknown key; known here: listeners, trusted_proxies, admin, workers, backends, pools, zone, guardrails, auth, rate_limits, store, usage_file, prices, routes, audit, access_log, otlp, timeouts, limits, guardrail_threads, shutdown",
+            "gateway.yaml:11:1: colour: unknown key; known here: listeners, trusted_proxies, admin, workers, backends, pools, zone, guardrails, auth, rate_limits, store, usage_file, prices, routes, objectives, audit, access_log, otlp, timeouts, limits, guardrail_threads, shutdown",
         ]
     );
 }
@@ -356,6 +356,45 @@ fn what_only_the_whole_can_tell() {
         )[0]
         .contains("metadata")
     );
+}
+
+#[test]
+fn objectives_are_checked_with_their_places() {
+    let with = |objectives: &str| GOOD.replace("${PATH}x", "k-1") + "objectives:\n" + objectives;
+    let good = config::parse(
+        "f",
+        &with("  - {route: gold, ttft: {p95: 1s}, tpot: {p99: 100ms}, availability: 99.9}\n"),
+    )
+    .unwrap();
+    let objectives = &good.objectives[0];
+    assert_eq!((&*objectives.route, objectives.window.as_secs()), ("gold", 28 * 86_400));
+    let ttft = objectives.ttft.unwrap();
+    assert_eq!((ttft.percentile, ttft.max.as_secs()), (95, 1));
+    for (entry, wanted) in [
+        (
+            "  - {route: gld, availability: 99}\n",
+            "objectives[0].route: route \"gld\" does not exist",
+        ),
+        ("  - {route: gold}\n", "the entry needs ttft, tpot or availability"),
+        ("  - {route: gold, ttft: {}}\n", "objectives[0].ttft: needs one percentile"),
+        (
+            "  - {route: gold, ttft: {p50: 1s, p95: 2s}}\n",
+            "objectives[0].ttft: needs one percentile",
+        ),
+        ("  - {route: gold, tpot: {p95: 0s}}\n", "objectives[0].tpot: must be longer than 0s"),
+        ("  - {route: gold, tpot: {p96: 1s}}\n", "objectives[0].tpot.p96: unknown key"),
+        ("  - {route: gold, availability: 0.999}\n", "0.999 must be a percentage above 1"),
+        ("  - {route: gold, availability: 100}\n", "100 must be a percentage"),
+        ("  - {route: gold, availability: 99, window: 5m}\n", "must be from 1h to 90d"),
+        (
+            "  - {route: gold, availability: 99}\n  - {route: gold, ttft: {p95: 1s}}\n",
+            "objectives[1].route: route \"gold\" has two entries",
+        ),
+    ] {
+        let found = problems(&with(entry));
+        assert!(found.len() == 1 && found[0].contains(wanted), "{entry}: {found:?}");
+        assert!(found[0].starts_with("gateway.yaml:1"), "{found:?}");
+    }
 }
 
 #[test]

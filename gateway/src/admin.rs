@@ -8,9 +8,6 @@
 
 mod connections;
 mod host;
-mod params;
-mod requests;
-mod routing;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -27,6 +24,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
 use observatory::SinkCounts;
+use pages::{ApiError, Params, json_page, json_response, off_thread};
+use pages::{live, requests, routing, statistics};
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
@@ -40,12 +39,7 @@ use crate::listeners::peer_address;
 use crate::reachable::{self, Needed};
 use crate::telemetry::{self, Certificates, Otlp};
 use connections::Connections;
-use params::{ApiError, Params};
 
-/// Pages built at a time. A page is finished even if its client has left, so that the limit on
-/// connections does not bound them.
-const MAX_PAGES: usize = 4;
-static PAGES: Semaphore = Semaphore::const_new(MAX_PAGES);
 /// Expositions built at a time. They do not wait for pages.
 const MAX_SCRAPES: usize = 2;
 static SCRAPES: Semaphore = Semaphore::const_new(MAX_SCRAPES);
@@ -96,20 +90,24 @@ fn router(shared: Arc<Shared>, certificates: Certificates, otlp: Otlp) -> Router
         .route("/metrics", get(metrics))
         .route("/healthz", get("ok\n"))
         .route("/readyz", get(ready))
-        .route("/api/routes", page(&[], routes))
-        .route("/api/routes/explain", page(routing::EXPLAIN_PARAMS, routing::explain))
+        .route("/api/routes", json_page(&[], routes))
+        .route("/api/routes/explain", json_page(routing::EXPLAIN_PARAMS, routing::explain))
         .route("/api/routes/release", post(release))
-        .route("/api/requests", page(requests::PARAMS, requests::requests))
-        .route("/api/guardrails", page(&["route"], guardrails))
+        .route("/api/requests", json_page(requests::PARAMS, requests::requests))
+        .route("/api/guardrails", json_page(&["route"], guardrails))
         .route(
             "/api/backends",
-            page(&[], |shared, _| Ok(json!({"backends": routing::backends(shared)}))),
+            json_page(&[], |shared, _| Ok(json!({"backends": routing::backends(shared)}))),
         )
-        .route("/api/usage", page(&["by", "per", "from"], usage))
-        .route("/api/sinks", page(&[], |shared, _| Ok(json!({"sinks": sinks(shared)}))))
+        .route("/api/usage", json_page(&["by", "per", "from"], usage))
+        .route("/api/stats", json_page(statistics::PARAMS, statistics::stats))
+        .route("/api/sketches", json_page(statistics::SKETCHES_PARAMS, statistics::sketches))
+        .route("/api/objectives", json_page(&["route"], statistics::objectives))
+        .route("/api/live", get(live::live))
+        .route("/api/sinks", json_page(&[], |shared, _| Ok(json!({"sinks": sinks(shared)}))))
         .route(
             "/api/settings",
-            page(&[], |shared, _| {
+            json_page(&[], |shared, _| {
                 let last_reload = shared.last_reload.lock().clone();
                 Ok(json!({"settings": shared.plan.load().settings, "last_reload": last_reload}))
             }),
@@ -118,38 +116,6 @@ fn router(shared: Arc<Shared>, certificates: Certificates, otlp: Otlp) -> Router
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(middleware::from_fn_with_state(shared.clone(), host::guard))
         .with_state(shared)
-}
-
-/// A page of JSON with these query parameters.
-fn page(
-    known: &'static [&'static str],
-    make: fn(&Shared, &Params) -> Result<Value, ApiError>,
-) -> axum::routing::MethodRouter<Arc<Shared>> {
-    get(async move |State(shared): State<Arc<Shared>>, params: Params| {
-        params.check(known)?;
-        let make = move || make(&shared, &params).map(|value| json_response(&value));
-        off_thread(&PAGES, make).await
-    })
-}
-
-/// Build a page on a blocking thread, when `pages` has a permit.
-async fn off_thread(
-    pages: &'static Semaphore,
-    make: impl FnOnce() -> Result<Response, ApiError> + Send + 'static,
-) -> Result<Response, ApiError> {
-    let permit = pages.acquire().await.map_err(|_| ApiError::internal())?;
-    let make = move || {
-        let _permit = permit;
-        make()
-    };
-    tokio::task::spawn_blocking(make).await.unwrap_or_else(|error| {
-        tracing::error!(%error, "an admin page panicked");
-        Err(ApiError::internal())
-    })
-}
-
-fn json_response(value: &Value) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
 }
 
 async fn metrics(
@@ -303,6 +269,13 @@ const INDEX: &str = "\
 /api/backends       state, load and latency of backends
 /api/guardrails     cost of guardrails: by route, phase, filter and percentile (?route=NAME)
 /api/usage          usage and its cost (?by=owner,key,model&per=day|month&from=2026-01-31)
+/api/stats          requests, rates and percentiles of the last minutes
+                    (?window=1m|5m|15m|start&by=route,backend,operation,model,owner and filters
+                    by each of them, such as &route=NAME)
+/api/sketches       the same as sketches that `llm-lens stats --merge` merges
+/api/objectives     error budgets and burn rates of the objectives (?route=NAME)
+/api/live           records and seconds as server-sent events, resumed by Last-Event-ID
+                    (?route=NAME&backend=NAME&model=NAME&outcome=NAME&events=record,second)
 /api/sinks          records delivered and dropped by each sink
 /api/settings       the settings in force, secrets masked, and the last reload
 ";

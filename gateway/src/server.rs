@@ -98,14 +98,11 @@ impl Gateway {
     /// # Errors
     /// [`StartError`]; nothing is left listening.
     pub fn bind(options: Options) -> Result<Self, StartError> {
-        let descriptors = descriptors::raise_limit();
         let workers = workers(&options.settings);
-        let connections = descriptors::max_connections(descriptors, workers);
-        descriptors::check(options.settings.limits.connections, connections);
-        transport::limit_idle_connections(descriptors::max_idle(connections));
+        let connections = share_descriptors(&options.settings, workers);
         let otlp = Otlp::new(&options.settings.otlp)?;
         // Workers, and the thread of the admin listener.
-        let observatory = Arc::new(sinks::observatory(&options.settings, workers + 1, &otlp)?);
+        let (observatory, statistics) = sinks::observatory(&options.settings, workers + 1, &otlp)?;
         let audit = Audit::new(&options.settings.audit);
         let threads = options.settings.guardrail_threads;
         let tools = Tools {
@@ -135,6 +132,7 @@ impl Gateway {
             last_reload: Mutex::default(),
             found: Mutex::default(),
             observatory,
+            statistics,
             tools,
             client_limits: ClientLimits::new(connections),
             memory: Memory::new(memory::default_max()),
@@ -147,6 +145,7 @@ impl Gateway {
             tasks: TaskTracker::new(),
             file: options.file,
         });
+        shared.configure_statistics();
         let usage_file = Arc::new(usage_file.start(&shared));
         otlp.start(&shared, certificates(&listeners))?;
         Ok(Gateway {
@@ -299,6 +298,7 @@ impl Gateway {
         }
         let _ = end_paying.send(true);
         let _ = tokio::time::timeout(LAST_CHORES, paying).await;
+        pages::live::ended().await;
         Ok(End::Drained)
     }
 
@@ -380,6 +380,15 @@ impl Gateway {
             Err(_) => false,
         }
     }
+}
+
+/// Raise the limit of descriptors, and share them out. Returns the client connections that it
+/// permits.
+fn share_descriptors(settings: &Settings, workers: usize) -> usize {
+    let connections = descriptors::max_connections(descriptors::raise_limit(), workers);
+    descriptors::check(settings.limits.connections, connections);
+    transport::limit_idle_connections(descriptors::max_idle(connections));
+    connections
 }
 
 /// Log what is valid and probably not meant.

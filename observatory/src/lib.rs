@@ -34,6 +34,7 @@ pub use overview::{Overview, TimingOverview};
 
 mod rate;
 mod recent;
+pub use recent::{Recent, RecentRecord, Since};
 
 mod record_key;
 pub use record_key::{NumberedRecord, RecordKey};
@@ -45,6 +46,9 @@ pub use sink::{Sink, SinkError};
 
 mod sink_counts;
 pub use sink_counts::{Circuit, DeliveryCounts, DropReason, SinkCounts};
+
+mod statistics_sink;
+pub use statistics_sink::StatisticsSink;
 
 mod guardrails;
 pub use guardrails::{FilterOverview, GuardrailOverview};
@@ -59,7 +63,7 @@ use lens::{Record, Series, Sharded, Tick, Timing};
 use exemplars::TracedRecords;
 use group::Groups;
 use rate::Rate;
-use recent::{Recent, RecentSink};
+use recent::RecentSink;
 use sink::Pump;
 
 /// How long the series of a removed backend are kept: several scrapes, so that its last counts are
@@ -198,6 +202,11 @@ impl Observatory {
         newest.extend(listed);
         newest.truncate(limit.min(self.recent.keep()));
         newest
+    }
+
+    /// The list of the last records, for readers that follow it.
+    pub fn recent_list(&self) -> &Arc<Recent> {
+        &self.recent
     }
 
     /// Deliver the queued records and lines, and flush all sinks, because the process is about to

@@ -38,6 +38,8 @@ mod safety;
 mod sinks;
 /// Tests that take seconds because of a wait in the gateway or in pingora.
 mod slow;
+/// Statistics of the last minutes, and the live stream.
+mod statistics;
 /// Answers, split and framed in every way.
 mod streams;
 /// Helpers of the tests that are not in the kit.

@@ -208,6 +208,11 @@ impl Gateway {
         Duration::from_millis(ticks * 10)
     }
 
+    /// The address of the admin listener.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// A page of the admin listener: status and body.
     pub fn get(&self, path: &str) -> (u16, String) {
         self.try_get(path)

@@ -62,7 +62,7 @@ impl Builder {
             "backend" | "backends" | "template" => ("backends", "backend "),
             "pool" | "fallback" => ("pools", "pool "),
             "guardrail" => ("guardrails", "guardrail "),
-            "routes" => ("routes", "route "),
+            "route" | "routes" => ("routes", "route "),
             _ => ("", ""),
         };
         if !self.is_faulty(list, written) && !self.is_faulty(list, "") {

@@ -70,6 +70,8 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
         percent: f64,
     },
+    /// Print the statistics of running gateways.
+    Stats(StatsArgs),
     /// Run, measure and train the detectors of guardrails.
     #[command(subcommand)]
     Shield(ShieldCommand),
@@ -258,6 +260,36 @@ pub(crate) struct RunArgs {
     /// Seed of prompts and arrivals.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StatsArgs {
+    /// URLs of admin listeners: http://127.0.0.1:9090
+    #[arg(required = true, value_name = "URL")]
+    pub(crate) urls: Vec<String>,
+    /// Merge the gateways into one table.
+    #[arg(long)]
+    pub(crate) merge: bool,
+    /// The time to print: 1m, 5m, 15m, or start for all since the start.
+    #[arg(long, default_value = "5m", value_name = "WINDOW", value_parser = window)]
+    pub(crate) window: String,
+    /// Labels to group by: route, backend, operation, model, owner.
+    #[arg(long, default_value = "route", value_delimiter = ',', value_name = "LABELS", value_parser = dimension)]
+    pub(crate) by: Vec<stats::Dimension>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn window(text: &str) -> Result<String, String> {
+    stats::Window::from_name(text).map(|window| window.name().to_owned())
+}
+
+fn dimension(text: &str) -> Result<stats::Dimension, String> {
+    stats::Dimension::from_name(text).ok_or_else(|| {
+        let known = stats::Dimension::ALL.map(stats::Dimension::name).join(", ");
+        format!("must be one of {known}")
+    })
 }
 
 /// Gaps between requests of an open loop.

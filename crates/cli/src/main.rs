@@ -6,6 +6,7 @@ mod key;
 mod load;
 mod logger;
 mod shield;
+mod statistics;
 
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
@@ -57,6 +58,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Schema => write_stdout(&format!("{:#}\n", config::json_schema()))?,
         Command::Run(args) => return load::run_load_test(*args),
         Command::Compare { base, new, percent } => return load::compare(&base, &new, percent),
+        Command::Stats(args) => return statistics::print_stats(&args),
         Command::Shield(ShieldCommand::Scan { file }) => return shield::scan(&file),
         Command::Shield(ShieldCommand::Eval { folder, sources, code }) => {
             return shield::eval(&folder, sources, code.as_deref());

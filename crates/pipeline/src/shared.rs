@@ -13,6 +13,7 @@ use lens::observe::{Observe, Samples};
 use observatory::Observatory;
 use parking_lot::Mutex;
 use serde::Serialize;
+use stats::Statistics;
 use tokio_util::task::TaskTracker;
 use traffic::UsageSums;
 use transport::Memory;
@@ -20,7 +21,7 @@ use wire::http1::head::HeadError;
 
 use plan::audit::Audit;
 use plan::client_limits::ClientLimits;
-use plan::{Plan, Tools};
+use plan::{Plan, Tools, clock};
 use refusal::Refusal;
 use relay::DrainDeadline;
 
@@ -37,6 +38,8 @@ pub struct Shared {
     pub found: Mutex<Found>,
     /// Series, gauges, sinks.
     pub observatory: Arc<Observatory>,
+    /// Statistics of the last minutes, and error budgets.
+    pub statistics: Arc<Statistics>,
     /// Dependencies for building the next plan.
     pub tools: Tools,
     /// Limits by client address.
@@ -88,6 +91,13 @@ impl Shared {
         self.draining.load(Ordering::Relaxed)
     }
 
+    /// Use the models and objectives of the plan in force for the statistics.
+    pub fn configure_statistics(&self) {
+        let settings = &self.plan.load().settings;
+        let objectives = &settings.objectives;
+        self.statistics.configure(settings.declared_models(), objectives, clock::now());
+    }
+
     /// Count a malformed head, and return its refusal.
     pub fn bad_head(&self, error: HeadError) -> Refusal {
         observatory::Gauges::count(&self.observatory.gauges().bad_heads);
@@ -122,5 +132,6 @@ impl Observe for Shared {
         samples.push("llm_lens_max_buffered_bytes", self.memory.max(&plan.settings.limits) as f64);
         samples.counts(&[("llm_lens_memory_limited_requests_total", self.memory.refused())]);
         plan.observe(now, samples);
+        self.statistics.observe(now, samples);
     }
 }

@@ -20,8 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Maximum connections at a time.
-pub(super) const MAX_CONNECTIONS: usize = 64;
+/// Maximum connections at a time: watchers, and 64 others.
+pub(super) const MAX_CONNECTIONS: usize = 64 + pages::live::MAX_WATCHERS;
 /// A connection whose head takes longer is closed.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that is neither read nor written for this long is closed: an idle one, or one whose

@@ -16,7 +16,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use pipeline::shared::Shared;
 
-use super::params::ApiError;
+use pages::ApiError;
 
 /// Checks the `Host` of a request, and adds the security fields to its answer.
 pub(super) async fn guard(

@@ -228,6 +228,7 @@ fn store_discovered(shared: &Shared, known: Known) {
     match plan.with_discovered(&next, &shared.tools) {
         Ok(plan) => {
             shared.plan.store(Arc::new(plan));
+            shared.configure_statistics();
             *found = next;
         }
         Err(error) => tracing::error!(%error, "discovered endpoints cannot be applied"),
@@ -292,6 +293,7 @@ fn read(shared: &Shared, expected: &[Option<Stamp>]) {
                 reload.removed = removed;
             }
             shared.plan.store(Arc::new(plan));
+            shared.configure_statistics();
             *found = still;
             Gauges::count(&gauges.reloads);
             gauges.settings_are_current();

@@ -1,24 +1,31 @@
 //! The sinks of records that the settings name.
 
+use std::sync::Arc;
+
 use config::Settings;
-use observatory::{AccessLog, AuditLog, Observatory, Sink};
+use observatory::{AccessLog, AuditLog, Observatory, Sink, StatisticsSink};
+use plan::clock;
+use stats::Statistics;
 
 use super::StartError;
 use crate::telemetry::Otlp;
 
-/// The observatory with its sinks.
+/// The observatory with its sinks, and the statistics of its records.
 pub(super) fn observatory(
     settings: &Settings,
     workers: usize,
     otlp: &Otlp,
-) -> Result<Observatory, StartError> {
-    let sinks = sinks(settings)?.into_iter().chain(otlp.sink()).collect();
+) -> Result<(Arc<Observatory>, Arc<Statistics>), StartError> {
+    let statistics = Arc::new(Statistics::new(clock::now()));
+    let counting: Box<dyn Sink> = Box::new(StatisticsSink::new(statistics.clone(), clock::now));
+    let sinks = [counting].into_iter().chain(sinks(settings)?).chain(otlp.sink()).collect();
     let traces = otlp.traces().unwrap_or_default();
     let observatory = Observatory::new(workers, settings.limits.records, sinks).with_traces(traces);
-    Ok(match audit_log(settings)? {
+    let observatory = match audit_log(settings)? {
         Some(log) => observatory.with_audit_log(workers, log),
         None => observatory,
-    })
+    };
+    Ok((Arc::new(observatory), statistics))
 }
 
 /// Sinks of records, besides the list of recent ones.

@@ -57,6 +57,7 @@ pub fn of(text: &str) -> Arc<Shared> {
         drain: Arc::default(),
         found: parking_lot::Mutex::default(),
         observatory,
+        statistics: Arc::new(stats::Statistics::new(clock::now())),
         tools,
         client_limits: ClientLimits::new(usize::MAX),
         memory: Memory::new(u64::MAX),

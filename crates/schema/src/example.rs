@@ -1,6 +1,6 @@
 //! The settings files that `llm-lens init` writes.
 
-use crate::schema::{Field, Kind, ROOT, Section};
+use crate::{Field, Kind, ROOT, Section};
 
 /// A short settings file that works: one engine, with pointers to what can be added.
 pub const STARTER: &str = "\
@@ -64,8 +64,11 @@ fn write_field(out: &mut String, field: &Field, parent: &str, indent: usize, ina
             write_section(out, section, field.name, indent + 1, inactive);
         }
         Kind::List(section) => {
-            let inactive =
-                inactive || matches!(field.name, "guardrails" | "rate_limits" | "prices" | "pools");
+            let inactive = inactive
+                || matches!(
+                    field.name,
+                    "guardrails" | "rate_limits" | "prices" | "pools" | "objectives"
+                );
             out.push_str(&format!("{pad}{}{}:\n", if inactive { "# " } else { "" }, field.name));
             write_entry(out, section, field.name, indent + 1, inactive);
         }
@@ -110,6 +113,7 @@ fn sample(parent: &str, field: &Field) -> Option<String> {
         ("rules", "name") => "project-codes",
         ("judges", "name") => "own-model",
         ("filters", "name") => "stop-loops",
+        ("objectives", "route") => "chat",
         ("rate_limits", "name") => "tokens-per-minute",
         (_, "name" | "backend") => "vllm",
         (_, "url") if matches!(field.kind, Kind::Secret) => "redis://127.0.0.1:6379",
@@ -194,6 +198,16 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("", "findings", "[judge.own-model]"),
     ("routes", "passthrough", "[/tokenize, \"/v1/audio/*\"]"),
     ("", "max_ttft_ratio", "1.5"),
+    // Objectives: one percentile of each.
+    ("ttft", "p50", "300ms"),
+    ("ttft", "p90", "700ms"),
+    ("ttft", "p95", "1s"),
+    ("ttft", "p99", "3s"),
+    ("tpot", "p50", "30ms"),
+    ("tpot", "p90", "60ms"),
+    ("tpot", "p95", "100ms"),
+    ("tpot", "p99", "200ms"),
+    ("", "availability", "99.9"),
     // Discovery.
     ("", "dns", "llm.internal"),
     ("", "srv", "_llm._tcp.internal"),

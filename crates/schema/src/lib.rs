@@ -1,12 +1,26 @@
 //! The table of all sections and fields: names, types, defaults with their reasons.
 //!
-//! Checker, builder, example, JSON Schema and reference all use this table.
+//! - *In*: nothing; it is data.
+//! - *Out*: rows for the checker and the builder in `config`; the commented example, the JSON
+//!   Schema and the reference.
+//! - *Never*: a value of a settings file.
+
+mod example;
+pub use example::{STARTER, example};
+
+mod json_schema;
+pub use json_schema::json_schema;
+
+mod reference;
+pub use reference::reference;
 
 mod guardrails;
+mod objectives;
 mod routing;
 mod server;
 mod traffic;
 pub use guardrails::{FILTER, GUARDRAIL, JUDGE, RISK, RULE, SIZES, TOPIC, TOXICITY};
+pub use objectives::{OBJECTIVE, PERCENTILES};
 pub use routing::{
     CANARY, EJECTION, ENGINE_METRICS, HEALTH, HEDGE, MIRROR, OFFLOAD, POOL, RETRIES,
 };
@@ -119,6 +133,7 @@ pub static ROOT: Section = Section {
         field("usage_file", Kind::Text, "", "File that keeps the usage sums across restarts. Without it, sums start at zero."),
         field("prices", Kind::List(&PRICE), "", "Prices of tokens, for rate limits by `cost` and for the usage report."),
         field("routes", Kind::List(&ROUTE), "", "Rules that send requests to backends. The first that matches is used."),
+        field("objectives", Kind::List(&OBJECTIVE), "", "Objectives of routes, for error budgets, burn rates and goodput. Default: none."),
         field("audit", Kind::Section(&AUDIT), "", "A log of guardrail findings, one JSON line each."),
         field("access_log", Kind::Section(&ACCESS_LOG), "", "A log of finished requests, one JSON line each."),
         field("otlp", Kind::Section(&OTLP), "", "Export of metrics and traces to an OpenTelemetry collector. Fields that are not set follow the `OTEL_*` variables."),

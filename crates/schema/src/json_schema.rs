@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::schema::{Field, Kind, ROOT, Section};
+use crate::{Field, Kind, ROOT, Section};
 
 /// A draft 2020-12 schema.
 pub fn json_schema() -> Value {

@@ -16,17 +16,17 @@ use plan::{PlannedPool, PlannedRoute, Target};
 use routing::{Member, RequestSize, RequestTraits};
 use serde_json::{Value, json};
 
-use super::params::{ApiError, Params};
+use crate::params::{ApiError, Params};
 
 /// Header that a change requires, as evidence that an operator's client sends it.
 const OPERATOR: &str = "x-llm-lens-operator";
 
 /// Parameters of [`explain`].
-pub(super) const EXPLAIN_PARAMS: &[&str] =
+pub const EXPLAIN_PARAMS: &[&str] =
     &["route", "prompt_tokens", "output_tokens", "tools", "header", "findings"];
 
 /// State, load and latency of backends, by pool.
-pub(super) fn backends(shared: &Shared) -> Vec<Value> {
+pub fn backends(shared: &Shared) -> Vec<Value> {
     let (plan, now) = (shared.plan.load(), clock::now());
     let ms = |span: Option<Duration>| span.map(|span| span.as_secs_f64() * 1000.0);
     let mut rows = Vec::new();
@@ -47,11 +47,10 @@ pub(super) fn backends(shared: &Shared) -> Vec<Value> {
 
 /// Set the share of a route's canary: 1 switches over, 0 rolls back. A web page cannot do this,
 /// because it cannot set the header.
-pub(super) fn release(
-    shared: &Shared,
-    headers: &HeaderMap,
-    params: &Params,
-) -> Result<Value, ApiError> {
+///
+/// # Errors
+/// The header is missing, or a parameter is wrong.
+pub fn release(shared: &Shared, headers: &HeaderMap, params: &Params) -> Result<Value, ApiError> {
     if !headers.contains_key(OPERATOR) {
         return Err(ApiError::bad(
             OPERATOR,
@@ -76,7 +75,10 @@ pub(super) fn release(
 }
 
 /// Where a request would go now, and why.
-pub(super) fn explain(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
+///
+/// # Errors
+/// A wrong parameter.
+pub fn explain(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
     let (plan, now) = (shared.plan.load(), clock::now());
     let name = params.get("route");
     let known =

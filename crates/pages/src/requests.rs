@@ -11,10 +11,10 @@ use lens::record::Outcome;
 use pipeline::shared::Shared;
 use serde_json::{Value, json};
 
-use super::params::{ApiError, Params};
+use crate::params::{ApiError, Params};
 
 /// Parameters of the page.
-pub(super) const PARAMS: &[&str] = &["limit", "id", "route", "outcome", "slower_than"];
+pub const PARAMS: &[&str] = &["limit", "id", "route", "outcome", "slower_than"];
 /// Default `limit`.
 const DEFAULT_LIMIT: usize = 100;
 
@@ -29,12 +29,6 @@ struct Filter<'p> {
 
 impl<'p> Filter<'p> {
     fn parse(params: &'p Params) -> Result<Self, ApiError> {
-        let outcome = |name: &str| {
-            Outcome::ALL.into_iter().find(|outcome| outcome.name() == name).ok_or_else(|| {
-                let known = Outcome::ALL.map(Outcome::name).join(", ");
-                ApiError::bad("outcome", format!("outcome must be one of {known}, not {name:?}"))
-            })
-        };
         let duration = |text: &str| {
             lens::duration::parse(text)
                 .map_err(|error| ApiError::bad("slower_than", format!("slower_than: {error}")))
@@ -42,7 +36,7 @@ impl<'p> Filter<'p> {
         Ok(Filter {
             id: params.get("id"),
             route: params.get("route"),
-            outcome: params.get("outcome").map(outcome).transpose()?,
+            outcome: outcome(params)?,
             slower_than: params.get("slower_than").map(duration).transpose()?,
         })
     }
@@ -57,8 +51,22 @@ impl<'p> Filter<'p> {
     }
 }
 
+/// The outcome that a query selects.
+pub(crate) fn outcome(params: &Params) -> Result<Option<Outcome>, ApiError> {
+    let outcome = |name: &str| {
+        Outcome::ALL.into_iter().find(|outcome| outcome.name() == name).ok_or_else(|| {
+            let known = Outcome::ALL.map(Outcome::name).join(", ");
+            ApiError::bad("outcome", format!("outcome must be one of {known}, not {name:?}"))
+        })
+    };
+    params.get("outcome").map(outcome).transpose()
+}
+
 /// The page.
-pub(super) fn requests(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
+///
+/// # Errors
+/// A wrong parameter.
+pub fn requests(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
     let limit = params.number("limit", DEFAULT_LIMIT as u64)?;
     let filter = Filter::parse(params)?;
     let mut records = shared.observatory.recent(usize::MAX);

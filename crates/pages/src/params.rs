@@ -9,15 +9,19 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 /// The parameters of a query, percent-decoded. Of two with the same name the last counts.
-pub(super) struct Params(HashMap<String, String>);
+pub struct Params(HashMap<String, String>);
 
 impl Params {
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    /// A parameter.
+    pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
     /// Refuse a parameter that the page does not have: ignoring it would give a wrong answer.
-    pub(super) fn check(&self, known: &'static [&'static str]) -> Result<(), ApiError> {
+    ///
+    /// # Errors
+    /// The first unknown parameter.
+    pub fn check(&self, known: &'static [&'static str]) -> Result<(), ApiError> {
         let mut unknown: Vec<&String> =
             self.0.keys().filter(|name| !known.contains(&name.as_str())).collect();
         unknown.sort_unstable();
@@ -30,7 +34,10 @@ impl Params {
     }
 
     /// A whole number, or `default` where the query has none.
-    pub(super) fn number(&self, name: &'static str, default: u64) -> Result<u64, ApiError> {
+    ///
+    /// # Errors
+    /// The parameter is something else.
+    pub fn number(&self, name: &'static str, default: u64) -> Result<u64, ApiError> {
         let Some(text) = self.get(name) else { return Ok(default) };
         text.parse().map_err(|_| {
             ApiError::bad(name, format!("{name} must be a whole number, not {text:?}"))
@@ -38,7 +45,7 @@ impl Params {
     }
 
     /// Whether a parameter is `true`.
-    pub(super) fn is_true(&self, name: &str) -> bool {
+    pub fn is_true(&self, name: &str) -> bool {
         self.get(name) == Some("true")
     }
 }
@@ -55,7 +62,7 @@ impl<S: Sync> FromRequestParts<S> for Params {
 
 /// An error of an admin page: a message and, if one is wrong, the parameter.
 #[derive(Debug)]
-pub(super) struct ApiError {
+pub struct ApiError {
     status: StatusCode,
     param: &'static str,
     message: String,
@@ -63,28 +70,36 @@ pub(super) struct ApiError {
 
 impl ApiError {
     /// 400: a parameter is wrong.
-    pub(super) fn bad(param: &'static str, message: String) -> Self {
+    pub fn bad(param: &'static str, message: String) -> Self {
         ApiError { status: StatusCode::BAD_REQUEST, param, message }
     }
 
     /// 421: the listener does not serve the `Host`.
-    pub(super) fn wrong_host(host: &str) -> Self {
+    pub fn wrong_host(host: &str) -> Self {
         let message = format!(
             "the admin listener does not serve the host {host:?}; use an IP address or localhost, or add the name to admin.hosts"
         );
         ApiError { status: StatusCode::MISDIRECTED_REQUEST, param: "host", message }
     }
 
-    pub(super) fn not_found(message: &str) -> Self {
+    /// 503: the page cannot be served at the moment.
+    pub fn unavailable(message: String) -> Self {
+        ApiError { status: StatusCode::SERVICE_UNAVAILABLE, param: "", message }
+    }
+
+    /// 404: there is no such page.
+    pub fn not_found(message: &str) -> Self {
         ApiError { status: StatusCode::NOT_FOUND, param: "", message: message.to_owned() }
     }
 
-    pub(super) fn method_not_allowed() -> Self {
+    /// 405: the page does not support the method.
+    pub fn method_not_allowed() -> Self {
         let message = "this path does not support the method; GET / lists all paths".into();
         ApiError { status: StatusCode::METHOD_NOT_ALLOWED, param: "", message }
     }
 
-    pub(super) fn internal() -> Self {
+    /// 500: the page failed.
+    pub fn internal() -> Self {
         ApiError {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             param: "",

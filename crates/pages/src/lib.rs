@@ -1,0 +1,17 @@
+//! Pages of the admin listener: queries in, JSON or a live stream out.
+//!
+//! - *In*: the query of a GET request, the state that all requests share.
+//! - *Out*: JSON, or server-sent events. A wrong query is an error that names the parameter.
+//! - *Never*: a listener, pingora; work on the threads of the data path. Pages are built on
+//!   blocking threads, at most [`MAX_PAGES`] at a time.
+
+mod page;
+pub use page::{MAX_PAGES, json_page, json_response, off_thread};
+
+mod params;
+pub use params::{ApiError, Params};
+
+pub mod live;
+pub mod requests;
+pub mod routing;
+pub mod statistics;

@@ -1,0 +1,132 @@
+//! `/api/live`: finished requests and one-second aggregates as server-sent events.
+//!
+//! - *In*: filters, and the `Last-Event-ID` of a client that connects again.
+//! - *Out*: the events `record`, `second` and `gap`.
+//! - *Never*: a queue for a watcher: each reads the shared list of recent records at its own place,
+//!   and what it does not read in time is a gap. More than [`MAX_WATCHERS`] watchers. Work for each
+//!   request: a watcher wakes every [`WAKE_INTERVAL`].
+
+mod watcher;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use pipeline::shared::Shared;
+use plan::clock;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::page::off_thread;
+use crate::params::{ApiError, Params};
+use crate::{requests, statistics};
+use watcher::{Events, Place, Watcher};
+
+/// Maximum watchers at a time.
+pub const MAX_WATCHERS: usize = 256;
+static WATCHERS: Semaphore = Semaphore::const_new(MAX_WATCHERS);
+/// Interval at which a watcher gets events.
+pub const WAKE_INTERVAL: Duration = Duration::from_millis(250);
+/// Records that all watchers together get in an interval; each gets at least [`MIN_RECORDS`].
+const MAX_RECORDS: usize = 2_500;
+/// See [`MAX_RECORDS`].
+const MIN_RECORDS: usize = 10;
+/// Blocks of events built at a time, so that many watchers use one core at most.
+static BUILDS: Semaphore = Semaphore::const_new(1);
+
+const PARAMS: &[&str] = &["route", "backend", "operation", "model", "owner", "outcome", "events"];
+
+/// Watch finished requests.
+///
+/// # Errors
+/// A wrong parameter; 503 with too many watchers and while the gateway drains.
+pub async fn live(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    params: Params,
+) -> Result<Response, ApiError> {
+    params.check(PARAMS)?;
+    let mut filter = statistics::label_filter(&shared, &params)?;
+    filter.outcome = requests::outcome(&params)?;
+    let events = Events::parse(params.get("events"))
+        .map_err(|why| ApiError::bad("events", format!("events {why}")))?;
+    let place = place(&headers)?;
+    if shared.is_draining() {
+        return Err(ApiError::unavailable("the gateway is draining".into()));
+    }
+    let permit = WATCHERS.try_acquire().map_err(|_| {
+        ApiError::unavailable(format!("{MAX_WATCHERS} watchers are connected; close one of them"))
+    })?;
+    let second = shared.statistics.open_second(clock::now());
+    let watcher = Watcher::new(filter, events, place, shared.observatory.recent_list(), second);
+    let body = Body::from_stream(blocks(Watch { shared, watcher, _permit: permit }));
+    let mut response =
+        ([(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")], body)
+            .into_response();
+    // nginx would otherwise collect events.
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// Wait until the streams of all watchers have ended, because the gateway drains: at most a moment,
+/// because a watcher that does not read cannot be waited for.
+pub async fn ended() {
+    let all = u32::try_from(MAX_WATCHERS).unwrap_or(u32::MAX);
+    let _ = tokio::time::timeout(2 * WAKE_INTERVAL, WATCHERS.acquire_many(all)).await;
+}
+
+/// The last event that a client has seen.
+fn place(headers: &HeaderMap) -> Result<Option<Place>, ApiError> {
+    let Some(id) = headers.get("last-event-id") else { return Ok(None) };
+    let place = id.to_str().ok().and_then(Place::parse);
+    place.map(Some).ok_or_else(|| {
+        let message = "Last-Event-ID must be the id of an event of this page".to_owned();
+        ApiError::bad("last-event-id", message)
+    })
+}
+
+/// A connected watcher.
+struct Watch {
+    shared: Arc<Shared>,
+    watcher: Watcher,
+    _permit: SemaphorePermit<'static>,
+}
+
+/// The blocks of events of a watcher, until the gateway drains. Nothing is built while the client
+/// does not read.
+fn blocks(watch: Watch) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    // The first block reaches the client at once, so that it knows that it is connected.
+    let first = stream::iter([Ok(Bytes::from_static(b"retry: 1000\n\n"))]);
+    let next = stream::unfold(watch, async |mut watch| {
+        loop {
+            tokio::time::sleep(WAKE_INTERVAL).await;
+            if watch.shared.is_draining() {
+                return None;
+            }
+            let built = off_thread(&BUILDS, move || Ok(watch.build()));
+            let block;
+            (watch, block) = built.await.ok()?;
+            if !block.is_empty() {
+                return Some((Ok(block), watch));
+            }
+        }
+    });
+    futures_util::StreamExt::chain(first, next)
+}
+
+impl Watch {
+    fn build(mut self) -> (Self, Bytes) {
+        let watchers = MAX_WATCHERS.saturating_sub(WATCHERS.available_permits()).max(1);
+        let shared = &self.shared;
+        let (recent, now) = (shared.observatory.recent_list(), clock::now());
+        let clocks = (now, clock::wall_us());
+        let max = (MAX_RECORDS / watchers).max(MIN_RECORDS);
+        let block = self.watcher.block(recent, &shared.statistics, clocks, max);
+        (self, Bytes::from(block))
+    }
+}

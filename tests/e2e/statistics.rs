@@ -1,0 +1,242 @@
+//! Statistics of the last minutes, and the live stream.
+
+use std::process::Output;
+
+use kit::client::PATIENCE;
+use kit::{Client, Engine, Gateway, sse};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::support::{ask, in_time, read_until};
+
+const PATH: &str = "/v1/chat/completions";
+const BODY: &str = r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+
+fn settings(engine: &Engine) -> String {
+    format!(
+        "backends: [{{name: b, url: \"{}\", models: [m]}}]\nroutes: [{{name: chat, match: {{path: /v1/*}}, backend: b}}]\n",
+        engine.url()
+    )
+}
+
+fn page(gateway: &Gateway, path: &str) -> Value {
+    let (status, body) = gateway.get(path);
+    assert_eq!(status, 200, "{path}: {body}");
+    serde_json::from_str(&body).expect("JSON")
+}
+
+/// Waits until the statistics have counted this number of requests.
+async fn counted(gateway: &Gateway, requests: u64) {
+    let all = |g: &Gateway| page(g, "/api/stats?window=start&by=route")["windows"][0].clone();
+    let count = |g: &Gateway| -> u64 {
+        let groups = all(g)["groups"].as_array().cloned().unwrap_or_default();
+        groups.iter().filter_map(|group| group["requests"].as_u64()).sum()
+    };
+    gateway.wait_until(|g| count(g) == requests).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn windows_have_counts_errors_and_percentiles_by_label() {
+    let engine = Engine::start(|_| sse::stream(5, 2)).await;
+    let gateway = Gateway::with_settings(&settings(&engine)).await;
+    for id in ["a", "b", "c"] {
+        ask(&gateway, PATH, id, BODY).await;
+    }
+    ask(&gateway, PATH, "other-model", &BODY.replace("\"m\"", "\"unknown\"")).await;
+    ask(&gateway, "/nowhere/chat/completions", "lost", BODY).await;
+    counted(&gateway, 5).await;
+    let stats = page(&gateway, "/api/stats?by=route,model");
+    let windows = stats["windows"].as_array().expect("windows");
+    assert_eq!(windows.len(), 4);
+    for window in windows {
+        let groups = window["groups"].as_array().expect("groups");
+        let of = |route: &str, model: &str| {
+            let mut groups = groups.iter();
+            groups.find(|g| g["route"] == route && g["model"] == model).expect("a group").clone()
+        };
+        let good = of("chat", "m");
+        assert_eq!((&good["requests"], &good["outcomes"]["ok"]), (&3.into(), &3.into()), "{good}");
+        let ttft = &good["timings"]["client_ttft"];
+        assert_eq!(ttft["count"], 3, "{good}");
+        assert!(ttft["p50_us"].as_u64() <= ttft["p99_us"].as_u64(), "{ttft}");
+        assert!(ttft["deviation_us"].as_f64().is_some(), "{ttft}");
+        assert!(good["requests_per_s"].as_f64().is_some_and(|rate| rate > 0.0), "{good}");
+        assert_eq!(of("chat", "other")["requests"], 1);
+        assert_eq!(of("none", "m")["errors"]["no_route"], 1);
+    }
+    let only = page(&gateway, "/api/stats?window=1m&route=chat&model=m&by=backend");
+    assert_eq!(only["windows"][0]["groups"][0]["backend"], "b");
+    assert_eq!(only["windows"][0]["groups"][0]["requests"], 3);
+    for (wrong, named) in [
+        ("window=2m", "window must be one of 1m, 5m, 15m, start"),
+        ("by=route,host", "by must be a list of route, backend, operation, model, owner"),
+        ("model=unknown", "no backend declares the model"),
+        ("rout=x", "unknown parameter"),
+    ] {
+        let (status, body) = gateway.get(&format!("/api/stats?{wrong}"));
+        assert!(status == 400 && body.contains(named), "{wrong}: {status} {body}");
+    }
+    // The figures are those of the metrics.
+    let metric = gateway.metric("llm_lens_client_ttft_seconds_count", "route=\"chat\"");
+    assert_eq!(metric, 4.0);
+}
+
+async fn run_stats(arguments: Vec<String>) -> Output {
+    let run = move || {
+        std::process::Command::new(kit::gateway::binary())
+            .arg("stats")
+            .args(arguments)
+            .output()
+            .expect("the binary runs")
+    };
+    in_time(tokio::task::spawn_blocking(run)).await.expect("it ends")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_merges_gateways_and_fails_plainly() {
+    let engine = Engine::start(|_| sse::stream(3, 1)).await;
+    let (one, other) = (
+        Gateway::with_settings(&settings(&engine)).await,
+        Gateway::with_settings(&settings(&engine)).await,
+    );
+    for (gateway, requests) in [(&one, 2), (&other, 3)] {
+        for number in 0..requests {
+            ask(gateway, PATH, &format!("r{number}"), BODY).await;
+        }
+        counted(gateway, requests).await;
+    }
+    let urls = [one.admin(), other.admin()].map(|address| format!("http://{address}"));
+    let all = [urls.to_vec(), ["--merge", "--json", "--window", "1m"].map(str::to_owned).to_vec()];
+    let merged = run_stats(all.concat()).await;
+    assert!(merged.status.success(), "{merged:?}");
+    let json: Value = serde_json::from_slice(&merged.stdout).expect("JSON");
+    assert_eq!(json[0]["gateway"], "2 of 2 gateways");
+    assert_eq!(json[0]["groups"][0]["requests"], 5, "{json:#}");
+    let tables = run_stats(urls.to_vec()).await;
+    let text = String::from_utf8_lossy(&tables.stdout).into_owned();
+    assert_eq!(text.matches("window 5m").count(), 2, "{text}");
+    // A gateway that is not there is an error, and the others are printed.
+    let nowhere = "http://127.0.0.1:1".to_owned();
+    let partial = run_stats(vec![urls[0].clone(), nowhere, "--merge".into()]).await;
+    let (out, err) =
+        (String::from_utf8_lossy(&partial.stdout), String::from_utf8_lossy(&partial.stderr));
+    assert_eq!(partial.status.code(), Some(1));
+    assert!(out.starts_with("1 of 2 gateways") && err.contains("http://127.0.0.1:1"), "{out}{err}");
+}
+
+/// Connects to the live stream.
+async fn watch(gateway: &Gateway, query: &str, fields: &str) -> Client {
+    let mut watcher = Client::connect(gateway.admin()).await;
+    watcher.send(format!("GET /api/live{query} HTTP/1.1\r\nhost: 127.0.0.1\r\n{fields}\r\n")).await;
+    watcher
+}
+
+fn ids(text: &str) -> Vec<String> {
+    text.lines().filter_map(|line| line.strip_prefix("id: ").map(str::to_owned)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watchers_get_records_and_seconds_and_resume() {
+    let engine = Engine::start(|_| sse::stream(3, 1)).await;
+    let mut gateway = Gateway::with_settings(&settings(&engine)).await;
+    let mut watcher = watch(&gateway, "?route=chat&outcome=ok", "").await;
+    let mut records = watch(&gateway, "?events=record", "").await;
+    let head = read_until(&mut watcher, "retry: ").await;
+    assert!(head.contains("content-type: text/event-stream"), "{head}");
+    read_until(&mut records, "retry: ").await;
+    ask(&gateway, "/nowhere/chat/completions", "lost", BODY).await;
+    ask(&gateway, PATH, "first", BODY).await;
+    let text = read_until(&mut watcher, "\"id\":\"first\"").await;
+    assert!(text.contains("event: record") && !text.contains("\"id\":\"lost\""), "{text}");
+    // The second in which it ended.
+    let text = read_until(&mut watcher, "\"outcomes\":{\"ok\":1}").await;
+    assert!(text.contains("event: second") && text.contains("unix_s"), "{text}");
+    let text = read_until(&mut records, "\"id\":\"first\"").await;
+    assert!(text.contains("\"id\":\"lost\"") && !text.contains("event: second"), "{text}");
+    drop(records);
+    // A client that was away gets what it has missed, and nothing else.
+    let last = ids(&text).pop().expect("an id");
+    ask(&gateway, PATH, "missed", BODY).await;
+    gateway.record("missed").await;
+    let fields = format!("last-event-id: {last}\r\n");
+    let mut resumed = watch(&gateway, "?events=record", &fields).await;
+    let text = read_until(&mut resumed, "\"id\":\"missed\"").await;
+    assert!(!text.contains("\"id\":\"first\"") && !text.contains("event: gap"), "{text}");
+    let mut restarted = watch(&gateway, "?events=record", "last-event-id: 7-7\r\n").await;
+    let text = read_until(&mut restarted, "\"id\":\"missed\"").await;
+    assert!(text.contains("\"reason\":\"restart\"") && text.contains("\"id\":\"first\""), "{text}");
+    for (query, fields) in [("?events=all", ""), ("?limit=1", ""), ("", "last-event-id: x\r\n")] {
+        let mut refused = watch(&gateway, query, fields).await;
+        read_until(&mut refused, "HTTP/1.1 400").await;
+    }
+    // The end of the stream is the end of its chunks.
+    gateway.signal(Signal::SIGTERM);
+    read_until(&mut watcher, "\r\n0\r\n\r\n").await;
+    assert!(gateway.ended(PATIENCE).await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watcher_that_comes_too_late_gets_a_gap() {
+    let engine = Engine::start(|_| sse::stream(3, 1)).await;
+    let text = settings(&engine) + "limits: {records: 3}\n";
+    let gateway = Gateway::with_settings(&text).await;
+    let mut watcher = watch(&gateway, "?events=record", "").await;
+    ask(&gateway, PATH, "seen", BODY).await;
+    let text = read_until(&mut watcher, "\"id\":\"seen\"").await;
+    drop(watcher);
+    for number in 0..6 {
+        ask(&gateway, PATH, &format!("r{number}"), BODY).await;
+    }
+    gateway.record("r5").await;
+    let last = ids(&text).pop().expect("an id");
+    let mut late = watch(&gateway, "?events=record", &format!("last-event-id: {last}\r\n")).await;
+    let text = read_until(&mut late, "\"id\":\"r5\"").await;
+    assert!(text.contains(r#"{"reason":"overrun","skipped":3}"#), "{text}");
+    assert!(text.contains("\"id\":\"r3\"") && !text.contains("\"id\":\"r2\""), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objectives_have_budgets_burn_rates_and_goodput() {
+    let engine = Engine::start(|seen| match String::from_utf8_lossy(&seen.body).contains("fail") {
+        true => sse::json(503, "{}"),
+        false => sse::stream(3, 2),
+    })
+    .await;
+    // Every first token takes longer than a microsecond, and no request more than a minute.
+    let text = settings(&engine)
+        + "objectives: [{route: chat, ttft: {p95: 1us}, tpot: {p50: 1m}, availability: 50, window: 7d}]\n";
+    let gateway = Gateway::with_settings(&text).await;
+    for id in ["a", "b", "c"] {
+        ask(&gateway, PATH, id, BODY).await;
+    }
+    ask(&gateway, PATH, "d", &BODY.replace("hi", "fail")).await;
+    counted(&gateway, 4).await;
+    let objectives = page(&gateway, "/api/objectives?route=chat")["objectives"].clone();
+    let of = |slo: &str| {
+        let mut all = objectives.as_array().expect("a list").iter();
+        all.find(|one| one["slo"] == slo).unwrap_or_else(|| panic!("{slo}: {objectives}"))
+    };
+    let near =
+        |value: &Value, wanted: f64| (value.as_f64().expect("a number") - wanted).abs() < 1e-6;
+    let availability = of("availability");
+    assert_eq!((&availability["events"], &availability["misses"]), (&4.into(), &1.into()));
+    assert!(near(&availability["burn_rate"], 0.5) && near(&availability["budget_remaining"], 0.5));
+    assert_eq!(availability["burn_rates"][0]["window"], "5m");
+    assert!(near(&availability["burn_rates"][0]["burn_rate"], 0.5), "{availability}");
+    let ttft = of("ttft");
+    assert_eq!((&ttft["events"], &ttft["misses"]), (&3.into(), &3.into()), "{ttft}");
+    assert!(near(&ttft["burn_rate"], 20.0) && near(&ttft["budget_remaining"], -19.0), "{ttft}");
+    assert_eq!(of("tpot")["misses"], 0);
+    let goodput =
+        page(&gateway, "/api/stats?window=1m")["windows"][0]["groups"][0]["goodput"].clone();
+    assert_eq!((&goodput["judged"], &goodput["good"]), (&4.into(), &0.into()), "{goodput}");
+    for (name, filter, value) in [
+        ("llm_lens_slo_misses_total", "slo=\"availability\"", 1.0),
+        ("llm_lens_slo_events_total", "slo=\"ttft\"", 3.0),
+        ("llm_lens_slo_objective_ratio", "slo=\"availability\"", 0.5),
+        ("llm_lens_slo_burn_ratio", "slo=\"availability\",window=\"1h\"", 0.5),
+        ("llm_lens_slo_budget_remaining_ratio", "slo=\"availability\"", 0.5),
+    ] {
+        assert!((gateway.metric(name, filter) - value).abs() < 1e-6, "{name}");
+    }
+}
