@@ -137,7 +137,6 @@ const MODULES: [(&str, &[&str]); 3] = [
         ],
     ),
     ("crates/pipeline", &["shared", "exchange", "stage", "pipeline"]),
-    ("pages", &["lens", "routing", "observatory", "stats", "config", "plan", "pipeline"]),
     (
         "gateway",
         &["reachable", "tls", "check", "telemetry", "listeners", "admin", "background", "server"],
