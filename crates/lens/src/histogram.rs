@@ -11,6 +11,9 @@
 //! exported unit as a parameter, because `2^(i/32)` microseconds is not a power of `2^(1/32)`
 //! seconds. Times around 100 ms take a few hundred bytes, the worst case 8 KiB.
 
+mod encoding;
+pub use encoding::{DecodeError, MAX_BYTES};
+
 /// The scale, as in OpenTelemetry: an octave has `2^SCALE` buckets.
 pub const SCALE: u32 = 5;
 /// Buckets per octave.

@@ -16,7 +16,7 @@ pub mod ledger;
 pub mod observe;
 pub use ledger::{Ledger, State};
 
-mod histogram;
+pub mod histogram;
 pub use histogram::{CountHistogram, Histogram, MAX_BUCKETS, MAX_VALUE, SCALE, TimeHistogram};
 mod micros;
 pub use micros::Micros;
@@ -41,5 +41,7 @@ pub mod sharded;
 pub use sharded::Sharded;
 
 pub mod trace;
+
+pub mod varint;
 
 pub mod compare;
