@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 27] = [
+const CRATES: [(&str, &[&str]); 28] = [
     ("wire", &[]),
     ("lens", &["wire"]),
     ("spill", &[]),
@@ -26,6 +26,7 @@ const CRATES: [(&str, &[&str]); 27] = [
     ("discovery", &["config"]),
     ("observatory", &["lens", "wire", "spill"]),
     ("otlp", &["wire", "lens", "observatory"]),
+    ("store", &["lens", "observatory"]),
     ("transport", &["wire", "lens", "routing", "traffic", "config"]),
     ("relay", &["wire", "lens", "shield", "filters", "traffic", "config", "transport"]),
     ("refusal", &["wire", "lens", "filters", "relay", "transport"]),
@@ -71,6 +72,7 @@ const CRATES: [(&str, &[&str]); 27] = [
             "discovery",
             "observatory",
             "otlp",
+            "store",
             "config",
             "transport",
             "relay",
@@ -99,7 +101,17 @@ const CRATES: [(&str, &[&str]); 27] = [
     ("tests", &["wire", "lens", "config", "filters", "gateway", "routing"]),
     (
         "benches",
-        &["wire", "lens", "shield", "classifier", "filters", "routing", "traffic", "observatory"],
+        &[
+            "wire",
+            "lens",
+            "shield",
+            "classifier",
+            "filters",
+            "routing",
+            "traffic",
+            "observatory",
+            "store",
+        ],
     ),
     ("fuzz", &["wire"]),
 ];
@@ -132,7 +144,7 @@ const MODULES: [(&str, &[&str]); 3] = [
     ("crates/pipeline", &["shared", "exchange", "stage", "pipeline"]),
     (
         "gateway",
-        &["reachable", "tls", "check", "telemetry", "listeners", "admin", "background", "server"],
+        &["reachable", "record_store", "tls", "check", "telemetry", "listeners", "admin", "background", "server"],
     ),
 ];
 

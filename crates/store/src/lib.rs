@@ -1,0 +1,40 @@
+//! The store of records: keeps finished records for days, and answers queries about them.
+//!
+//! - *In*: finished [`lens::Record`]s with their [`RecordKey`]s, by the [`StoreSink`].
+//! - *Out*: pages of records, one record by its id, counts by label, charts from sketches.
+//! - *Never*: a record twice; a percentile that is an average of percentiles; a query without a
+//!   limit of rows and time.
+//!
+//! [`Store`] is the interface of queries. [`SqliteStore`] and [`Writer`] implement it with SQLite
+//! files in a folder: `docs/adr/0017-store.md`. Another database implements the same trait.
+
+mod key;
+pub use key::RecordKey;
+
+mod field;
+pub use field::Field;
+
+mod rollup;
+pub use rollup::{ROLLUP_TIMINGS, Rollup};
+
+mod query;
+pub use query::{
+    Chart, ChartQuery, ChartSeries, Cursor, FacetCounts, FacetQuery, Facets, Filter, MAX_LABELS,
+    MAX_PAGE, MAX_POINTS, MAX_SERIES, Page, PageQuery, PartitionSummary, Row, Store, StoreError,
+    Summary, automatic_step,
+};
+
+mod counters;
+pub use counters::Counters;
+
+mod partition;
+mod schema;
+
+mod writer;
+pub use writer::{StoreOptions, WriteError, Writer};
+
+mod reader;
+pub use reader::SqliteStore;
+
+mod sink;
+pub use sink::StoreSink;
