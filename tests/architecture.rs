@@ -144,7 +144,17 @@ const MODULES: [(&str, &[&str]); 3] = [
     ("crates/pipeline", &["shared", "exchange", "stage", "pipeline"]),
     (
         "gateway",
-        &["reachable", "record_store", "tls", "check", "telemetry", "listeners", "admin", "background", "server"],
+        &[
+            "reachable",
+            "record_store",
+            "tls",
+            "check",
+            "telemetry",
+            "listeners",
+            "admin",
+            "background",
+            "server",
+        ],
     ),
 ];
 

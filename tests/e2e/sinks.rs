@@ -176,3 +176,79 @@ async fn lines_of_the_log_are_json_and_name_their_request() {
     );
     assert!(!log.contains("secret"), "{log}");
 }
+
+/// Records are found by filter, id and cursor, counted and charted, also after a restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn record_store_is_queried_and_survives_a_restart() {
+    let engine = Engine::start(|_| sse::stream(3, 1)).await;
+    let folder = gateway::folder().join("records");
+    let settings = format!(
+        "record_store: {{path: {:?}}}\nbackends: [{{name: b, url: \"{}\"}}]\nroutes: [{{name: chat, match: {{path: /v1/*}}, backend: b}}]\n",
+        folder.display(),
+        engine.url()
+    );
+    let mut gateway = Gateway::with_settings(&settings).await;
+    for id in ["first", "second", "third"] {
+        let mut client = gateway.client().await;
+        client.post("/v1/chat/completions", &format!("x-request-id: {id}\r\n"), BODY).await;
+        client.answer().await;
+        gateway.record(id).await;
+    }
+    let query = |gateway: &Gateway, path: &str| -> serde_json::Value {
+        let (status, body) = gateway.get(path);
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).expect("JSON")
+    };
+    gateway
+        .wait_until(|gateway| {
+            let records = query(gateway, "/api/records");
+            records["records"].as_array().is_some_and(|records| records.len() == 3)
+        })
+        .await;
+    let first = query(&gateway, "/api/records?route=chat&outcome=ok&limit=2&from=1h");
+    assert_eq!(first["records"][0]["id"], "third", "{first}");
+    let next = first["next"].as_str().expect("there is a third record");
+    let second =
+        query(&gateway, &format!("/api/records?route=chat&outcome=ok&limit=2&after={next}"));
+    assert_eq!(
+        (&second["records"][0]["id"], &second["next"]),
+        (&"first".into(), &serde_json::Value::Null)
+    );
+    for (path, known) in [
+        ("/api/records?rout=x", "known: limit, after, id"),
+        ("/api/records?outcome=good", "client_gone"),
+        ("/api/records?after=x", "is not a cursor"),
+        ("/api/records?from=soon", "a time such as"),
+        ("/api/facets?fields=colour", "route, backend, model"),
+        ("/api/charts?by=caller", "one of route, backend, model, owner, outcome"),
+    ] {
+        let (status, body) = gateway.get(path);
+        assert!(status == 400 && body.contains(known), "{path}: {status} {body}");
+    }
+    // The gateway that starts next reads what this one has written.
+    gateway.signal(Signal::SIGTERM);
+    assert!(gateway.ended(PATIENCE).await.is_some());
+    let gateway = Gateway::with_settings(&settings).await;
+    let record = query(&gateway, "/api/records?id=second");
+    assert_eq!(record["records"][0]["endpoint"], "/v1/chat/completions", "{record}");
+    assert!(!record.to_string().contains("secret"), "{record}");
+    let facets = query(&gateway, "/api/facets?fields=model,outcome");
+    assert_eq!(
+        facets["facets"]["model"]["values"][0],
+        serde_json::json!({"value": "m", "records": 3})
+    );
+    let chart = query(&gateway, "/api/charts?from=1h&step=1h&by=route");
+    let points = chart["series"][0]["points"].as_array().expect("points");
+    let requests: u64 = points.iter().filter_map(|point| point["requests"].as_u64()).sum();
+    assert!(requests == 3 && points[0]["client_ttft_us"]["p50"].as_u64() > Some(0), "{chart}");
+    assert!(gateway.get("/metrics").1.contains("llm_lens_record_store_records_total 0"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_record_store_its_pages_name_the_setting() {
+    let settings =
+        "backends: [{name: b, url: \"http://127.0.0.1:1\"}]\nroutes: [{name: chat, backend: b}]\n";
+    let gateway = Gateway::with_settings(settings).await;
+    let (status, body) = gateway.get("/api/records");
+    assert!(status == 404 && body.contains("record_store.path"), "{status} {body}");
+}

@@ -84,6 +84,12 @@ impl ApiError {
         ApiError { status: StatusCode::METHOD_NOT_ALLOWED, param: "", message }
     }
 
+    /// 503: the query exceeds its time limit.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn timeout(message: String) -> Self {
+        ApiError { status: StatusCode::SERVICE_UNAVAILABLE, param: "", message }
+    }
+
     pub(super) fn internal() -> Self {
         ApiError {
             status: StatusCode::INTERNAL_SERVER_ERROR,

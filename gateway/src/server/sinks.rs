@@ -4,12 +4,13 @@ use config::Settings;
 use observatory::{AccessLog, AuditLog, Observatory, Sink};
 
 use super::StartError;
+use crate::record_store::{self, RecordStore};
 
-/// The observatory with its sinks; `more` is one of them.
+/// The observatory with its sinks; `more` are some of them.
 pub(super) fn observatory(
     settings: &Settings,
     workers: usize,
-    more: Option<Box<dyn Sink>>,
+    more: impl IntoIterator<Item = Box<dyn Sink>>,
 ) -> Result<Observatory, StartError> {
     let sinks = sinks(settings)?.into_iter().chain(more).collect();
     let observatory = Observatory::new(workers, settings.limits.records, sinks);
@@ -28,6 +29,16 @@ fn sinks(settings: &Settings) -> Result<Vec<Box<dyn Sink>>, StartError> {
         sinks.push(Box::new(AccessLog::open(path, *max_size, *keep).map_err(wrong)?));
     }
     Ok(sinks)
+}
+
+/// The store of records and its sink, if one is configured.
+pub(super) fn record_store(
+    settings: &Settings,
+) -> Result<(RecordStore, Option<Box<dyn Sink>>), StartError> {
+    record_store::open(&settings.record_store).map_err(|why| {
+        let path = settings.record_store.path.clone().unwrap_or_default();
+        StartError::Sink { sink: "record store", path, why }
+    })
 }
 
 /// The audit log, if one is configured.

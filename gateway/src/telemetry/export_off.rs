@@ -6,7 +6,7 @@ use lens::observe::Samples;
 use observatory::Sink;
 use pipeline::shared::{Shared, Tracing};
 
-use super::Certificates;
+use super::Observed;
 
 /// Settings that this build cannot follow.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,7 @@ impl Otlp {
     }
 
     /// As with the feature.
-    pub(crate) fn start(&self, _: &Arc<Shared>, _: Certificates) -> Result<(), OtlpError> {
+    pub(crate) fn start(&self, _: &Arc<Shared>, _: Observed) -> Result<(), OtlpError> {
         Ok(())
     }
 
