@@ -12,7 +12,7 @@ use config::settings::RecordStore as Settings;
 use lens::observe::Samples;
 use observatory::Sink;
 use plan::clock;
-use store::{Counters, SqliteStore, Store, StoreOptions, StoreSink};
+use store::{Counters, SqliteStore, Store, StoreOptions};
 
 /// Maximum time of a query.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
@@ -32,7 +32,7 @@ pub(crate) fn open(settings: &Settings) -> io::Result<(RecordStore, Option<Box<d
     let Some(folder) = &settings.path else { return Ok((RecordStore(None), None)) };
     let counters = Arc::<Counters>::default();
     let options = StoreOptions::new(settings.keep, settings.max_size);
-    let sink = StoreSink::start(folder, options, "", counters.clone(), clock::wall_us)?;
+    let sink = store::sink(folder, options, counters.clone(), clock::wall_us)?;
     let queries = Arc::new(SqliteStore::new(folder, TIME_LIMIT));
     Ok((RecordStore(Some(Open { queries, counters })), Some(Box::new(sink))))
 }
@@ -49,7 +49,8 @@ impl RecordStore {
         samples.counts(&[
             ("llm_lens_record_store_damaged_files_total", counters.damaged_partitions()),
             ("llm_lens_record_store_dropped_files_total", counters.dropped_partitions()),
-            ("llm_lens_record_store_records_total", counters.stored()),
+            ("llm_lens_record_store_repeated_records_total", counters.repeated()),
+            ("llm_lens_record_store_size_bytes", counters.bytes()),
             ("llm_lens_record_store_unreadable_files_total", counters.newer_partitions()),
         ]);
     }

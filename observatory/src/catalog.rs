@@ -773,11 +773,18 @@ pub const CATALOG: &[Metric] = &[
         "Files of the record store removed because of their age or the maximum size.",
     ),
     metric(
-        "llm_lens_record_store_records_total",
+        "llm_lens_record_store_repeated_records_total",
         Kind::Counter,
         Unit::One,
         &[],
-        "Records in the record store that this process has written.",
+        "Records that were delivered to the record store again and stored once.",
+    ),
+    metric(
+        "llm_lens_record_store_size_bytes",
+        Kind::Gauge,
+        Unit::Bytes,
+        &[],
+        "Size of the files of the record store.",
     ),
     metric(
         "llm_lens_record_store_unreadable_files_total",

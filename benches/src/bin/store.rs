@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Parser;
 use lens::Record;
+use observatory::{NumberedRecord, RecordKey};
 use store::{
-    ChartQuery, Counters, FacetQuery, Field, Filter, PageQuery, RecordKey, SqliteStore, Store,
-    StoreOptions, Writer,
+    ChartQuery, Counters, FacetQuery, Field, Filter, PageQuery, SqliteStore, Store, StoreOptions,
+    Writer,
 };
 
 /// Fills a store with synthetic records and measures it.
@@ -38,8 +39,6 @@ const DAY: u64 = 86_400_000_000;
 const BATCH: u64 = 4096;
 /// Repetitions of a query.
 const TURNS: usize = 15;
-
-type Batch = Vec<(RecordKey, Arc<Record>)>;
 
 fn main() -> Result<()> {
     let args = Args::parse();
@@ -203,11 +202,16 @@ fn retention(
 }
 
 /// Records with these numbers, of `all`.
-fn batch(numbers: std::ops::Range<u64>, all: u64, end: u64) -> Batch {
+fn batch(numbers: std::ops::Range<u64>, all: u64, end: u64) -> Vec<NumberedRecord> {
     let template = template();
     let instance: Arc<str> = "bench".into();
     let key = |sequence| RecordKey { instance: instance.clone(), epoch: 1, sequence };
-    numbers.map(|number| (key(number), Arc::new(record(&template, number, all, end)))).collect()
+    numbers
+        .map(|number| {
+            let record = Arc::new(record(&template, number, all, end));
+            NumberedRecord { key: key(number), record }
+        })
+        .collect()
 }
 
 fn id(number: u64) -> String {

@@ -1,4 +1,4 @@
-//! Counts of what the writer did and of what went wrong.
+//! Counts of what the writer did and of what went wrong, and the size of the folder.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,6 +10,7 @@ pub struct Counters {
     pub(crate) dropped_partitions: AtomicU64,
     pub(crate) damaged_partitions: AtomicU64,
     pub(crate) newer_partitions: AtomicU64,
+    bytes: AtomicU64,
 }
 
 pub(crate) fn add(counter: &AtomicU64, count: u64) {
@@ -35,6 +36,15 @@ impl Counters {
     /// Damaged partitions that were set aside.
     pub fn damaged_partitions(&self) -> u64 {
         self.damaged_partitions.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the files, as last measured: at most 30 seconds ago.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_bytes(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Partitions of a newer version, which are neither read nor written.

@@ -1,15 +1,12 @@
 //! The store of records: keeps finished records for days, and answers queries about them.
 //!
-//! - *In*: finished [`lens::Record`]s with their [`RecordKey`]s, by the [`StoreSink`].
+//! - *In*: finished [`lens::Record`]s with their [`observatory::RecordKey`]s, by the [`sink()`].
 //! - *Out*: pages of records, one record by its id, counts by label, charts from sketches.
 //! - *Never*: a record twice; a percentile that is an average of percentiles; a query without a
 //!   limit of rows and time.
 //!
 //! [`Store`] is the interface of queries. [`SqliteStore`] and [`Writer`] implement it with SQLite
 //! files in a folder: `docs/adr/0017-store.md`. Another database implements the same trait.
-
-mod key;
-pub use key::RecordKey;
 
 mod field;
 pub use field::Field;
@@ -28,13 +25,14 @@ mod counters;
 pub use counters::Counters;
 
 mod partition;
+mod ranges;
 mod schema;
 
 mod writer;
-pub use writer::{StoreOptions, WriteError, Writer};
+pub use writer::{StoreOptions, Writer};
 
 mod reader;
 pub use reader::SqliteStore;
 
-mod sink;
-pub use sink::StoreSink;
+mod destination;
+pub use destination::{WallClock, sink};

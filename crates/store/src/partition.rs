@@ -5,9 +5,10 @@
 //!   hours, and the part. The list of files is the list of partitions.
 //! - *Never*: the deletion of a record. A partition is removed as a whole, or renamed.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -18,6 +19,8 @@ use jiff::tz::TimeZone;
 const MAX_HOUR: u64 = 70_389_501;
 const PREFIX: &str = "records-";
 const SUFFIX: &str = ".sqlite";
+/// Between the name of a damaged partition and the time of its renaming.
+const SET_ASIDE: &str = ".damaged-";
 /// Microseconds of an hour.
 pub(crate) const HOUR_US: u64 = 3_600_000_000;
 
@@ -45,6 +48,11 @@ impl Partition {
 
     pub(crate) fn is_same_window(self, other: Partition) -> bool {
         (self.start, self.hours) == (other.start, other.hours)
+    }
+
+    /// Whether a record can belong to both windows.
+    pub(crate) fn overlaps(self, other: Partition) -> bool {
+        self.start < other.start + other.hours && other.start < self.start + self.hours
     }
 
     /// Start of the window in Unix microseconds.
@@ -77,8 +85,13 @@ impl Partition {
         let small = |range: Range<usize>| day.get(range)?.parse::<i8>().ok();
         let date = Date::new(number(0..4)?, small(4..6)?, small(6..8)?).ok()?;
         let midnight = TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok()?.as_second();
-        let start = u64::try_from(midnight).ok()? / 3600 + hour.parse::<u64>().ok()?;
-        let hours = hours.strip_suffix('h')?.parse::<u64>().ok().filter(|hours| *hours > 0)?;
+        let start =
+            u64::try_from(midnight).ok()? / 3600 + hour.parse::<u8>().map(u64::from).ok()?;
+        let hours = hours
+            .strip_suffix('h')?
+            .parse::<u64>()
+            .ok()
+            .filter(|hours| (1..=24).contains(hours))?;
         let partition = Partition { start, hours, part: part.parse().ok()? };
         (partition.name() == name).then_some(partition)
     }
@@ -101,20 +114,28 @@ impl Partition {
     /// Lock the partition against other writers; `None` if another process writes it.
     ///
     /// # Errors
-    /// The lock file cannot be created.
+    /// The lock file cannot be created, or the file system has no locks.
     pub(crate) fn lock(self, folder: &Path) -> io::Result<Option<File>> {
-        let file = private_file(&self.lock_path(folder))?;
-        Ok(file.try_lock().is_ok().then_some(file))
+        let path = self.lock_path(folder);
+        loop {
+            let file = private_file(&path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            // The owner before may have removed the partition, and the lock file with it.
+            let inode = file.metadata()?.ino();
+            if std::fs::metadata(&path).is_ok_and(|current| current.ino() == inode) {
+                return Ok(Some(file));
+            }
+        }
     }
 
     /// Bytes of its files.
     pub(crate) fn bytes(self, folder: &Path) -> u64 {
         let [log, _] = self.sidecars(folder);
-        [self.path(folder), log]
-            .iter()
-            .filter_map(|file| std::fs::metadata(file).ok())
-            .map(|metadata| metadata.len())
-            .sum()
+        bytes_of([self.path(folder), log])
     }
 
     /// Remove its files. Readers that have it open read on.
@@ -138,7 +159,7 @@ impl Partition {
     /// # Errors
     /// The database's file cannot be renamed.
     pub(crate) fn set_aside(self, folder: &Path, now_us: u64) -> io::Result<PathBuf> {
-        let stem = format!("{}.damaged-{}", self.name(), now_us / 1_000_000);
+        let stem = format!("{}{SET_ASIDE}{}", self.name(), now_us / 1_000_000);
         let names = std::iter::once(stem.clone()).chain((2..).map(|n| format!("{stem}-{n}")));
         let free = |name: &String| !folder.join(name).exists();
         let aside = names.into_iter().find(free).unwrap_or(stem);
@@ -160,6 +181,56 @@ pub(crate) fn list(folder: &Path) -> io::Result<Vec<Partition>> {
         .filter_map(|entry| Partition::from_name(entry.file_name().to_str()?))
         .collect();
     found.sort_unstable();
+    Ok(found)
+}
+
+/// A damaged partition that was renamed.
+#[derive(Debug)]
+pub(crate) struct SetAside {
+    /// The partition that it was.
+    pub(crate) partition: Partition,
+    /// Bytes of its files.
+    pub(crate) bytes: u64,
+    path: PathBuf,
+}
+
+impl SetAside {
+    fn from_name(folder: &Path, name: &str) -> Option<Self> {
+        let (partition, renamed) = name.split_once(SET_ASIDE)?;
+        let partition = Partition::from_name(partition)?;
+        let path = folder.join(name);
+        let bytes = bytes_of([path.clone(), with_log_suffix(&path)]);
+        (!renamed.ends_with("-wal")).then_some(SetAside { partition, bytes, path })
+    }
+
+    /// Remove its files. What cannot be removed is tried again later.
+    pub(crate) fn remove(self) {
+        for path in [with_log_suffix(&self.path), self.path] {
+            drop(std::fs::remove_file(path));
+        }
+    }
+}
+
+fn with_log_suffix(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
+}
+
+fn bytes_of(files: [PathBuf; 2]) -> u64 {
+    files.iter().filter_map(|file| std::fs::metadata(file).ok()).map(|file| file.len()).sum()
+}
+
+/// All damaged partitions of a folder, oldest first.
+///
+/// # Errors
+/// The folder cannot be read.
+pub(crate) fn list_set_aside(folder: &Path) -> io::Result<Vec<SetAside>> {
+    let mut found: Vec<SetAside> = std::fs::read_dir(folder)?
+        .flatten()
+        .filter_map(|entry| SetAside::from_name(folder, entry.file_name().to_str()?))
+        .collect();
+    found.sort_unstable_by_key(|file| file.partition);
     Ok(found)
 }
 
@@ -189,6 +260,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn windows_of_other_lengths_overlap() {
+        let window = |start, hours| Partition { start, hours, part: 0 };
+        assert!(window(0, 24).overlaps(window(23, 1)) && window(6, 6).overlaps(window(0, 24)));
+        assert!(!window(0, 24).overlaps(window(24, 1)) && !window(6, 6).overlaps(window(0, 6)));
+    }
+
+    #[test]
+    fn partition_that_was_removed_between_open_and_lock_is_locked_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let partition = Partition { start: 0, hours: 1, part: 0 };
+        let first = partition.lock(folder.path()).unwrap().unwrap();
+        assert!(partition.lock(folder.path()).unwrap().is_none());
+        partition.remove(folder.path()).unwrap();
+        // The lock file is another one now, and the first lock means nothing.
+        let second = partition.lock(folder.path()).unwrap().unwrap();
+        assert_ne!(first.metadata().unwrap().ino(), second.metadata().unwrap().ino());
+    }
+
+    #[test]
     fn names_state_the_window_and_other_files_are_ignored() {
         let at = 1_796_031_679_000_000;
         let day = Partition::containing(at, 24);
@@ -202,6 +292,8 @@ mod tests {
             "records-20261130T00-24h-0.sqlite.damaged-1",
             "records-20261130T00-0h-0.sqlite",
             "records-20261330T00-24h-0.sqlite",
+            "records-20261130T99999999999999999999-24h-0.sqlite",
+            "records-20261130T00-99999999999999999999h-0.sqlite",
             "records-20261130T0-24h-00.sqlite",
             "other.sqlite",
         ] {

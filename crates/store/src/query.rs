@@ -49,12 +49,6 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     fn chart(&self, query: &ChartQuery) -> Result<Chart, StoreError>;
-
-    /// What is stored.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    fn summary(&self) -> Result<Summary, StoreError>;
 }
 
 /// Why a query has no answer.
@@ -275,7 +269,7 @@ pub fn automatic_step(from_s: u64, to_s: u64) -> u64 {
 }
 
 /// What is stored.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub struct Summary {
     /// Records.
     pub records: u64,
@@ -288,7 +282,7 @@ pub struct Summary {
 }
 
 /// One partition.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct PartitionSummary {
     /// Its file.
     pub name: String,

@@ -20,8 +20,8 @@ use rusqlite::{Connection, ErrorCode};
 
 use crate::partition::{self, Partition};
 use crate::query::{
-    Chart, ChartQuery, FacetQuery, Facets, Page, PageQuery, PartitionSummary, Store, StoreError,
-    Summary,
+    Chart, ChartQuery, Cursor, FacetQuery, Facets, Page, PageQuery, PartitionSummary, Store,
+    StoreError, Summary,
 };
 use crate::schema::{self, OpenError};
 
@@ -41,6 +41,27 @@ impl SqliteStore {
         SqliteStore { folder: folder.to_owned(), time_limit }
     }
 
+    /// What is stored.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn summary(&self) -> Result<Summary, StoreError> {
+        let deadline = self.deadline();
+        let mut summary = Summary::default();
+        for partition in self.partitions()? {
+            let records = self.query(partition, Some(deadline), &mut summary.problems, |db| {
+                let last = db.query_row("SELECT max(row) FROM records", [], |row| row.get(0))?;
+                Ok(crate::field::unsigned(Option::<i64>::unwrap_or(last, 0)))
+            })?;
+            let (name, bytes) = (partition.name(), partition.bytes(&self.folder));
+            let records = records.unwrap_or(0);
+            summary.records += records;
+            summary.bytes += bytes;
+            summary.partitions.push(PartitionSummary { name, records, bytes });
+        }
+        Ok(summary)
+    }
+
     fn deadline(&self) -> Instant {
         Instant::now() + self.time_limit
     }
@@ -50,8 +71,8 @@ impl SqliteStore {
             .map_err(|error| StoreError::Read(format!("{}: {error}", self.folder.display())))
     }
 
-    /// Query a partition in one read transaction. `Ok(None)`: it is gone, or unreadable, which is
-    /// added to `problems`.
+    /// Query a partition in one read transaction. `Ok(None)`: it is new or gone, or unreadable,
+    /// which is added to `problems`.
     fn query<T>(
         &self,
         partition: Partition,
@@ -60,16 +81,17 @@ impl SqliteStore {
         query: impl FnOnce(&Connection) -> Result<T, OpenError>,
     ) -> Result<Option<T>, StoreError> {
         let path = partition.path(&self.folder);
-        let result = schema::open_reader(&path).and_then(|mut connection| {
+        let result = schema::open_reader(&path).and_then(|connection| {
+            let Some(mut connection) = connection else { return Ok(None) };
             if let Some(deadline) = deadline {
                 let is_late = move || Instant::now() >= deadline;
                 connection.progress_handler(PROGRESS, Some(is_late))?;
             }
             let snapshot = connection.transaction()?;
-            query(&snapshot)
+            query(&snapshot).map(Some)
         });
         match result {
-            Ok(answer) => Ok(Some(answer)),
+            Ok(answer) => Ok(answer),
             Err(OpenError::Sqlite(error))
                 if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) =>
             {
@@ -89,7 +111,7 @@ impl Store for SqliteStore {
     fn page(&self, query: &PageQuery) -> Result<Page, StoreError> {
         page::check(query)?;
         let deadline = self.deadline();
-        let mut page = Page::default();
+        let (mut page, mut has_read) = (Page::default(), false);
         for partition in self.partitions()?.into_iter().rev() {
             let below = match query.after {
                 Some(after) if partition > after.partition => continue,
@@ -99,6 +121,13 @@ impl Store for SqliteStore {
             if !query.filter.overlaps(partition.start_us(), partition.end_us()) {
                 continue;
             }
+            // Each page reads a partition at least, so that a search makes progress.
+            if has_read && Instant::now() >= deadline {
+                page.timed_out = true;
+                page.next = Some(Cursor { partition, row: below });
+                break;
+            }
+            has_read = true;
             let mut problems = std::mem::take(&mut page.problems);
             let scanned = self.query(partition, None, &mut problems, |db| {
                 page::scan(db, (partition, below), query, deadline, &mut page)
@@ -167,22 +196,5 @@ impl Store for SqliteStore {
             }
         }
         Ok(Chart { series: sums.into_series(query.series), problems })
-    }
-
-    fn summary(&self) -> Result<Summary, StoreError> {
-        let deadline = self.deadline();
-        let mut summary = Summary::default();
-        for partition in self.partitions()? {
-            let records = self.query(partition, Some(deadline), &mut summary.problems, |db| {
-                let last = db.query_row("SELECT max(row) FROM records", [], |row| row.get(0))?;
-                Ok(crate::field::unsigned(Option::<i64>::unwrap_or(last, 0)))
-            })?;
-            let (name, bytes) = (partition.name(), partition.bytes(&self.folder));
-            let records = records.unwrap_or(0);
-            summary.records += records;
-            summary.bytes += bytes;
-            summary.partitions.push(PartitionSummary { name, records, bytes });
-        }
-        Ok(summary)
     }
 }

@@ -102,11 +102,13 @@ impl Rollup {
         let ([version, outcomes], rest) =
             bytes.split_first_chunk::<2>().ok_or(DecodeError::Short)?;
         let mut rollup = Rollup::default();
-        if *version != VERSION || usize::from(*outcomes) != rollup.outcomes.len() {
+        let outcomes = usize::from(*outcomes);
+        if *version != VERSION || outcomes > rollup.outcomes.len() {
             return Err(DecodeError::Other);
         }
         *bytes = rest;
-        for count in &mut rollup.outcomes {
+        // An older version has written the first ones: outcomes are only appended.
+        for count in rollup.outcomes.iter_mut().take(outcomes) {
             *count = take(bytes).ok_or(DecodeError::Short)?;
         }
         for tokens in
@@ -140,5 +142,12 @@ mod tests {
             assert_eq!(Rollup::decode(&bytes[..cut]), Err(DecodeError::Short), "{cut}");
         }
         assert_eq!(Rollup::decode(&[9, 8]), Err(DecodeError::Other));
+        // Fewer outcomes, and of the last one none.
+        let mut older = bytes.clone();
+        (older[1], _) = (older[1] - 1, older.remove(2 + rollup.outcomes.len() - 1));
+        rollup.outcomes[rollup.outcomes.len() - 1] = 0;
+        assert_eq!(Rollup::decode(&older), Ok(rollup));
+        let more = [VERSION, bytes[1] + 1];
+        assert_eq!(Rollup::decode(&more), Err(DecodeError::Other));
     }
 }

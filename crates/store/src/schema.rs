@@ -142,6 +142,29 @@ impl OpenError {
     pub(crate) fn is_damage(&self) -> bool {
         matches!(self, OpenError::Sqlite(error) if is_damage(error))
     }
+
+    /// Whether the same write may succeed later: the disk is full, away, or in use.
+    pub(crate) fn is_temporary(&self) -> bool {
+        let code = match self {
+            OpenError::Io(_) => return true,
+            OpenError::Newer(_) => return false,
+            OpenError::Sqlite(error) => error.sqlite_error_code(),
+        };
+        matches!(
+            code,
+            Some(
+                ErrorCode::DiskFull
+                    | ErrorCode::SystemIoFailure
+                    | ErrorCode::CannotOpen
+                    | ErrorCode::ReadOnly
+                    | ErrorCode::PermissionDenied
+                    | ErrorCode::DatabaseBusy
+                    | ErrorCode::DatabaseLocked
+                    | ErrorCode::FileLockingProtocolFailed
+                    | ErrorCode::OutOfMemory
+            )
+        )
+    }
 }
 
 /// Whether an error of SQLite says that the file is damaged.
@@ -161,7 +184,10 @@ pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
 /// # Errors
 /// See [`OpenError`].
 pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
-    drop(private_file(path)?);
+    // Closing another handle of a file that has connections would drop their locks.
+    if !path.exists() {
+        drop(private_file(path)?);
+    }
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     let newer = version(&connection)?;
@@ -180,17 +206,18 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
-/// Open a partition's database for a query.
+/// Open a partition's database for a query; `None` if its writer has not created the tables yet.
 ///
 /// # Errors
 /// See [`OpenError`].
-pub(crate) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
+pub(crate) fn open_reader(path: &Path) -> Result<Option<Connection>, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
     match version(&connection)? {
+        0 => Ok(None),
         newer if newer > VERSION => Err(OpenError::Newer(newer)),
-        _ => Ok(connection),
+        _ => Ok(Some(connection)),
     }
 }
 

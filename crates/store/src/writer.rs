@@ -11,6 +11,7 @@
 
 mod labels;
 mod open;
+mod retention;
 mod sources;
 pub(crate) mod tail;
 pub(crate) mod totals;
@@ -20,19 +21,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lens::Record;
+use observatory::{DeliveryError, NumberedRecord};
 
 use crate::counters::{Counters, add};
-use crate::key::RecordKey;
 use crate::partition::{self, Partition};
 use crate::schema::{self, OpenError};
 use open::OpenPartition;
 
 /// Maximum partitions open for writing. Requests take at most hours, so late ones need one more.
 const MAX_OPEN: usize = 4;
-/// Maximum records of a transaction.
-const MAX_TRANSACTION: usize = 8192;
-
 /// Maximum records of a partition. Removing one is a matter of milliseconds.
 const MAX_ROWS: u64 = 1_000_000;
 /// Usual bytes of a record on the disk.
@@ -45,7 +42,7 @@ pub struct StoreOptions {
     pub keep: Duration,
     /// Maximum bytes of the folder; 0: no limit. The oldest partitions are dropped beyond it.
     pub max_bytes: u64,
-    /// Maximum records of a partition.
+    /// Maximum records of a partition, at least 1.
     pub max_rows: u64,
 }
 
@@ -75,16 +72,6 @@ impl StoreOptions {
     }
 }
 
-/// Records that could not be written.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{lost} records not stored: {why}")]
-pub struct WriteError {
-    /// Number of records. The others of the batch are stored.
-    pub lost: u64,
-    /// The reason.
-    pub why: String,
-}
-
 /// Writes records into the folder of a store.
 #[derive(Debug)]
 pub struct Writer {
@@ -97,12 +84,23 @@ pub struct Writer {
     max_pages: Option<u32>,
 }
 
-/// A record with its key.
-type Keyed = (RecordKey, Arc<Record>);
+/// What became of a batch.
+#[derive(Debug, Default)]
+struct Written {
+    stored: u64,
+    lost: u64,
+    /// Whether the batch must be written again.
+    is_pending: bool,
+    why: String,
+}
+
+/// A write that failed, and the partition that failed.
+type Failed = (Option<Partition>, OpenError);
 
 impl Writer {
-    /// Opens or creates the folder, migrates partitions of earlier versions, and sets damaged ones
-    /// aside. `now_us` is the wall-clock time in Unix microseconds.
+    /// Opens or creates the folder, migrates partitions of earlier versions, sets damaged ones
+    /// aside, and drops what exceeds the maximum size. `now_us` is the wall-clock time in Unix
+    /// microseconds.
     ///
     /// # Errors
     /// The folder cannot be created, read or written.
@@ -115,12 +113,14 @@ impl Writer {
         use std::os::unix::fs::DirBuilderExt as _;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         partition::remove_orphans(folder)?;
+        // Found here, not by the first record.
+        tempfile::tempfile_in(folder)?;
         let folder = folder.to_owned();
         let mut writer = Writer { folder, options, open: Vec::new(), counters, max_pages: None };
         for found in partition::list(&writer.folder)? {
             writer.check(found, now_us);
         }
-        writer.retain(now_us);
+        writer.drop_excess();
         Ok(writer)
     }
 
@@ -128,10 +128,11 @@ impl Writer {
     fn check(&mut self, found: Partition, now_us: u64) {
         let path = found.path(&self.folder);
         let Err(error) = schema::open_reader(&path).and_then(|connection| {
-            if schema::is_current(&connection)? {
+            if let Some(connection) = connection
+                && schema::is_current(&connection)?
+            {
                 return Ok(());
             }
-            drop(connection);
             match found.lock(&self.folder)? {
                 Some(_lock) => schema::open_writer(&path).map(drop),
                 None => Ok(()),
@@ -149,93 +150,104 @@ impl Writer {
         }
     }
 
-    /// Store the records of a batch that are not stored yet; returns how many those are.
+    /// Store the records of a batch that are not stored yet; returns how many those are. `now_us`
+    /// is the wall-clock time in Unix microseconds.
     ///
     /// # Errors
-    /// Records that could not be written; the others are stored.
-    pub fn write(&mut self, batch: &[Keyed], now_us: u64) -> Result<u64, WriteError> {
+    /// Records that could not be written. A batch that is to be written again may be stored in
+    /// part.
+    pub fn write(&mut self, batch: &[NumberedRecord], now_us: u64) -> Result<u64, DeliveryError> {
         let hours = self.options.window_hours();
-        let mut windows: BTreeMap<Partition, Vec<&Keyed>> = BTreeMap::new();
-        for keyed in batch {
-            let window = Partition::containing(keyed.1.started_at, hours);
-            windows.entry(window).or_default().push(keyed);
+        let mut windows: BTreeMap<Partition, Vec<&NumberedRecord>> = BTreeMap::new();
+        for numbered in batch {
+            let window = Partition::containing(numbered.record.started_at, hours);
+            windows.entry(window).or_default().push(numbered);
         }
-        let (mut stored, mut failed) = (0, None::<WriteError>);
+        let mut written = Written::default();
         for (window, records) in windows {
-            for piece in records.chunks(MAX_TRANSACTION) {
-                match self.write_piece(window, piece, now_us) {
-                    Ok(new) => {
-                        stored += new;
-                        add(&self.counters.stored, new);
-                        add(&self.counters.repeated, piece.len() as u64 - new);
-                    }
-                    Err(error) => {
-                        let failed =
-                            failed.get_or_insert(WriteError { lost: 0, why: String::new() });
-                        failed.lost += piece.len() as u64;
-                        failed.why = error.to_string();
-                    }
-                }
-            }
+            self.write_window(window, &records, now_us, &mut written);
         }
-        failed.map_or(Ok(stored), Err)
+        written.into_result()
     }
 
-    /// Write records of one window. If the partition is damaged, it is set aside, and the records
+    fn write_window(
+        &mut self,
+        window: Partition,
+        mut records: &[&NumberedRecord],
+        now_us: u64,
+        written: &mut Written,
+    ) {
+        while !records.is_empty() {
+            match self.write_piece(window, records, now_us) {
+                Ok((taken, new)) => {
+                    written.stored += new;
+                    add(&self.counters.stored, new);
+                    add(&self.counters.repeated, taken as u64 - new);
+                    records = records.get(taken..).unwrap_or_default();
+                }
+                Err(error) => return written.note(records.len(), &error),
+            }
+        }
+    }
+
+    /// Write the first records of a window, as many as its partition has room for; returns their
+    /// number, and how many were new. If the partition is damaged, it is set aside, and the records
     /// begin a new one.
     fn write_piece(
         &mut self,
         window: Partition,
-        piece: &[&Keyed],
+        records: &[&NumberedRecord],
         now_us: u64,
-    ) -> Result<u64, OpenError> {
-        match self.try_write(window, piece) {
+    ) -> Result<(usize, u64), OpenError> {
+        match self.try_write(window, records) {
             Err((Some(partition), error)) if error.is_damage() => {
                 self.set_aside(partition, &error, now_us);
-                self.try_write(window, piece).map_err(|(_, error)| error)
+                self.try_write(window, records).map_err(|(_, error)| error)
             }
             result => result.map_err(|(_, error)| error),
         }
     }
 
-    /// Write records; on failure, the partition that failed.
     fn try_write(
         &mut self,
         window: Partition,
-        piece: &[&Keyed],
-    ) -> Result<u64, (Option<Partition>, OpenError)> {
+        records: &[&NumberedRecord],
+    ) -> Result<(usize, u64), Failed> {
         let mut open = self.take_open(window)?;
         let partition = open.partition;
+        let room = usize::try_from(self.options.max_rows - open.rows()).unwrap_or(usize::MAX);
+        let piece = records.get(..room).unwrap_or(records);
         // What failed is closed: its memory may be ahead of the file.
         let new = open.write(piece).map_err(|error| (Some(partition), error))?;
         if self.open.len() >= MAX_OPEN {
             self.open.remove(0);
         }
         self.open.push(open);
-        Ok(new)
+        Ok((piece.len(), new))
     }
 
     /// The partition of a window that is not full, taken from the list or opened.
-    fn take_open(
-        &mut self,
-        window: Partition,
-    ) -> Result<OpenPartition, (Option<Partition>, OpenError)> {
+    fn take_open(&mut self, window: Partition) -> Result<OpenPartition, Failed> {
+        let mut full = None;
         let at = self.open.iter().position(|open| open.partition.is_same_window(window));
-        if let Some(open) = at.map(|at| self.open.remove(at))
-            && open.rows() < self.options.max_rows
-        {
-            return Ok(open);
+        if let Some(open) = at.map(|at| self.open.remove(at)) {
+            if open.rows() >= self.options.max_rows {
+                full = Some((open.partition, open.into_sources()));
+            } else if open.exists() {
+                return Ok(open);
+            }
         }
-        let listed = partition::list(&self.folder).map_err(|error| (None, error.into()))?;
-        let parts: Vec<Partition> =
-            listed.into_iter().filter(|other| other.is_same_window(window)).collect();
-        let mut next = parts.last().copied().unwrap_or(window);
+        let mut next = match &full {
+            Some((full, _)) => full.next_part(),
+            None => self.last_part(window).map_err(|error| (None, error.into()))?,
+        };
         loop {
-            match self.open_part(next, &parts) {
+            let sources = full.take().map(|(_, sources)| sources);
+            match self.open_part(next, sources) {
                 Ok(Some(open)) if open.rows() < self.options.max_rows => return Ok(open),
                 // Full, or another process writes it.
                 Ok(_) => {}
-                // Left alone, and reported at the start.
+                // Not touched, and reported at the start.
                 Err(OpenError::Newer(_)) => {}
                 Err(error) => return Err((Some(next), error)),
             }
@@ -243,72 +255,28 @@ impl Writer {
         }
     }
 
+    /// The last part of a window, or the first one if there is none.
+    fn last_part(&self, window: Partition) -> std::io::Result<Partition> {
+        let parts = partition::list(&self.folder)?;
+        Ok(parts.into_iter().rfind(|part| part.is_same_window(window)).unwrap_or(window))
+    }
+
+    /// Open or create a part; `None` if another process writes it.
     fn open_part(
-        &self,
+        &mut self,
         partition: Partition,
-        parts: &[Partition],
+        full: Option<open::Sources>,
     ) -> Result<Option<OpenPartition>, OpenError> {
+        let is_new = !partition.path(&self.folder).exists();
         let Some(lock) = partition.lock(&self.folder)? else { return Ok(None) };
-        let open = OpenPartition::open(&self.folder, partition, parts, lock)?;
+        let open = OpenPartition::open(&self.folder, partition, full, lock)?;
         if let Some(pages) = self.max_pages {
             open.limit_pages(pages)?;
         }
+        if is_new {
+            self.drop_excess();
+        }
         Ok(Some(open))
-    }
-
-    fn set_aside(&mut self, partition: Partition, error: &OpenError, now_us: u64) {
-        self.open.retain(|open| open.partition != partition);
-        add(&self.counters.damaged_partitions, 1);
-        match partition.set_aside(&self.folder, now_us) {
-            Ok(aside) => tracing::error!(
-                file = %aside.display(),
-                %error,
-                "a damaged file of records was renamed; `sqlite3 FILE .recover` reads what is left"
-            ),
-            Err(renaming) => tracing::error!(
-                file = %partition.path(&self.folder).display(),
-                %error,
-                %renaming,
-                "a file of records is damaged and cannot be renamed"
-            ),
-        }
-    }
-
-    /// Drop partitions that are too old, and the oldest while the folder is too large. Returns
-    /// their number.
-    pub fn retain(&mut self, now_us: u64) -> usize {
-        let Ok(all) = partition::list(&self.folder) else { return 0 };
-        let keep_us = u64::try_from(self.options.keep.as_micros()).unwrap_or(u64::MAX);
-        let sizes: Vec<u64> = all.iter().map(|found| found.bytes(&self.folder)).collect();
-        let mut bytes: u64 = sizes.iter().sum();
-        let mut dropped = 0;
-        for (at, (found, size)) in all.iter().zip(sizes).enumerate() {
-            let is_old = found.end_us().saturating_add(keep_us) <= now_us;
-            // The newest partition stays, however small the limit is.
-            let is_excess =
-                bytes > self.options.max_bytes && self.options.max_bytes > 0 && at + 1 < all.len();
-            if (is_old || is_excess) && self.drop_partition(*found) {
-                bytes -= size;
-                dropped += 1;
-            }
-        }
-        add(&self.counters.dropped_partitions, dropped as u64);
-        dropped
-    }
-
-    /// Remove a partition, unless another process writes it.
-    fn drop_partition(&mut self, partition: Partition) -> bool {
-        self.open.retain(|open| open.partition != partition);
-        let removed = match partition.lock(&self.folder) {
-            Ok(Some(_lock)) => partition.remove(&self.folder),
-            Ok(None) => return false,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = &removed {
-            let file = partition.path(&self.folder);
-            tracing::error!(file = %file.display(), %error, "cannot remove a file of old records");
-        }
-        removed.is_ok()
     }
 
     /// Close all partitions: their write-ahead logs are merged into their databases.
@@ -321,6 +289,26 @@ impl Writer {
     fn limit_pages(&mut self, pages: Option<u32>) {
         self.max_pages = pages;
         self.open.clear();
+    }
+}
+
+impl Written {
+    fn note(&mut self, records: usize, error: &OpenError) {
+        match error.is_temporary() {
+            true => self.is_pending = true,
+            false => self.lost += records as u64,
+        }
+        self.why = error.to_string();
+    }
+
+    fn into_result(self) -> Result<u64, DeliveryError> {
+        let Written { stored, lost, is_pending, why } = self;
+        match lost {
+            // What was lost is counted when the batch is written for the last time.
+            _ if is_pending => Err(DeliveryError::Retryable { why, after: None }),
+            0 => Ok(stored),
+            lost => Err(DeliveryError::Permanent { lost, why }),
+        }
     }
 }
 

@@ -78,6 +78,10 @@ fn page(
 
 fn records(store: &dyn Store, params: &Params) -> Result<Value, ApiError> {
     if let Some(id) = params.get("id") {
+        params.check(&["id"]).map_err(|_| {
+            let message = "id gives all records of the id; it cannot be combined with others";
+            ApiError::bad("id", message.to_owned())
+        })?;
         let (records, problems): (Vec<Record>, _) = store.records(id).map_err(failed)?;
         return Ok(json!({"records": records, "problems": problems}));
     }

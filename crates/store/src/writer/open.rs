@@ -6,18 +6,18 @@
 //!   memory here must be what is in the file.
 
 use std::fs::File;
-use std::path::Path;
-use std::sync::Arc;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use lens::Record;
+use observatory::{NumberedRecord, RecordKey};
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::labels::Labels;
-use super::sources::Sources;
+pub(super) use super::sources::Sources;
 use super::tail::Tail;
 use super::totals::Totals;
 use crate::field::{FIELDS, Field, Value, Values, int, unsigned};
-use crate::key::RecordKey;
 use crate::partition::Partition;
 use crate::schema::{self, OpenError};
 
@@ -30,6 +30,9 @@ pub(super) struct OpenPartition {
     pub(super) partition: Partition,
     connection: Connection,
     state: State,
+    path: PathBuf,
+    /// The inode of the file.
+    inode: u64,
     /// Released when the file is closed.
     _lock: File,
 }
@@ -45,23 +48,23 @@ struct State {
 }
 
 impl OpenPartition {
-    /// Open or create a partition; `parts` are all existing ones of its window.
+    /// Open or create a partition. `full` are the sources of the partition that it continues.
     pub(super) fn open(
         folder: &Path,
         partition: Partition,
-        parts: &[Partition],
+        full: Option<Sources>,
         lock: File,
     ) -> Result<Self, OpenError> {
-        let connection = schema::open_writer(&partition.path(folder))?;
+        let path = partition.path(folder);
+        let is_new = !path.exists();
+        let connection = schema::open_writer(&path)?;
+        let inode = std::fs::metadata(&path)?.ino();
+        let sources = match full.filter(|_| is_new) {
+            Some(full) => full.continued_in(partition),
+            None => Sources::load(&connection, folder, partition)?,
+        };
         let last_row = connection
             .query_row("SELECT max(row) FROM records", [], |row| row.get::<_, Option<i64>>(0))?;
-        let mut sources = Sources::load(&connection)?;
-        for other in parts.iter().filter(|other| **other != partition) {
-            // A part that cannot be read has been reported.
-            if let Ok(other) = schema::open_reader(&other.path(folder)) {
-                sources.load_elsewhere(&other)?;
-            }
-        }
         let state = State {
             last_row: last_row.unwrap_or(0),
             labels: Labels::default(),
@@ -69,7 +72,17 @@ impl OpenPartition {
             tail: Tail::load(&connection)?,
             totals: Totals::load(&connection)?,
         };
-        Ok(OpenPartition { partition, connection, state, _lock: lock })
+        Ok(OpenPartition { partition, connection, state, path, inode, _lock: lock })
+    }
+
+    /// Whether its file is still the one that was opened. Another program may have removed it.
+    pub(super) fn exists(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)
+    }
+
+    /// Close it; its sources, for the partition that continues it.
+    pub(super) fn into_sources(self) -> Sources {
+        self.state.sources
     }
 
     /// Number of records.
@@ -78,10 +91,7 @@ impl OpenPartition {
     }
 
     /// Write records in one transaction; returns how many were new.
-    pub(super) fn write(
-        &mut self,
-        records: &[&(RecordKey, Arc<Record>)],
-    ) -> Result<u64, OpenError> {
+    pub(super) fn write(&mut self, records: &[&NumberedRecord]) -> Result<u64, OpenError> {
         let behavior = TransactionBehavior::Immediate;
         let transaction = self.connection.transaction_with_behavior(behavior)?;
         let new = self.state.write(&transaction, records)?;
@@ -95,14 +105,10 @@ impl OpenPartition {
 }
 
 impl State {
-    fn write(
-        &mut self,
-        db: &Connection,
-        records: &[&(RecordKey, Arc<Record>)],
-    ) -> Result<u64, OpenError> {
+    fn write(&mut self, db: &Connection, records: &[&NumberedRecord]) -> Result<u64, OpenError> {
         let mut new = 0;
         let mut insert = db.prepare_cached(INSERT)?;
-        for (key, record) in records {
+        for NumberedRecord { key, record } in records {
             let Some(source) = self.sources.insert(db, key)? else { continue };
             let values = self.values(db, record)?;
             self.last_row += 1;

@@ -105,7 +105,8 @@ impl Tail {
         record: &Record,
         values: Values,
     ) -> Result<(), OpenError> {
-        serde_json::to_writer(&mut self.text, record).map_err(std::io::Error::from)?;
+        serde_json::to_writer(&mut self.text, record)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         self.text.push(b'\n');
         let ids =
             [Some(record.id.as_str()), record.unique_id.as_deref(), record.trace_id.as_deref()];

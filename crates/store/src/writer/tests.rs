@@ -1,5 +1,7 @@
 use std::fs;
 
+use lens::Record;
+use observatory::RecordKey;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -28,12 +30,13 @@ fn record(number: u64) -> Record {
     record
 }
 
-fn keyed(number: u64) -> Keyed {
-    (RecordKey { instance: "gw".into(), epoch: 1, sequence: number }, Arc::new(record(number)))
+fn numbered(number: u64) -> NumberedRecord {
+    let key = RecordKey { instance: "gw".into(), epoch: 1, sequence: number };
+    NumberedRecord { key, record: Arc::new(record(number)) }
 }
 
-fn batch(numbers: impl IntoIterator<Item = u64>) -> Vec<Keyed> {
-    numbers.into_iter().map(keyed).collect()
+fn batch(numbers: impl IntoIterator<Item = u64>) -> Vec<NumberedRecord> {
+    numbers.into_iter().map(numbered).collect()
 }
 
 struct Kit {
@@ -176,6 +179,15 @@ fn page_continues_where_it_ended_while_records_are_written() {
         assert!(page.timed_out);
     }
     assert_eq!((found, pages), (ids((0..6000).rev().filter(|n| n % 10 == 9)), 6));
+    // A page ends between partitions, too.
+    drop(writer);
+    let mut writer = kit.writer(StoreOptions { max_rows: 6000, ..StoreOptions::default() });
+    writer.write(&batch(6000..6001), DAY).unwrap();
+    let query = PageQuery { filter: Filter::default(), after: None, limit: 10 };
+    let page = hurried.page(&query).unwrap();
+    assert_eq!((page.rows.len(), page.timed_out), (1, true));
+    let rest = hurried.page(&PageQuery { after: page.next, ..query }).unwrap();
+    assert_eq!(rest.rows[0].id, "id-5999");
 }
 
 #[test]
@@ -185,7 +197,7 @@ fn record_is_found_by_each_of_its_ids_in_chunks_and_tail() {
     let mut records = batch(0..1500);
     let mut own = record(1500);
     (own.unique_id, own.id) = (Some("unique".into()), "id-3".into());
-    records.push((RecordKey { sequence: 1500, ..records[0].0.clone() }, Arc::new(own.clone())));
+    records.push(NumberedRecord { record: Arc::new(own.clone()), ..numbered(1500) });
     writer.write(&records, DAY).unwrap();
     let found = |id: &str| kit.store().records(id).unwrap().0;
     assert_eq!(found("id-3"), [own.clone(), record(3)]);
@@ -212,8 +224,9 @@ fn the_same_key_twice_changes_neither_rows_nor_sums() {
     let requests: u64 = sums.series[0].points.iter().map(|(_, rollup)| rollup.requests()).sum();
     assert_eq!(requests, 1501);
     // Another start of the same gateway has other records.
-    let (key, record) = keyed(3);
-    assert_eq!(writer.write(&[(RecordKey { epoch: 2, ..key }, record)], DAY), Ok(1));
+    let mut other = numbered(3);
+    other.key.epoch = 2;
+    assert_eq!(writer.write(&[other], DAY), Ok(1));
 }
 
 #[test]
@@ -299,11 +312,11 @@ fn values_beyond_the_limit_share_a_rollup_and_charts_say_so() {
     let kit = Kit::new();
     let mut writer = kit.writer(StoreOptions::default());
     let own_model = |number: u64| {
-        let (key, mut record) = keyed(number);
-        Arc::get_mut(&mut record).unwrap().model_requested = Some(format!("own-{number}"));
-        (key, record)
+        let mut own = numbered(number);
+        Arc::get_mut(&mut own.record).unwrap().model_requested = Some(format!("own-{number}"));
+        own
     };
-    let records: Vec<Keyed> = (0..1200).map(own_model).collect();
+    let records: Vec<NumberedRecord> = (0..1200).map(own_model).collect();
     writer.write(&records, DAY).unwrap();
     let first = kit.store().chart(&chart(&[(Field::Model, "own-7")], None)).unwrap();
     assert_eq!((first.series.len(), first.problems.len()), (1, 1), "{:?}", first.problems);
