@@ -1,5 +1,6 @@
 //! The documentation matches the code, and both use the words of the project.
 
+mod reference;
 mod words;
 
 use std::collections::BTreeSet;
@@ -204,7 +205,7 @@ fn the_reference_of_settings_is_up_to_date() {
         "docs/configuration.md",
         "<!-- settings -->\n",
         "<!-- end of the settings -->",
-        &format!("\n{}", config::reference()),
+        &format!("\n{}", reference::reference()),
     );
 }
 

@@ -1,4 +1,4 @@
-//! The settings file: parsing, checking, reference and schema.
+//! The settings file: parsing, checking and schema.
 //!
 //! - *In*: the text of a settings file, or the flags of a gateway without one; the environment and
 //!   the files that secrets name.
@@ -28,9 +28,6 @@ mod example;
 pub use example::{STARTER, example};
 mod json_schema;
 pub use json_schema::json_schema;
-
-mod reference;
-pub use reference::reference;
 
 use std::path::Path;
 

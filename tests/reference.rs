@@ -1,6 +1,6 @@
 //! The reference of all settings as Markdown, made from the table: `docs/configuration.md`.
 
-use crate::schema::{Field, KEY, Kind, ROOT, Section};
+use config::schema::{Field, KEY, Kind, ROOT, Section};
 
 /// A table for each section, with key, type, default and meaning.
 pub fn reference() -> String {
