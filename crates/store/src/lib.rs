@@ -8,6 +8,9 @@
 //! [`Store`] is the interface of queries. [`SqliteStore`] and [`Writer`] implement it with SQLite
 //! files in a folder: `docs/adr/0017-store.md`. Another database implements the same trait.
 
+mod api;
+pub use api::{API_PAGES, ApiPage};
+
 mod field;
 pub use field::Field;
 

@@ -16,6 +16,12 @@ impl Params {
         self.0.get(name).map(String::as_str)
     }
 
+    /// All parameters by name.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn all(&self) -> &HashMap<String, String> {
+        &self.0
+    }
+
     /// Refuse a parameter that the page does not have: ignoring it would give a wrong answer.
     pub(super) fn check(&self, known: &'static [&'static str]) -> Result<(), ApiError> {
         let mut unknown: Vec<&String> =
