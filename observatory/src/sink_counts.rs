@@ -96,7 +96,7 @@ pub struct DeliveryCounts {
     pub(crate) spilled_bytes: AtomicU64,
     pub(crate) spill_failures: AtomicU64,
     circuit: AtomicU8,
-    /// Why the spill does not work; empty if it does, or if there is none.
+    /// Why the spill does not work; empty if it does, or without a spill.
     spill_error: Mutex<String>,
 }
 

@@ -255,7 +255,7 @@ impl Writer {
         }
     }
 
-    /// The last part of a window, or the first one if there is none.
+    /// The last part of a window, or the first one of a new window.
     fn last_part(&self, window: Partition) -> std::io::Result<Partition> {
         let parts = partition::list(&self.folder)?;
         Ok(parts.into_iter().rfind(|part| part.is_same_window(window)).unwrap_or(window))

@@ -6,7 +6,7 @@ use config::settings::RecordStore as Settings;
 use lens::observe::Samples;
 use observatory::Sink;
 
-/// There is none.
+/// No store.
 #[derive(Clone)]
 pub(crate) struct RecordStore;
 
