@@ -7,7 +7,7 @@ export CARGO_TERM_COLOR ?= never
 # What a Debian-like system with only Rust lacks: a C compiler and cmake for zlib-ng, make for the allocator.
 PACKAGES := cmake make gcc g++ libc6-dev
 
-.PHONY: help setup test-setup stack-setup demo test test-interleavings test-real-engine fuzz fuzz-parsers test-onnx test-kubernetes test-stack lint bench test-engines build
+.PHONY: help setup test-setup stack-setup demo test test-interleavings test-real-engine fuzz fuzz-parsers test-onnx test-kubernetes test-stack lint bench bench-store test-engines build
 
 help:
 	@echo "make demo          two simulated engines, the gateway, a short load, and its measurements"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-stack    alerts and metrics in a real Prometheus and Alertmanager (packages; four minutes)"
 	@echo "make lint          formatting, clippy, architecture, documentation, words"
 	@echo "make bench         the gateway beside nginx, HAProxy and an idle pingora; microbenchmarks"
+	@echo "make bench-store   the store of records: rate, size, queries, retention (BENCH_ARGS='--records 10000000' for more)"
 	@echo "make test-engines  official clients through the gateway to real vLLM and llama.cpp (large downloads)"
 	@echo "make build         the release binary, target/release/llm-lens"
 
@@ -121,6 +122,12 @@ bench: build
 	cargo build --release --locked -p llm-lens-benches
 	cargo bench --locked -p llm-lens-benches --bench micro
 	target/release/proxies --gateway target/release/llm-lens --out results/proxies.json --markdown results/proxies.md $(BENCH_ARGS)
+
+# A million records: half a minute and 0.4 GB in target/.
+bench-store: setup
+	cargo build --release --locked -p llm-lens-benches --no-default-features --bin store
+	rm -rf target/store-bench
+	target/release/store --folder target/store-bench $(BENCH_ARGS)
 
 test-engines: build
 	LLM_LENS_BIN=$(CURDIR)/target/release/llm-lens tests/engines/run.sh $(ENGINE_ARGS)

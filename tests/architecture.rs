@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 30] = [
+const CRATES: [(&str, &[&str]); 31] = [
     ("wire", &[]),
     ("lens", &["wire"]),
     ("spill", &[]),
@@ -28,6 +28,7 @@ const CRATES: [(&str, &[&str]); 30] = [
     ("discovery", &["config"]),
     ("observatory", &["lens", "wire", "spill", "stats"]),
     ("otlp", &["wire", "lens", "observatory"]),
+    ("store", &["lens", "observatory"]),
     ("transport", &["wire", "lens", "routing", "traffic", "config"]),
     ("relay", &["wire", "lens", "shield", "filters", "traffic", "config", "transport"]),
     ("refusal", &["wire", "lens", "filters", "relay", "transport"]),
@@ -76,6 +77,7 @@ const CRATES: [(&str, &[&str]); 30] = [
             "observatory",
             "stats",
             "otlp",
+            "store",
             "config",
             "transport",
             "relay",
@@ -106,7 +108,17 @@ const CRATES: [(&str, &[&str]); 30] = [
     ("tests", &["wire", "lens", "config", "filters", "gateway", "routing"]),
     (
         "benches",
-        &["wire", "lens", "shield", "classifier", "filters", "routing", "traffic", "observatory"],
+        &[
+            "wire",
+            "lens",
+            "shield",
+            "classifier",
+            "filters",
+            "routing",
+            "traffic",
+            "observatory",
+            "store",
+        ],
     ),
     ("fuzz", &["wire"]),
 ];
@@ -139,7 +151,17 @@ const MODULES: [(&str, &[&str]); 3] = [
     ("crates/pipeline", &["shared", "exchange", "stage", "pipeline"]),
     (
         "gateway",
-        &["reachable", "tls", "check", "telemetry", "listeners", "admin", "background", "server"],
+        &[
+            "reachable",
+            "record_store",
+            "tls",
+            "check",
+            "telemetry",
+            "listeners",
+            "admin",
+            "background",
+            "server",
+        ],
     ),
 ];
 
@@ -262,7 +284,7 @@ fn upward(order: &[&str], sources: &[(String, String)]) -> Vec<String> {
     found
 }
 
-/// The sources of a crate with their top-level modules, without `lib.rs`.
+/// The sources of a crate with their top-level modules, without `lib.rs` and files of tests.
 fn sources(folder: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -274,6 +296,10 @@ fn sources(folder: &Path) -> Vec<(String, String)> {
                 continue;
             }
             let relative = path.strip_prefix(folder).expect("below the folder").with_extension("");
+            // `tests.rs`, and what is in a folder `tests`.
+            if relative.components().any(|part| part.as_os_str() == "tests") {
+                continue;
+            }
             let module = relative
                 .components()
                 .next()
@@ -349,7 +375,6 @@ fn no_crate_is_longer_than_its_limit() {
     for folder in crate_folders() {
         let lines: usize = sources(&root().join(&folder).join("src"))
             .iter()
-            .filter(|(module, _)| module != "tests")
             .map(|(_, source)| lines_of_code(source))
             .sum();
         assert!(lines <= MAX_CRATE_LINES, "{folder} has {lines} lines: split it");

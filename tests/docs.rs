@@ -274,7 +274,8 @@ fn slug(heading: &str) -> String {
 /// Paths of the admin listener that the documentation names are served.
 #[test]
 fn every_admin_path_of_the_documentation_is_served() {
-    let served = std::fs::read_to_string(root().join("gateway/src/admin.rs")).expect("readable");
+    let read = |file| std::fs::read_to_string(root().join(file)).expect("readable");
+    let served = ["gateway/src/admin.rs", "crates/store/src/api.rs"].map(read).concat();
     for (page, text) in pages().into_iter().filter(|(page, _)| !page.contains("/adr/")) {
         for rest in text.split("/api/").skip(1) {
             let name: String =

@@ -32,6 +32,7 @@ fn settings(spill: Option<SpillSettings>) -> DeliverySettings {
     DeliverySettings {
         batch: 512,
         queue: 16_384,
+        linger: Duration::ZERO,
         timeout: Duration::from_secs(10),
         backoff_min: Duration::from_secs(1),
         backoff_max: Duration::from_secs(30),

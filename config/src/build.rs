@@ -60,6 +60,7 @@ pub(crate) fn settings(root: Table, problems: Vec<Problem>) -> (Settings, Vec<Pr
         audit: b.audit(&root),
         access_log: b.access_log(&root),
         otlp: b.otlp(&root),
+        record_store: b.record_store(&root),
         auth,
         rate_limits: b.rate_limits(&root),
         store: b.store(&root),
@@ -81,7 +82,7 @@ pub(crate) fn settings(root: Table, problems: Vec<Problem>) -> (Settings, Vec<Pr
 /// The optional sections with their defaults.
 fn defaults() -> Table {
     let root = tree::read_as(
-        "{timeouts: {}, limits: {}, shutdown: {}, admin: {}, audit: {}, access_log: {}, otlp: {}, listeners: [{address: \"127.0.0.1:8080\"}], guardrails: [{name: x, risk: {}, sizes: {}, toxicity: {}}], pools: [{name: x, ejection: {}}]}",
+        "{timeouts: {}, limits: {}, shutdown: {}, admin: {}, audit: {}, access_log: {}, otlp: {}, record_store: {}, listeners: [{address: \"127.0.0.1:8080\"}], guardrails: [{name: x, risk: {}, sizes: {}, toxicity: {}}], pools: [{name: x, ejection: {}}]}",
         &ROOT,
     )
     .expect("invariant: the schema's defaults are valid");

@@ -1,4 +1,4 @@
-//! The settings file: parsing, checking, reference and schema.
+//! The settings file: parsing, checking and schema.
 //!
 //! - *In*: the text of a settings file, or the flags of a gateway without one; the environment and
 //!   the files that secrets name.

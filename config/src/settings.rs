@@ -78,6 +78,8 @@ pub struct Settings {
     pub access_log: AccessLog,
     /// Export of metrics and traces over OTLP.
     pub otlp: Otlp,
+    /// The store of records.
+    pub record_store: RecordStore,
     /// Draining and handing over.
     pub shutdown: Shutdown,
 }
@@ -175,6 +177,18 @@ pub struct AccessLog {
     pub max_size: u64,
     /// Renamed files that are kept.
     pub keep: usize,
+}
+
+/// The store of records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RecordStore {
+    /// The folder; `None`: nothing is stored.
+    pub path: Option<PathBuf>,
+    /// How long records are kept.
+    pub keep: Duration,
+    /// Maximum bytes of the folder; 0: no limit.
+    pub max_size: u64,
 }
 
 /// A backend.

@@ -8,6 +8,8 @@
 
 mod connections;
 mod host;
+#[cfg(feature = "sqlite")]
+mod records;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -37,7 +39,7 @@ use traffic::{GroupBy, Totals, UsageRow};
 
 use crate::listeners::peer_address;
 use crate::reachable::{self, Needed};
-use crate::telemetry::{self, Certificates, Otlp};
+use crate::telemetry::{self, Observed, Otlp};
 use connections::Connections;
 
 /// Expositions built at a time. They do not wait for pages.
@@ -52,9 +54,9 @@ pub(crate) struct AdminApp {
 }
 
 impl AdminApp {
-    /// An app for `shared`, the certificates of listeners by address, and the exporter.
-    pub(crate) fn new(shared: Arc<Shared>, certificates: Certificates, otlp: Otlp) -> Self {
-        let router = router(shared.clone(), certificates, otlp);
+    /// An app for `shared`, the other components, and the exporter.
+    pub(crate) fn new(shared: Arc<Shared>, observed: Observed, otlp: Otlp) -> Self {
+        let router = router(shared.clone(), observed, otlp);
         AdminApp { shared, router, connections: Connections::default() }
     }
 
@@ -81,11 +83,14 @@ impl ServerApp for AdminApp {
     }
 }
 
-fn router(shared: Arc<Shared>, certificates: Certificates, otlp: Otlp) -> Router {
+fn router(shared: Arc<Shared>, observed: Observed, otlp: Otlp) -> Router {
+    let router = Router::new();
+    #[cfg(feature = "sqlite")]
+    let router = records::add_pages(router, observed.record_store.queries());
     let metrics = move |shared: State<Arc<Shared>>, headers: HeaderMap| {
-        metrics(shared, headers, (certificates.clone(), otlp.clone()))
+        metrics(shared, headers, (observed.clone(), otlp.clone()))
     };
-    Router::new()
+    router
         .route("/", get(INDEX))
         .route("/metrics", get(metrics))
         .route("/healthz", get("ok\n"))
@@ -121,13 +126,13 @@ fn router(shared: Arc<Shared>, certificates: Certificates, otlp: Otlp) -> Router
 async fn metrics(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
-    (certificates, otlp): (Certificates, Otlp),
+    (observed, otlp): (Observed, Otlp),
 ) -> Result<Response, ApiError> {
     let accept =
         headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let format = observatory::Format::negotiate(accept);
     off_thread(&SCRAPES, move || {
-        let samples = telemetry::samples(&shared, &certificates, &otlp);
+        let samples = telemetry::samples(&shared, &observed, &otlp);
         let parts = shared.observatory.prometheus(format, samples);
         let length: usize = parts.iter().map(Vec::len).sum();
         let body = Body::from_stream(stream::iter(parts.into_iter().map(Ok::<_, Infallible>)));
@@ -261,6 +266,15 @@ const INDEX: &str = "\
 /api/routes         counts, rates, percentiles and ledger shares by route and backend
 /api/requests       recent records, newest first
                     (?limit=N&id=ID&route=NAME&outcome=NAME&slower_than=500ms)
+/api/records        stored records, newest first, by pages (record_store.path)
+                    (?limit=N&after=CURSOR&id=ID&from=1h&to=TIME&route=NAME&backend=NAME
+                    &model=NAME&caller=NAME&owner=NAME&outcome=NAME&error_code=NAME&status=N
+                    &stream=true&slower_than=5s&ttft_over=1s)
+/api/facets         values in stored records, with counts
+                    (?fields=route,model&from=1d&to=TIME&limit=N)
+/api/charts         rates, tokens, cost and percentiles over time
+                    (?from=6h&to=TIME&step=1m&by=NAME&series=N&route=NAME&backend=NAME
+                    &model=NAME, or &owner=NAME, or &outcome=NAME)
 /api/routes/explain where a request would go now, and why
                     (?route=NAME&prompt_tokens=N&output_tokens=N&tools=true&header=true
                     &findings=true)

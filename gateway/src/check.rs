@@ -61,7 +61,18 @@ pub fn check(settings: &Settings, filters: &Registry) -> Checked {
         let file = file.as_deref().unwrap_or(Path::new("")).display();
         checked.problems.push((setting.to_owned(), format!("cannot write {file}: {error}")));
     }
+    let record_store = settings.record_store.path.as_deref();
+    if let Some(Err(error)) = record_store.map(|path| tempfile::tempfile_in(existing(path))) {
+        let path = record_store.unwrap_or(Path::new("")).display();
+        let problem = format!("cannot write {path}: {error}");
+        checked.problems.push(("record_store.path".to_owned(), problem));
+    }
     checked
+}
+
+/// The folder, or the nearest one above it that exists.
+fn existing(path: &Path) -> &Path {
+    path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."))
 }
 
 /// Whether a file can be created there, and does not exist.

@@ -5,7 +5,11 @@
 //! `tests/architecture.rs` enforces that.
 
 mod reachable;
-
+#[cfg(feature = "sqlite")]
+mod record_store;
+#[cfg(not(feature = "sqlite"))]
+#[path = "record_store/off.rs"]
+mod record_store;
 mod tls;
 
 mod check;

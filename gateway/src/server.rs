@@ -46,7 +46,8 @@ use crate::background::usage_file::{OpenUsageFile, UsageFile};
 use crate::background::{health_checks, jwks, reload, shared_limits};
 use crate::listeners::{Bound, ProxyApp, Sockets};
 use crate::reachable;
-use crate::telemetry::{Certificates, Otlp};
+use crate::record_store::RecordStore;
+use crate::telemetry::{Certificates, Observed, Otlp};
 
 /// Guardrail jobs that may wait. At a hundred microseconds each, the last waits for some 25 ms;
 /// only explicit settings make a deadline shorter than twice that.
@@ -85,6 +86,7 @@ pub struct Gateway {
     predecessor: Mutex<Option<Predecessor>>,
     usage_file: Arc<UsageFile>,
     otlp: Otlp,
+    record_store: RecordStore,
     /// Stamps of the settings files that the start has read.
     read: Stamps,
     workers: usize,
@@ -101,8 +103,10 @@ impl Gateway {
         let workers = workers(&options.settings);
         let connections = share_descriptors(&options.settings, workers);
         let otlp = Otlp::new(&options.settings.otlp)?;
+        let (record_store, store_sink) = sinks::record_store(&options.settings)?;
         // Workers, and the thread of the admin listener.
-        let (observatory, statistics) = sinks::observatory(&options.settings, workers + 1, &otlp)?;
+        let (observatory, statistics) =
+            sinks::observatory(&options.settings, workers + 1, &otlp, store_sink)?;
         let audit = Audit::new(&options.settings.audit);
         let threads = options.settings.guardrail_threads;
         let tools = Tools {
@@ -147,7 +151,7 @@ impl Gateway {
         });
         shared.configure_statistics();
         let usage_file = Arc::new(usage_file.start(&shared));
-        otlp.start(&shared, certificates(&listeners))?;
+        otlp.start(&shared, observed(&listeners, &record_store))?;
         Ok(Gateway {
             shared,
             listeners,
@@ -156,6 +160,7 @@ impl Gateway {
             predecessor: Mutex::new(predecessor),
             usage_file,
             otlp,
+            record_store,
             read,
             workers,
             patience: patience(options.upgrade),
@@ -259,8 +264,8 @@ impl Gateway {
     ) -> Result<End, StartError> {
         // The admin listener serves until the end, or until a successor takes over.
         let (hand_admin_over, staying) = watch::channel(false);
-        let app =
-            AdminApp::new(self.shared.clone(), certificates(&self.listeners), self.otlp.clone());
+        let observed = observed(&self.listeners, &self.record_store);
+        let app = AdminApp::new(self.shared.clone(), observed, self.otlp.clone());
         let mut admin = self.admin.service(app);
         let admin = admin.start_service(Some(self.fds.clone()), staying, 1);
         let reload = Arc::new(Notify::new());
@@ -409,6 +414,11 @@ fn workers(settings: &Settings) -> usize {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
     }
+}
+
+/// What scrapes and exports observe besides the shared state.
+fn observed(listeners: &[Bound], record_store: &RecordStore) -> Observed {
+    Observed { certificates: certificates(listeners), record_store: record_store.clone() }
 }
 
 /// The certificates of listeners, by address.

@@ -1,6 +1,6 @@
 //! Samples of all components, for scrapes and for the export over OTLP.
 //!
-//! - *In*: the shared state, certificates of listeners, the process.
+//! - *In*: the shared state, certificates of listeners, the store of records, the process.
 //! - *Out*: samples; an exporter that sends them.
 //! - *Never*: a metric that only one of the two has.
 
@@ -16,6 +16,7 @@ use lens::observe::{Observe as _, Sample, Samples};
 use pipeline::shared::Shared;
 use plan::clock;
 
+use crate::record_store::RecordStore;
 use crate::tls::Certificate;
 pub(crate) use export::{Otlp, OtlpError};
 
@@ -24,13 +25,21 @@ const CERTIFICATE_EXPIRY: &str = "llm_lens_certificate_expiry_timestamp_seconds"
 /// The certificates of listeners, by address.
 pub(crate) type Certificates = Arc<[(String, Arc<Certificate>)]>;
 
+/// Components with samples that are not part of the shared state.
+#[derive(Clone)]
+pub(crate) struct Observed {
+    pub(crate) certificates: Certificates,
+    pub(crate) record_store: RecordStore,
+}
+
 /// Samples of all components besides the observatory's own.
-pub(crate) fn samples(shared: &Shared, certificates: &Certificates, otlp: &Otlp) -> Vec<Sample> {
+pub(crate) fn samples(shared: &Shared, observed: &Observed, otlp: &Otlp) -> Vec<Sample> {
     let mut samples = Samples::default();
     shared.observe(clock::now(), &mut samples);
     otlp.observe(&mut samples);
+    observed.record_store.observe(&mut samples);
     process::metrics::observe(&mut samples);
-    for (address, certificate) in certificates.iter() {
+    for (address, certificate) in observed.certificates.iter() {
         if let Some(expiry) = certificate.expiry() {
             let listener = ("listener", address.as_str());
             samples.push_with(CERTIFICATE_EXPIRY, listener, expiry as f64);

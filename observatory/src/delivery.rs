@@ -49,6 +49,9 @@ pub trait Destination: Send + 'static {
     /// [`DeliveryError`].
     fn deliver(&mut self, batch: &[NumberedRecord], timeout: Duration)
     -> Result<(), DeliveryError>;
+
+    /// Called when there has been nothing to send for half a minute: time for chores.
+    fn idle(&mut self) {}
 }
 
 /// Why a batch was not accepted.
@@ -79,6 +82,8 @@ pub struct DeliverySettings {
     pub batch: usize,
     /// Maximum records in memory, at least one batch.
     pub queue: usize,
+    /// How long records in memory wait for a full batch. Zero: they are sent at once.
+    pub linger: Duration,
     /// Timeout of an attempt.
     pub timeout: Duration,
     /// Wait after the first failed attempt. It doubles with each further one, and is shortened at

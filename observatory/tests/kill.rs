@@ -68,6 +68,7 @@ fn child() {
     let settings = DeliverySettings {
         batch: 200,
         queue: 100_000,
+        linger: Duration::ZERO,
         timeout: Duration::from_secs(1),
         backoff_min: Duration::from_millis(1),
         backoff_max: Duration::from_millis(20),

@@ -117,7 +117,7 @@ fn check_reads_the_files_that_the_settings_name() {
         "listeners: [{{address: '127.0.0.1:0', tls: {{cert: '{cert}', key: '{cert}', client_ca: '{ca}'}}}}]\n\
          backends: [{{name: e, url: 'https://127.0.0.1:1', tls: {{ca: '{ca}'}}}}]\n\
          audit: {{file: '{missing}/audit'}}\naccess_log: {{file: '{missing}/access'}}\n\
-         usage_file: '{missing}/usage'\n\
+         usage_file: '{missing}/usage'\nrecord_store: {{path: '{cert}/records'}}\n\
          auth: {{keys: '{keys}', secret: sixteen-and-more}}\n\
          guardrails: [{{name: g, filters: [{{name: f, use: unknown-filter}}]}}]\n\
          routes: [{{name: r, backend: e, tokenizer: '{tokenizer}'}}]\n"
@@ -131,6 +131,7 @@ fn check_reads_the_files_that_the_settings_name() {
         &format!("audit.file: cannot write {missing}/audit: "),
         &format!("access_log.file: cannot write {missing}/access: "),
         &format!("usage_file: cannot write {missing}/usage: "),
+        &format!("record_store.path: cannot write {cert}/records: "),
     ];
     let file = folder.file("gateway.yaml", &settings).display().to_string();
     fails_with(&["check", &file], &wanted);

@@ -152,6 +152,38 @@ async fn wait_for(holds: impl Fn() -> bool) {
     }
 }
 
+/// During an upgrade, both gateways store their records.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_gateways_of_an_upgrade_store_their_records() {
+    let engine = Engine::start(|request| {
+        let streamed = String::from_utf8_lossy(&request.body).contains("stream");
+        if streamed { sse::stream(20, 100) } else { sse::chat_answer() }
+    })
+    .await;
+    let setup = UpgradeSetup::with(&engine.url(), "record_store: {path: FOLDER/records}");
+    let mut old = Gateway::with_settings(&setup.text).await;
+    for _ in 0..9 {
+        assert_eq!(try_chat(old.address(), CHAT).await, Ok(200));
+    }
+    let stream = running_stream(old.address()).await;
+    let new = setup.successor(&old).await;
+    for _ in 0..5 {
+        assert_eq!(try_chat(new.address(), CHAT).await, Ok(200));
+    }
+    let stored = |gateway: &Gateway| {
+        let facets = gateway.get("/api/facets?fields=outcome").1;
+        let facets: serde_json::Value = serde_json::from_str(&facets).unwrap();
+        facets["facets"]["outcome"]["values"][0]["records"].as_u64()
+    };
+    // The stream of the old one runs, so both have the folder open.
+    new.wait_until(|gateway| stored(gateway) == Some(14)).await;
+    assert!(ends_well(stream).await);
+    assert_eq!(old.ended(PATIENCE).await.and_then(|status| status.code()), Some(0));
+    assert_eq!(stored(&new), Some(15));
+    let dropped = new.metric("llm_lens_sink_dropped_records_total", "sink=\"store\"");
+    assert_eq!(dropped, 0.0, "{}", new.stderr());
+}
+
 /// The successor counts what its predecessor has counted, to the last request, also of a stream
 /// that ends after the hand-over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

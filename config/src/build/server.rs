@@ -1,9 +1,12 @@
 //! Builds the settings of the process from a checked tree: limits, timeouts, logs, shutdown.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{Builder, url};
-use crate::settings::{AccessLog, Audit, FirstToken, Limits, Otlp, Shutdown, Timeouts};
+use crate::settings::{
+    AccessLog, Audit, FirstToken, Limits, Otlp, RecordStore, Shutdown, Timeouts,
+};
 use crate::tree::Table;
 
 impl Builder {
@@ -110,6 +113,19 @@ impl Builder {
             slow: table.duration("slow"),
             resource: table.map("resource"),
         }
+    }
+
+    pub(super) fn record_store(&mut self, root: &Table) -> RecordStore {
+        let table = self.section(root, "record_store");
+        let (keep, max_size) = (table.duration("keep"), table.count("max_size"));
+        if keep < Duration::from_secs(3600) {
+            self.wrong(&table, "keep", "must be at least 1h");
+        }
+        if max_size > 0 && max_size < 64 << 20 {
+            self.wrong(&table, "max_size", "must be 0 or at least 64MiB");
+        }
+        let path = table.text("path").filter(|path| !path.is_empty()).map(PathBuf::from);
+        RecordStore { path, keep, max_size }
     }
 
     pub(super) fn shutdown(&self, root: &Table) -> Shutdown {

@@ -46,4 +46,6 @@ pub use timing::Timing;
 pub mod trace;
 pub mod varint;
 
+pub mod varint;
+
 pub mod compare;

@@ -17,6 +17,11 @@ impl Params {
         self.0.get(name).map(String::as_str)
     }
 
+    /// All parameters by name.
+    pub fn all(&self) -> &HashMap<String, String> {
+        &self.0
+    }
+
     /// Refuse a parameter that the page does not have: ignoring it would give a wrong answer.
     ///
     /// # Errors

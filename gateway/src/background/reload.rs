@@ -319,6 +319,7 @@ fn restart_only(before: &Settings, after: &Settings) {
         ("audit", before.audit != after.audit),
         ("access_log", before.access_log != after.access_log),
         ("otlp", before.otlp != after.otlp),
+        ("record_store", before.record_store != after.record_store),
         ("usage_file", before.usage_file != after.usage_file),
         ("guardrail_threads", before.guardrail_threads != after.guardrail_threads),
         ("limits.records", before.limits.records != after.limits.records),

@@ -8,17 +8,20 @@ use plan::clock;
 use stats::Statistics;
 
 use super::StartError;
+use crate::record_store::{self, RecordStore};
 use crate::telemetry::Otlp;
 
-/// The observatory with its sinks, and the statistics of its records.
+/// The observatory with its sinks, of which `store` is one, and the statistics of its records.
 pub(super) fn observatory(
     settings: &Settings,
     workers: usize,
     otlp: &Otlp,
+    store: Option<Box<dyn Sink>>,
 ) -> Result<(Arc<Observatory>, Arc<Statistics>), StartError> {
     let statistics = Arc::new(Statistics::new(clock::now()));
     let counting: Box<dyn Sink> = Box::new(StatisticsSink::new(statistics.clone(), clock::now));
-    let sinks = [counting].into_iter().chain(sinks(settings)?).chain(otlp.sink()).collect();
+    let more = otlp.sink().into_iter().chain(store);
+    let sinks = [counting].into_iter().chain(sinks(settings)?).chain(more).collect();
     let traces = otlp.traces().unwrap_or_default();
     let observatory = Observatory::new(workers, settings.limits.records, sinks).with_traces(traces);
     let observatory = match audit_log(settings)? {
@@ -37,6 +40,16 @@ fn sinks(settings: &Settings) -> Result<Vec<Box<dyn Sink>>, StartError> {
         sinks.push(Box::new(AccessLog::open(path, *max_size, *keep).map_err(wrong)?));
     }
     Ok(sinks)
+}
+
+/// The store of records and its sink, if one is configured.
+pub(super) fn record_store(
+    settings: &Settings,
+) -> Result<(RecordStore, Option<Box<dyn Sink>>), StartError> {
+    record_store::open(&settings.record_store).map_err(|why| {
+        let path = settings.record_store.path.clone().unwrap_or_default();
+        StartError::Sink { sink: "record store", path, why }
+    })
 }
 
 /// The audit log, if one is configured.

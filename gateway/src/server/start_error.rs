@@ -21,12 +21,12 @@ pub enum StartError {
     /// A listener cannot be set up.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The file of a sink cannot be written.
+    /// The file or folder of a sink cannot be written.
     #[error("cannot open the {sink} {path}: {why}")]
     Sink {
-        /// `audit log` or `access log`.
+        /// `audit log`, `access log` or `record store`.
         sink: &'static str,
-        /// The file.
+        /// The file or folder.
         path: PathBuf,
         /// The system's error.
         why: std::io::Error,

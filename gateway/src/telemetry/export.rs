@@ -10,7 +10,7 @@ use otlp::{Exporter, FileSettings, Settings};
 use pipeline::shared::{Shared, Tracing};
 use plan::clock;
 
-use super::Certificates;
+use super::Observed;
 
 /// Why the exporter does not start.
 pub(crate) type OtlpError = otlp::StartError;
@@ -52,11 +52,7 @@ impl Otlp {
     }
 
     /// Start to export.
-    pub(crate) fn start(
-        &self,
-        shared: &Arc<Shared>,
-        certificates: Certificates,
-    ) -> Result<(), OtlpError> {
+    pub(crate) fn start(&self, shared: &Arc<Shared>, observed: Observed) -> Result<(), OtlpError> {
         let Some(exporter) = &self.0 else { return Ok(()) };
         // Weak: the exporter ends when the observatory, its owner, is dropped.
         let (shared, otlp) = (Arc::downgrade(shared), Arc::downgrade(exporter));
@@ -64,7 +60,7 @@ impl Otlp {
             let (Some(shared), Some(otlp)) = (shared.upgrade(), otlp.upgrade()) else {
                 return false;
             };
-            let samples = super::samples(&shared, &certificates, &Otlp(Some(otlp)));
+            let samples = super::samples(&shared, &observed, &Otlp(Some(otlp)));
             shared.observatory.export(export, samples);
             true
         }))

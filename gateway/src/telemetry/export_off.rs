@@ -6,7 +6,7 @@ use lens::observe::Samples;
 use observatory::{Sink, TraceFilter};
 use pipeline::shared::{Shared, Tracing};
 
-use super::Certificates;
+use super::Observed;
 
 /// Settings that this build cannot follow.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,7 @@ impl Otlp {
     }
 
     /// As with the feature.
-    pub(crate) fn start(&self, _: &Arc<Shared>, _: Certificates) -> Result<(), OtlpError> {
+    pub(crate) fn start(&self, _: &Arc<Shared>, _: Observed) -> Result<(), OtlpError> {
         Ok(())
     }
 

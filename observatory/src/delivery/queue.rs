@@ -15,6 +15,12 @@ use spill::{Announcer, FileSystem};
 use crate::record_key::{NumberedRecord, RecordKey};
 use crate::sink_counts::{DropReason, SinkCounts};
 
+/// How long there is nothing to send before the destination does its chores.
+#[cfg(not(test))]
+const IDLE: Duration = Duration::from_secs(30);
+#[cfg(test)]
+const IDLE: Duration = Duration::from_millis(100);
+
 /// What the sender does next.
 #[derive(Debug, PartialEq)]
 pub(super) enum Work {
@@ -22,6 +28,8 @@ pub(super) enum Work {
     Spilled,
     /// Send these records.
     Queued(Vec<NumberedRecord>),
+    /// Nothing was there to send for [`IDLE`].
+    Idle,
     /// Nothing is left, or the time is over.
     End,
 }
@@ -35,6 +43,8 @@ pub(super) struct Queue {
 
 struct State {
     records: VecDeque<NumberedRecord>,
+    /// Since when the records wait for a full batch.
+    filling_since: Instant,
     /// Records that a thread has taken and not settled yet.
     taken: usize,
     /// Whether the sender may take records: there is no spill, or it does not work.
@@ -58,6 +68,7 @@ impl Queue {
             wakes: Condvar::new(),
             state: Mutex::new(State {
                 records: VecDeque::new(),
+                filling_since: Instant::now(),
                 taken: 0,
                 direct: !has_spill,
                 spilled: 0,
@@ -91,6 +102,9 @@ impl Queue {
             NumberedRecord { key: first.plus(index as u64), record: record.clone() }
         });
         let mut state = self.state();
+        if state.records.is_empty() {
+            state.filling_since = Instant::now();
+        }
         state.records.extend(numbered);
         state.count(counts);
         drop(state);
@@ -166,24 +180,33 @@ impl Queue {
         self.state().spilled = entries;
     }
 
-    /// Waits for something to send.
-    pub(super) fn next_work(&self, batch: usize) -> Work {
+    /// Waits for something to send: for a full batch, or until the records have waited for
+    /// `linger`.
+    pub(super) fn next_work(&self, batch: usize, linger: Duration) -> Work {
+        let idle = Instant::now() + IDLE;
         let mut state = self.state();
         loop {
-            if state.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            let now = Instant::now();
+            if state.deadline.is_some_and(|deadline| deadline <= now) {
                 return Work::End;
             }
             if state.spilled > 0 {
                 return Work::Spilled;
             }
+            let mut until = idle;
             if state.direct && !state.records.is_empty() {
-                return Work::Queued(state.take(batch));
-            }
-            if state.deadline.is_some() && !state.spiller_works {
+                let due = state.filling_since + linger;
+                if state.deadline.is_some() || state.records.len() >= batch || due <= now {
+                    return Work::Queued(state.take(batch));
+                }
+                until = due;
+            } else if state.deadline.is_some() && !state.spiller_works {
                 return Work::End;
+            } else if idle <= now {
+                return Work::Idle;
             }
-            let until = state.deadline;
-            state = self.wait(state, until);
+            let until = state.deadline.map_or(until, |deadline| deadline.min(until));
+            state = self.wait(state, Some(until));
         }
     }
 
@@ -277,6 +300,7 @@ impl State {
     fn take(&mut self, max: usize) -> Vec<NumberedRecord> {
         let count = self.records.len().min(max.max(1));
         self.taken += count;
+        self.filling_since = Instant::now();
         self.records.drain(..count).collect()
     }
 

@@ -59,13 +59,22 @@ impl<D: Destination> Sender<D> {
     pub(super) fn work(mut self) {
         let _ends = Ends(self.shared.clone());
         loop {
-            match self.shared.queue.next_work(self.shared.settings.batch) {
+            let settings = &self.shared.settings;
+            match self.shared.queue.next_work(settings.batch, settings.linger) {
                 Work::End => return,
+                Work::Idle => self.idle(),
                 Work::Queued(records) => self.send_queued(records),
                 Work::Spilled if self.send_spilled() => {}
                 // The process ends, and the records are safe.
                 Work::Spilled => return,
             }
+        }
+    }
+
+    /// Lets the destination do its chores. A panic there must not end the thread.
+    fn idle(&mut self) {
+        if catch_unwind(AssertUnwindSafe(|| self.destination.idle())).is_err() {
+            tracing::error!(sink = self.shared.counts.name, "the sink panicked while it was idle");
         }
     }
 

@@ -74,6 +74,7 @@ fn settings(spill: Option<&Path>) -> DeliverySettings {
     DeliverySettings {
         batch: 10,
         queue: 100,
+        linger: Duration::ZERO,
         timeout: Duration::from_secs(1),
         backoff_min: Duration::from_millis(1),
         backoff_max: Duration::from_millis(5),
@@ -267,6 +268,50 @@ fn panicking_destination_loses_its_batch_only() {
     sink.deliver_numbered(&key(10), &batch(10)).unwrap();
     drop(sink);
     assert_eq!((counts.delivered(), dropped(&counts)), (10, vec![(DropReason::Rejected, 10)]));
+}
+
+/// Reports the size of each batch, and zero when it is idle.
+struct Sizes(SyncSender<usize>);
+
+impl Destination for Sizes {
+    fn name(&self) -> &'static str {
+        "sizes"
+    }
+
+    fn deliver(&mut self, batch: &[NumberedRecord], _: Duration) -> Result<(), DeliveryError> {
+        let _ = self.0.send(batch.len());
+        Ok(())
+    }
+
+    fn idle(&mut self) {
+        let _ = self.0.send(0);
+    }
+}
+
+#[test]
+fn records_wait_for_a_full_batch_or_the_end() {
+    let (sizes, batches) = sync_channel(100);
+    let patient = DeliverySettings { linger: Duration::from_secs(3600), ..settings(None) };
+    let mut sink = DeliverySink::start(Sizes(sizes), patient).unwrap();
+    for from in [0, 4, 8, 12] {
+        sink.deliver_numbered(&key(from), &batch(4)).unwrap();
+    }
+    assert_eq!(batches.recv(), Ok(10));
+    assert!(batches.try_recv().is_err(), "the others wait");
+    drop(sink);
+    assert_eq!(batches.iter().collect::<Vec<_>>(), [6]);
+}
+
+#[test]
+fn records_wait_no_longer_than_their_time() {
+    let (sizes, batches) = sync_channel(100);
+    let linger = Duration::from_millis(30);
+    let mut sink = DeliverySink::start(Sizes(sizes), DeliverySettings { linger, ..settings(None) });
+    let started = Instant::now();
+    sink.as_mut().unwrap().deliver_numbered(&key(0), &batch(3)).unwrap();
+    assert_eq!(batches.recv(), Ok(3));
+    assert!(started.elapsed() >= linger);
+    assert_eq!(batches.recv(), Ok(0), "then it is idle");
 }
 
 #[test]

@@ -1,0 +1,200 @@
+//! Queries of the partitions of a folder.
+//!
+//! - *In*: queries.
+//! - *Out*: answers from read-only connections, opened for each query: writers and retention never
+//!   wait for a query, and a query sees each partition at one moment.
+//! - *Never*: more time than the limit, but for one chunk of a page.
+
+mod chart;
+mod facets;
+mod labels;
+mod page;
+mod records;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use lens::Record;
+use rusqlite::{Connection, ErrorCode};
+
+use crate::partition::{self, Partition};
+use crate::query::{
+    Chart, ChartQuery, Cursor, FacetQuery, Facets, Page, PageQuery, PartitionSummary, Store,
+    StoreError, Summary,
+};
+use crate::schema::{self, OpenError};
+
+/// Instructions of SQLite between two looks at the time: some microseconds.
+const PROGRESS: i32 = 1000;
+
+/// The records of a folder.
+#[derive(Clone, Debug)]
+pub struct SqliteStore {
+    folder: PathBuf,
+    time_limit: Duration,
+}
+
+impl SqliteStore {
+    /// The store in `folder`; a query may take `time_limit`.
+    pub fn new(folder: &Path, time_limit: Duration) -> Self {
+        SqliteStore { folder: folder.to_owned(), time_limit }
+    }
+
+    /// What is stored.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn summary(&self) -> Result<Summary, StoreError> {
+        let deadline = self.deadline();
+        let mut summary = Summary::default();
+        for partition in self.partitions()? {
+            let records = self.query(partition, Some(deadline), &mut summary.problems, |db| {
+                let last = db.query_row("SELECT max(row) FROM records", [], |row| row.get(0))?;
+                Ok(crate::field::unsigned(Option::<i64>::unwrap_or(last, 0)))
+            })?;
+            let (name, bytes) = (partition.name(), partition.bytes(&self.folder));
+            let records = records.unwrap_or(0);
+            summary.records += records;
+            summary.bytes += bytes;
+            summary.partitions.push(PartitionSummary { name, records, bytes });
+        }
+        Ok(summary)
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.time_limit
+    }
+
+    fn partitions(&self) -> Result<Vec<Partition>, StoreError> {
+        partition::list(&self.folder)
+            .map_err(|error| StoreError::Read(format!("{}: {error}", self.folder.display())))
+    }
+
+    /// Query a partition in one read transaction. `Ok(None)`: it is new or gone, or unreadable,
+    /// which is added to `problems`.
+    fn query<T>(
+        &self,
+        partition: Partition,
+        deadline: Option<Instant>,
+        problems: &mut Vec<String>,
+        query: impl FnOnce(&Connection) -> Result<T, OpenError>,
+    ) -> Result<Option<T>, StoreError> {
+        let path = partition.path(&self.folder);
+        let result = schema::open_reader(&path).and_then(|connection| {
+            let Some(mut connection) = connection else { return Ok(None) };
+            if let Some(deadline) = deadline {
+                let is_late = move || Instant::now() >= deadline;
+                connection.progress_handler(PROGRESS, Some(is_late))?;
+            }
+            let snapshot = connection.transaction()?;
+            query(&snapshot).map(Some)
+        });
+        match result {
+            Ok(answer) => Ok(answer),
+            Err(OpenError::Sqlite(error))
+                if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) =>
+            {
+                Err(StoreError::Timeout)
+            }
+            // Retention has removed it.
+            Err(_) if !path.exists() => Ok(None),
+            Err(error) => {
+                problems.push(format!("{}: {error}", partition.name()));
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn page(&self, query: &PageQuery) -> Result<Page, StoreError> {
+        page::check(query)?;
+        let deadline = self.deadline();
+        let (mut page, mut has_read) = (Page::default(), false);
+        for partition in self.partitions()?.into_iter().rev() {
+            let below = match query.after {
+                Some(after) if partition > after.partition => continue,
+                Some(after) if partition == after.partition => after.row,
+                _ => i64::MAX,
+            };
+            if !query.filter.overlaps(partition.start_us(), partition.end_us()) {
+                continue;
+            }
+            // Each page reads a partition at least, so that a search makes progress.
+            if has_read && Instant::now() >= deadline {
+                page.timed_out = true;
+                page.next = Some(Cursor { partition, row: below });
+                break;
+            }
+            has_read = true;
+            let mut problems = std::mem::take(&mut page.problems);
+            let scanned = self.query(partition, None, &mut problems, |db| {
+                page::scan(db, (partition, below), query, deadline, &mut page)
+            });
+            page.problems = problems;
+            if let Some(ControlFlow::Break(next)) = scanned? {
+                page.next = Some(next);
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    fn records(&self, id: &str) -> Result<(Vec<Record>, Vec<String>), StoreError> {
+        let deadline = self.deadline();
+        let (mut found, mut problems) = (Vec::new(), Vec::new());
+        for partition in self.partitions()?.into_iter().rev() {
+            self.query(partition, Some(deadline), &mut problems, |db| {
+                records::find(db, id, &mut found)
+            })?;
+        }
+        Ok((found, problems))
+    }
+
+    fn facets(&self, query: &FacetQuery) -> Result<Facets, StoreError> {
+        let deadline = self.deadline();
+        let mut counts = facets::Counts::new(query)?;
+        let mut problems = Vec::new();
+        for partition in self.partitions()? {
+            if counts.range.overlaps(partition.start_us(), partition.end_us()) {
+                let folded =
+                    self.query(partition, Some(deadline), &mut problems, |db| counts.add(db))?;
+                problems.extend(folded.unwrap_or_default().into_iter().map(|field| {
+                    let name = partition.name();
+                    format!("{name}: the rarest values of {field} are missing, there are too many")
+                }));
+            }
+        }
+        Ok(Facets { fields: counts.into_fields(query), problems })
+    }
+
+    fn chart(&self, query: &ChartQuery) -> Result<Chart, StoreError> {
+        let plan = chart::Plan::new(query)?;
+        let deadline = self.deadline();
+        let labels = match plan.grouped_field() {
+            Some(field) => {
+                let top = self.facets(&plan.top_values(field))?;
+                top.fields
+                    .into_iter()
+                    .flat_map(|counts| counts.values)
+                    .map(|(text, _)| text)
+                    .collect()
+            }
+            None => Vec::new(),
+        };
+        let (mut sums, mut problems) = (chart::Sums::default(), Vec::new());
+        for partition in self.partitions()? {
+            if plan.range.overlaps(partition.start_us(), partition.end_us()) {
+                let is_folded = self.query(partition, Some(deadline), &mut problems, |db| {
+                    plan.add(db, &labels, &mut sums)
+                })?;
+                if is_folded == Some(true) {
+                    let name = partition.name();
+                    problems.push(format!("{name}: values beyond the first 1000 are missing"));
+                }
+            }
+        }
+        Ok(Chart { series: sums.into_series(query.series), problems })
+    }
+}
