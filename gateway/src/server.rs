@@ -21,7 +21,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use config::{Found, Settings};
+use filters::Registry;
 use lens::Tick;
+use observatory::Observatory;
 use parking_lot::Mutex;
 use pingora::server::ListenFds;
 use pingora::services::Service as _;
@@ -73,7 +75,7 @@ pub struct Options {
     /// Take the listeners from a running gateway.
     pub upgrade: bool,
     /// Filters that settings may name.
-    pub filters: filters::Registry,
+    pub filters: Registry,
 }
 
 /// A gateway that listens and is ready to run.
@@ -108,13 +110,7 @@ impl Gateway {
         let (observatory, statistics) =
             sinks::observatory(&options.settings, workers + 1, &otlp, store_sink)?;
         let audit = Audit::new(&options.settings.audit);
-        let threads = options.settings.guardrail_threads;
-        let tools = Tools {
-            observatory: observatory.clone(),
-            filters: options.filters,
-            pool: Arc::new(ThreadPool::new("guardrail", threads, JUDGING)),
-            counting: Arc::new(ThreadPool::new("count", 0, COUNTING)),
-        };
+        let tools = tools(&options.settings, observatory.clone(), options.filters);
         let mut usage_file =
             OpenUsageFile::open(options.settings.usage_file.as_deref(), options.upgrade)?;
         // Everything that can fail without the sockets comes first: a successor that takes them and
@@ -384,6 +380,15 @@ impl Gateway {
             }
             Err(_) => false,
         }
+    }
+}
+
+fn tools(settings: &Settings, observatory: Arc<Observatory>, filters: Registry) -> Tools {
+    Tools {
+        observatory,
+        filters,
+        pool: Arc::new(ThreadPool::new("guardrail", settings.guardrail_threads, JUDGING)),
+        counting: Arc::new(ThreadPool::new("count", 0, COUNTING)),
     }
 }
 

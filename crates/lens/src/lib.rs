@@ -46,6 +46,4 @@ pub use timing::Timing;
 pub mod trace;
 pub mod varint;
 
-pub mod varint;
-
 pub mod compare;

@@ -14,7 +14,6 @@ use plan::clock;
 use store::{API_PAGES, ApiPage, Store, StoreError};
 use tokio::sync::Semaphore;
 
-
 /// Queries at a time. Others wait, and pages that need no disk do not wait for them.
 const MAX_QUERIES: usize = 2;
 static QUERIES: Semaphore = Semaphore::const_new(MAX_QUERIES);
