@@ -250,7 +250,7 @@ fn every_commented_line_of_init_is_a_field() {
         .unwrap();
     let told = text(&output.stderr);
     // Permitted: missing files, TLS for a plain URL, both a backend and a pool, a second pool,
-    // several sources of discovery.
+    // several sources of discovery, several percentiles.
     let may_be = [
         "cannot open",
         "cannot read ",
@@ -259,6 +259,7 @@ fn every_commented_line_of_init_is_a_field() {
         "cannot be combined with backend",
         "pool \"cloud\" does not exist",
         "needs exactly one of dns, srv and kubernetes",
+        "needs one percentile and its maximum",
     ];
     let wrong: Vec<&str> =
         told.lines().filter(|line| !may_be.iter().any(|known| line.contains(known))).collect();
