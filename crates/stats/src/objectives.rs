@@ -73,7 +73,8 @@ impl Objectives {
     /// The share of good events that an objective requires, 0 to 1; `None`: the route has none.
     pub fn target(&self, slo: Slo) -> Option<f64> {
         match slo {
-            Slo::Availability => self.availability.map(|percent| percent / 100.0),
+            // 99.9 becomes 0.999, and not the double above it.
+            Slo::Availability => self.availability.map(|percent| (percent * 1e10).round() / 1e12),
             Slo::Ttft => self.ttft.map(|threshold| f64::from(threshold.percentile) / 100.0),
             Slo::Tpot => self.tpot.map(|threshold| f64::from(threshold.percentile) / 100.0),
         }
@@ -152,6 +153,7 @@ mod tests {
             let verdict = objectives.judge(&record);
             (Slo::ALL.map(|slo| verdict.misses(slo)), verdict.is_judged(), verdict.is_good())
         };
+        assert_eq!(objectives.target(Slo::Availability), Some(0.999));
         let all = (Some(100_000), Some(10_000.0));
         assert_eq!(judge("ok", all.0, all.1), ([Some(false); 3], true, true));
         let slow = judge("ok", Some(100_001), Some(10_000.1));

@@ -103,21 +103,16 @@ impl Statistics {
         state.windows.open_second()
     }
 
-    /// The cells of the closed seconds after the second `after`, as far as they are kept.
-    pub fn seconds_after(&self, after: u64, now: Tick) -> Vec<(u64, Arc<SecondCells>)> {
+    /// The cells of the closed seconds from the number `first` on, as far as they are kept.
+    pub fn seconds_from(&self, first: u64, now: Tick) -> Vec<(u64, Arc<SecondCells>)> {
         let mut state = self.lock();
         state.advance(now);
-        state.windows.seconds_after(after)
+        state.windows.seconds_from(first)
     }
 
     /// The declared models.
     pub fn models(&self) -> Arc<HashSet<Arc<str>>> {
         self.lock().models.clone()
-    }
-
-    /// Whether a route has objectives.
-    pub fn has_objectives(&self) -> bool {
-        !self.lock().objectives.is_empty()
     }
 
     /// The budgets of all objectives, by route.
@@ -338,6 +333,6 @@ mod tests {
         let all: Vec<u64> = events(at(60));
         assert_eq!(all, [1, 0], "the old misses are of another time");
         statistics.configure([], &[], at(70));
-        assert!(statistics.budgets(at(80)).is_empty() && !statistics.has_objectives());
+        assert!(statistics.budgets(at(80)).is_empty());
     }
 }

@@ -203,10 +203,10 @@ impl Windows {
         Parts { seconds, second: self.second.cells.clone(), open, closed }
     }
 
-    /// The cells of the closed seconds after the second `after`, and the number of the last one.
-    pub(crate) fn seconds_after(&self, after: u64) -> Vec<(u64, Arc<SecondCells>)> {
+    /// The closed seconds from the number `first` on, as far as they are kept.
+    pub(crate) fn seconds_from(&self, first: u64) -> Vec<(u64, Arc<SecondCells>)> {
         // Seconds in which nothing was counted were not closed one by one.
-        let first = (after + 1).max(self.second.number.saturating_sub(SECONDS));
+        let first = first.max(self.second.number.saturating_sub(SECONDS));
         let cells = |number| {
             let known = self.seconds.iter().find(|second| second.number == number);
             known.map(|second| second.cells.clone()).unwrap_or_default()
@@ -354,13 +354,13 @@ mod tests {
         count(&mut windows, at(0.5), "r");
         count(&mut windows, at(2.5), "r");
         windows.advance(at(4.0));
-        let seconds = windows.seconds_after(0);
+        let seconds = windows.seconds_from(0);
         let counts: Vec<(u64, usize)> =
             seconds.iter().map(|(number, cells)| (*number, cells.len())).collect();
-        assert_eq!(counts, [(1, 0), (2, 1), (3, 0)]);
-        assert!(windows.seconds_after(3).is_empty());
+        assert_eq!(counts, [(0, 1), (1, 0), (2, 1), (3, 0)]);
+        assert!(windows.seconds_from(4).is_empty());
         windows.advance(at(1000.0));
-        assert_eq!(windows.seconds_after(3).len() as u64, SECONDS);
+        assert_eq!(windows.seconds_from(4).len() as u64, SECONDS);
     }
 
     /// Each interval is filled; then the memory stays.

@@ -64,7 +64,7 @@ pub(super) struct Watcher {
     next: u64,
     /// Whether the client saw events of an earlier process.
     was_restarted: bool,
-    /// The last second that was sent.
+    /// The next second to send.
     second: u64,
     sent_at: Option<Tick>,
 }
@@ -87,7 +87,6 @@ impl Watcher {
             }
             Some(_) => (0, true),
         };
-        let second = second.saturating_sub(1);
         Watcher { filter, events, epoch, next, was_restarted, second, sent_at: None }
     }
 
@@ -152,7 +151,7 @@ impl Watcher {
     }
 
     fn seconds(&mut self, statistics: &Statistics, now: Tick, wall_us: u64, out: &mut String) {
-        for (number, cells) in statistics.seconds_after(self.second, now) {
+        for (number, cells) in statistics.seconds_from(self.second, now) {
             let mut cell = Cell::default();
             let selected = cells
                 .iter()
@@ -163,7 +162,7 @@ impl Watcher {
             data.insert("unix_s".into(), (wall_us.saturating_sub(ago_us) as f64 / 1e6).into());
             let id = self.next.checked_sub(1);
             self.event("second", id, &Value::Object(data).to_string(), out);
-            self.second = number;
+            self.second = number + 1;
         }
     }
 
@@ -262,9 +261,10 @@ mod tests {
         assert_eq!(kinds(&events), [("record", Some(1)), ("record", Some(2))]);
         assert_eq!(events[1].2["outcome"], "timeout");
         let events = scene.read(&mut watcher, 2.1, 9);
-        assert_eq!(kinds(&events), [("second", Some(2))]);
+        assert_eq!(kinds(&events), [("second", Some(2)); 2]);
+        assert_eq!(events[0].2["requests"], 3, "the second in which it connected");
         assert_eq!(
-            (&events[0].2["requests"], &events[0].2["outcomes"]["ok"]),
+            (&events[1].2["requests"], &events[1].2["outcomes"]["ok"]),
             (&json!(0), &Value::Null)
         );
     }
@@ -280,8 +280,8 @@ mod tests {
         let all = [record("r", "ok"), record("r", "timeout"), record("s", "ok")];
         scene.finish(1.5, &all);
         let events = scene.read(&mut watcher, 2.5, 9);
-        assert_eq!(kinds(&events), [("record", Some(0)), ("second", Some(2))]);
-        let second = &events[1].2;
+        assert_eq!(kinds(&events), [("record", Some(0)), ("second", Some(2)), ("second", Some(2))]);
+        let second = &events[2].2;
         assert_eq!(second["requests"], 1);
         assert_eq!(second["timings"]["client_ttft"]["p50_us"], 20_500);
         // 1.5 s ago, the second began.
