@@ -117,10 +117,11 @@ fn check_reads_the_files_that_the_settings_name() {
         "listeners: [{{address: '127.0.0.1:0', tls: {{cert: '{cert}', key: '{cert}', client_ca: '{ca}'}}}}]\n\
          backends: [{{name: e, url: 'https://127.0.0.1:1', tls: {{ca: '{ca}'}}}}]\n\
          audit: {{file: '{missing}/audit'}}\naccess_log: {{file: '{missing}/access'}}\n\
-         usage_file: '{missing}/usage'\nrecord_store: {{path: '{cert}/records'}}\n\
+         usage_file: '{missing}/usage'\n\
          auth: {{keys: '{keys}', secret: sixteen-and-more}}\n\
          guardrails: [{{name: g, filters: [{{name: f, use: unknown-filter}}]}}]\n\
-         routes: [{{name: r, backend: e, tokenizer: '{tokenizer}'}}]\n"
+         routes: [{{name: r, backend: e, tokenizer: '{tokenizer}'}}]\n\
+         record_store: {{path: '{cert}/records'}}\n"
     );
     let wanted = [
         &*cert,
