@@ -537,7 +537,8 @@ async fn exhausted_file_descriptors_give_the_client_an_error() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let limited =
         |command: &mut std::process::Command| through_shell(command, "ulimit -n 40; exec \"$@\"");
-    let gateway = Gateway::with_command(&settings(&engine.url(), ""), limited).await;
+    let text = settings(&engine.url(), "limits: {connections: 100}");
+    let gateway = Gateway::with_command(&text, limited).await;
     let address = gateway.address();
     let mut crowd = Vec::new();
     for _ in 0..60 {
