@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lens::record::Outcome;
-use lens::{Record, State, TimeHistogram, Timing};
+use lens::{Record, TimeHistogram, Timing};
 
 use crate::labels::OTHER;
 use crate::objectives::Verdict;
@@ -32,22 +32,6 @@ pub const TIMINGS: [Timing; 7] = [
     Timing::Queue,
     Timing::Guardrail,
 ];
-
-/// The values of [`TIMINGS`] that a record has, in microseconds.
-fn timings(record: &Record) -> [Option<u64>; TIMINGS.len()] {
-    let is_estimated = record.usage.as_ref().is_some_and(|usage| usage.estimated);
-    let tpot = record.tpot_us.map(|micros| micros.round() as u64);
-    let queued = record.ledger_us.micros(State::Queue);
-    [
-        Some(record.total_us),
-        record.engine_ttft_us,
-        record.client_ttft_us,
-        tpot.filter(|_| !is_estimated),
-        tpot.filter(|_| is_estimated),
-        Some(queued).filter(|queued| *queued > 0),
-        record.guardrail_overhead.as_ref().map(|overhead| overhead.total_us),
-    ]
-}
 
 /// A histogram, and the sum of squares for its standard deviation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -122,9 +106,10 @@ impl Cell {
         if let Some(code) = &record.error_code {
             self.count_errors(code, 1);
         }
-        for (timing, value) in self.timings.iter_mut().zip(timings(record)) {
-            if let Some(value) = value {
-                timing.get_or_insert_default().record(value);
+        for (timing, micros) in record.timings() {
+            let at = TIMINGS.iter().position(|kept| *kept == timing);
+            if let Some(distribution) = at.and_then(|at| self.timings.get_mut(at)) {
+                distribution.get_or_insert_default().record(micros);
             }
         }
     }
