@@ -356,6 +356,9 @@ fn help_and_version_work_and_wrong_arguments_are_reported() {
         assert_eq!(output.status.code(), Some(0), "{args:?}");
         assert!(output.stdout.len() > 10 && output.stderr.is_empty(), "{args:?}");
     }
+    let version = String::from_utf8(run(&["--version"]).stdout).expect("text");
+    let number = version.strip_prefix("llm-lens ").unwrap_or_default();
+    assert!(number.starts_with(|first: char| first.is_ascii_digit()), "{version:?}");
     for args in [
         &[][..],
         &["gateway"],

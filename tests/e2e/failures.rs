@@ -613,6 +613,44 @@ async fn every_wait_has_a_timeout() {
     eventually("the engine is left", || engine.closed_early() == 4).await;
 }
 
+/// Dialects that stream without being told to have the timeout of the first token as well: empty
+/// events and pings do not extend it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_by_default_have_a_timeout_for_the_first_token() {
+    let engine = Engine::start(|seen| {
+        let (content_type, event) = match seen.head.starts_with("POST /api/chat ") {
+            true => (
+                "application/x-ndjson",
+                "{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"\"},\"done\":false}\n",
+            ),
+            false => ("text/event-stream", ": ping\n\n"),
+        };
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ntransfer-encoding: chunked\r\n\r\n"
+        );
+        let mut steps = vec![Step::text(head)];
+        (0..2000).for_each(|_| steps.extend([Step::ms(20), Step::chunk(event)]));
+        steps
+    })
+    .await;
+    let timeouts = "timeouts: {first_token: 300ms}";
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", timeouts)).await;
+    for (id, path, body) in
+        [("ollama", "/api/chat", CHAT), ("tgi", "/generate_stream", "{\"inputs\":\"hello\"}")]
+    {
+        let answer = ask(&gateway, path, id, body).await;
+        assert!(!answer.complete, "{id}: {}", answer.text());
+        assert!(answer.text().contains("upstream_first_token_timeout"), "{id}: {}", answer.text());
+        let record = gateway.record(id).await;
+        assert_eq!(
+            (record.outcome, record.error_code.as_deref(), record.stream),
+            (Outcome::Timeout, Some("upstream_first_token_timeout"), true),
+            "{record:?}"
+        );
+    }
+    eventually("the engine is left", || engine.closed_early() == 2).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connect_has_a_timeout() {
     let (address, _full) = tarpit().await;

@@ -287,6 +287,27 @@ async fn reload_applies_to_new_requests() {
     assert!(stream.await.unwrap(), "a request keeps the backend that it entered with");
 }
 
+/// A setting that needs a restart is compared with the one in use, not with that of the last file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_that_need_a_restart_are_compared_with_those_in_use() {
+    let text = |workers: u32, route: &str| {
+        settings("http://127.0.0.1:9", &format!("workers: {workers}"))
+            .replace("{name: r,", &format!("{{name: {route},"))
+    };
+    let gateway = Gateway::with_settings(&text(1, "r")).await;
+    for (reloads, next) in [text(2, "r"), text(1, "r"), text(1, "other")].iter().enumerate() {
+        gateway.write_settings(next);
+        gateway.signal(Signal::SIGHUP);
+        gateway.wait_until(|g| g.metric("llm_lens_reloads_total", "") > reloads as f64).await;
+    }
+    gateway.wait_until(|g| g.stderr().matches("settings reloaded").count() >= 3).await;
+    let log = gateway.stderr();
+    let warnings: Vec<&str> =
+        log.lines().filter(|line| line.contains("takes effect at the next start")).collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+    assert!(warnings[0].contains("workers"), "{log}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reload_is_atomic() {
     // The old settings route a to engine a and b to b; the new ones swap them. No request may see a

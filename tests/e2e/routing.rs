@@ -498,3 +498,34 @@ async fn backends_of_a_file_come_and_go() {
     assert!(gateway.stderr().contains("edge.txt:3: \"ftp://nowhere\""), "{}", gateway.stderr());
     assert!(ask(&gateway, CHAT, "x", BODY).await.complete);
 }
+
+/// A file that is written in pieces is not read before its last line has an end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backends_of_a_file_that_is_still_written_are_not_used() {
+    use std::io::Write as _;
+    let file = kit::gateway::folder().join("edge.txt");
+    std::fs::write(&file, "http://127.0.0.1:19940\n").expect("it is writable");
+    let text = format!(
+        "backends: [{{name: model, url: 'http://127.0.0.1:1'}}]\n\
+         pools: [{{name: p, backends_file: '{}', template: model}}]\nroutes: [{{name: r, pool: p}}]\n",
+        file.display()
+    );
+    let gateway = Gateway::with_settings(&text).await;
+    let mut appended = std::fs::OpenOptions::new().append(true).open(&file).expect("it is there");
+    appended.write_all(b"http://127.0.0.1:1994").expect("it is writable");
+    // Longer than a complete file needs to settle, shorter than one whose last line has no end.
+    let until = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < until {
+        let backends = gateway.get("/api/backends").1;
+        assert!(!backends.contains("p/127.0.0.1-1994\""), "half a line was read: {backends}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    appended.write_all(b"1\n").expect("it is writable");
+    gateway
+        .wait_until(|g| {
+            let backends = g.get("/api/backends").1;
+            assert!(!backends.contains("p/127.0.0.1-1994\""), "half a line was read: {backends}");
+            backends.contains("p/127.0.0.1-19941\"")
+        })
+        .await;
+}

@@ -116,29 +116,71 @@ async fn errors_of_engines_are_in_the_log() {
     let mut client = gateway.client().await;
     client.send("GET /v1/models HTTP/1.1\r\nhost: a\r\nx-request-id: passed\r\n\r\n").await;
     assert_eq!(client.answer().await.status, 500);
-    let lines = |g: &Gateway| -> Vec<[String; 5]> {
-        let log = g.stderr();
-        let lines = log
-            .lines()
-            .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a line of JSON"));
-        let text = |line: &serde_json::Value, name: &str| {
-            line[name].as_str().unwrap_or_default().to_owned()
-        };
-        lines
-            .filter(|line| line["message"] == "backend call failed")
-            .map(|line| {
-                ["request_id", "backend", "route", "code", "error"].map(|name| text(&line, name))
-            })
-            .collect()
-    };
-    gateway.wait_until(|g| lines(g).len() >= 4).await;
+    gateway.wait_until(|g| failed_calls(g).len() >= 4).await;
     let want = [
         ["bad", "b", "chat", "http_502", "error answer"],
         ["event", "b", "chat", "http_503", "error event in the answer"],
         ["cut", "b", "chat", "incomplete_stream", "no complete answer"],
         ["passed", "b", "chat", "http_500", "error answer"],
     ];
-    assert_eq!(lines(&gateway), want.map(|line| line.map(str::to_owned)));
+    assert_eq!(failed_calls(&gateway), want.map(|line| line.map(str::to_owned)));
+}
+
+/// The failure of a backend is in the log though another backend answers, or resumes the stream.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_that_another_backend_makes_good_are_in_the_log() {
+    let failing = Engine::start(|seen| {
+        if String::from_utf8_lossy(&seen.body).contains("refused") {
+            return sse::json(503, "{}");
+        }
+        let words = ["The ", "sea ", "is "].map(|word| Step::chunk(sse::content(word)));
+        let begun = [Step::text(sse::STREAM_HEAD), Step::chunk(sse::role())];
+        // The pause lets the words arrive before the reset.
+        begun.into_iter().chain(words).chain([Step::ms(50), Step::Reset]).collect()
+    })
+    .await;
+    let good = Engine::start(|_| sse::stream(3, 2)).await;
+    let settings = format!(
+        "backends: [{{name: b0, url: '{}'}}, {{name: b1, url: '{}'}}]\n\
+         pools: [{{name: p0, backends: [b0]}}, {{name: p1, backends: [b1]}}]\n\
+         routes: [{{name: chat, pool: p0, fallback: [p1], resume: on, retries: {{min_per_second: 100}}}}]\n",
+        failing.url(),
+        good.url()
+    );
+    let gateway = Gateway::with_command(&settings, |command| {
+        command.args(["--log-format", "json"]);
+    })
+    .await;
+    for text in ["refused", "cut"] {
+        let mut client = gateway.client().await;
+        let fields = format!("x-request-id: {text}\r\n");
+        client.post("/v1/chat/completions", &fields, &BODY.replace("a secret", text)).await;
+        let answer = client.answer().await;
+        assert!(answer.status == 200 && answer.complete, "{text}: {}", answer.text());
+        assert!(answer.text().ends_with("data: [DONE]\n\n"), "{text}: {}", answer.text());
+    }
+    gateway.wait_until(|g| failed_calls(g).len() >= 2).await;
+    let want = [
+        ["refused", "b0", "chat", "http_503", "error answer"],
+        ["cut", "b0", "chat", "upstream_died", "no complete answer"],
+    ];
+    assert_eq!(failed_calls(&gateway), want.map(|line| line.map(str::to_owned)));
+}
+
+/// Request id, backend, route, code and error of the lines about failed calls, in a log of JSON.
+fn failed_calls(gateway: &Gateway) -> Vec<[String; 5]> {
+    let log = gateway.stderr();
+    let lines = log
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a line of JSON"));
+    let text =
+        |line: &serde_json::Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
+    lines
+        .filter(|line| line["message"] == "backend call failed")
+        .map(|line| {
+            ["request_id", "backend", "route", "code", "error"].map(|name| text(&line, name))
+        })
+        .collect()
 }
 
 /// Each line is a JSON object, and the line of a request has its id wherever in the gateway it was

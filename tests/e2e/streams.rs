@@ -220,7 +220,17 @@ async fn an_oversized_event_does_not_end_measuring() {
     let guardrail = "guardrails: [{name: g, mode: observe}]";
     let observed =
         Gateway::with_settings(&settings(&engine.url(), "", ", guardrail: g", guardrail)).await;
-    for gateway in [&plain, &counted, &observed] {
+    // A pool holds back what comes before the first token, and may continue a stream.
+    let pool = |route: &str| {
+        format!(
+            "backends: [{{name: e, url: '{0}'}}, {{name: f, url: '{0}'}}]\n\
+             pools: [{{name: p, backends: [e, f]}}]\nroutes: [{{name: r, pool: p{route}}}]\n",
+            engine.url()
+        )
+    };
+    let injected = Gateway::with_settings(&pool(", include_usage: inject")).await;
+    let resumed = Gateway::with_settings(&pool(", resume: on")).await;
+    for gateway in [&plain, &counted, &observed, &injected, &resumed] {
         let answer = ask(
             gateway,
             "/v1/responses",

@@ -1,6 +1,6 @@
 //! A scripted name server, over UDP on a free port.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
@@ -21,6 +21,8 @@ pub struct NameServer {
 #[derive(Default)]
 struct Zone {
     records: HashMap<(Name, RecordType), Vec<Record>>,
+    /// Names that exist without records.
+    empty: HashSet<Name>,
     asked: HashMap<Name, usize>,
     fails: bool,
 }
@@ -76,6 +78,11 @@ impl NameServer {
             .insert((name, RecordType::SRV), records);
     }
 
+    /// Makes a name exist: without records, queries are answered with NOERROR instead of NXDOMAIN.
+    pub fn exists(&self, name: &str) {
+        self.zone.lock().expect("no test panicked in here").empty.insert(fully(name));
+    }
+
     /// Whether queries for A records are answered with SERVFAIL. Queries for AAAA records are
     /// answered as usual.
     pub fn fails(&self, fails: bool) {
@@ -109,10 +116,11 @@ impl Zone {
             let fails = self.fails && query.query_type() == RecordType::A;
             let records = self.records.get(&(name.clone(), query.query_type())).filter(|_| !fails);
             answer.add_answers(records.into_iter().flatten().cloned());
-            let is_there = self
-                .records
-                .iter()
-                .any(|((known, _), records)| *known == name && !records.is_empty());
+            let is_there = self.empty.contains(&name)
+                || self
+                    .records
+                    .iter()
+                    .any(|((known, _), records)| *known == name && !records.is_empty());
             answer.metadata.response_code = match (fails, is_there) {
                 (true, _) => ResponseCode::ServFail,
                 (false, true) => ResponseCode::NoError,

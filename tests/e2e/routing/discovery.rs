@@ -86,7 +86,15 @@ async fn dns_addresses_change_after_their_ttl_and_streams_continue() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resolver_failure_keeps_the_backends_and_an_empty_answer_removes_them() {
+    tokio::join!(empty_answer_removes_the_backends(false), empty_answer_removes_the_backends(true));
+}
+
+/// The answer without records is NXDOMAIN, or NOERROR of a name that exists.
+async fn empty_answer_removes_the_backends(exists: bool) {
     let server = NameServer::start().await;
+    if exists {
+        server.exists("llm.test");
+    }
     let engine = good().await;
     let gateway = finding(
         &server,

@@ -258,6 +258,48 @@ async fn a_stream_survives_an_error_event_of_its_backend() {
     }
 }
 
+/// An engine that ends its answer properly, but without a finish reason, has not finished it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_just_stops_is_resumed() {
+    let stopping = Engine::start(|_| {
+        let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role())];
+        steps.extend(WORDS[..3].iter().map(|word| Step::chunk(sse::content(word))));
+        steps.extend([Step::ms(20), Step::end()]);
+        steps
+    })
+    .await;
+    let engines = [stopping, reciter(None).await];
+    let gateway = Gateway::with_settings(&settings(
+        &[&engines[0], &engines[1]],
+        ", balance: round_robin",
+        ", resume: on",
+        "",
+    ))
+    .await;
+    let answer = ask(&gateway, CHAT, "x", BODY).await;
+    assert_eq!(
+        heard(&answer.text()),
+        ("The sea is wide, deep and cöld.".into(), 1, false),
+        "{}",
+        answer.text()
+    );
+    assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"));
+    settled(&gateway).await;
+    let record = gateway.record("x").await;
+    let failed = &record.routing.failed_attempts[0];
+    assert_eq!(
+        (record.outcome, &*failed.backend, failed.code.as_str()),
+        (Outcome::Ok, "b0", "incomplete_stream")
+    );
+    // Without another backend, the client gets an error and no regular end.
+    let alone = Gateway::with_settings(&settings(&[&engines[0]], "", ", resume: on", "")).await;
+    let answer = ask(&alone, CHAT, "x", BODY).await;
+    let text = answer.text();
+    assert_eq!(heard(&text), ("The sea is ".into(), 1, true), "{text}");
+    assert!(!answer.complete && !text.contains("[DONE]"), "{text}");
+    assert!(text.contains("\"incomplete_stream\""), "{text}");
+}
+
 /// A backend that dies when the answer is as long as the client permits leaves nothing to resume.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_at_its_limit_ends_by_length() {

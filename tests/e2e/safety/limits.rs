@@ -521,9 +521,19 @@ async fn queued_answers_count_and_are_released() {
     })
     .await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
+    let most = gateway.metric("llm_lens_max_buffered_bytes", "");
+    assert!(most > 0.0 && most <= total_memory() / 2.0, "the default is {most}");
     let mut client = gateway.client().await;
     client.post(WAYS[0], "", CHAT_STREAM).await;
     gateway.wait_until(|g| g.metric("llm_lens_buffered_bytes", "") > 65_536.0).await;
     drop(client);
     gateway.wait_until(|g| g.metric("llm_lens_buffered_bytes", "") == 0.0).await;
+}
+
+/// Memory of this machine, in bytes.
+fn total_memory() -> f64 {
+    let text = std::fs::read_to_string("/proc/meminfo").expect("Linux has it");
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:")).expect("its total");
+    let kib = line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number");
+    kib * 1024.0
 }

@@ -101,6 +101,71 @@ async fn keys_restrict_routes_and_models() {
     }
 }
 
+/// Servers with a model in the path do not read that of the body, so a key permits both or none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_restrict_the_model_of_the_path() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let pool = "pools: [{name: p, backends: [e], model: linden-7b}]";
+    let flags: &[&str] = &["--owner", "a", "--model", "team-chat"];
+    let (keyed, keys) = Keyed::start(&engine, "{name: r, pool: p}", pool, &[flags]).await;
+    let body = request("").replace("\"m\"", "\"team-chat\"");
+    for path in [
+        "/openai/deployments/linden-70b/chat/completions?api-version=2026-01-01",
+        "/openai/Deployments/linden-70b/chat/completions",
+        "/v1/engines/linden-70b/completions",
+        "/models/linden-70b/api/chat",
+    ] {
+        let mut client = keyed.gateway.client().await;
+        client.post(path, &bearer(&keys[0]), &body).await;
+        let answer = client.answer().await;
+        let code = answer.error_code();
+        assert_eq!((answer.status, &*code), (403, "model_not_allowed"), "{path}");
+    }
+    assert!(engine.seen().is_empty());
+    // The permitted model is replaced by that of the pool, in the path and in the body.
+    let mut client = keyed.gateway.client().await;
+    let path = "/openai/deployments/team-chat/chat/completions";
+    client.post(path, &bearer(&keys[0]), &body).await;
+    assert_eq!(client.answer().await.status, 200);
+    let seen = engine.seen().pop().expect("it was forwarded");
+    assert!(seen.head.starts_with("POST /openai/deployments/linden-7b/chat/"), "{}", seen.head);
+    assert!(String::from_utf8_lossy(&seen.body).contains("\"linden-7b\""));
+}
+
+/// A key is for inference: requests that manage an engine are refused, though the backend has no
+/// `api_key` that could be misused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_do_not_permit_the_management_of_engines() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let folder = kit::gateway::folder();
+    let config = folder.join("gateway.yaml");
+    let text = format!(
+        "backends: [{{name: e, url: '{}'}}]\nroutes: [{{name: r, backend: e}}]\n\
+         auth: {{keys: '{}', secret: {}}}\n",
+        engine.url(),
+        folder.join("keys.yaml").display(),
+        super::SECRET,
+    );
+    std::fs::write(&config, &text).expect("the settings are written");
+    let key = create(&config, &["--owner", "a"]);
+    let gateway = Gateway::with_settings(&text).await;
+    let send = async |start: &str| {
+        let mut client = gateway.client().await;
+        let fields = format!("host: x\r\ncontent-length: 0\r\n{}", bearer(&key));
+        client.send(format!("{start} HTTP/1.1\r\n{fields}\r\n")).await;
+        client.answer().await
+    };
+    for start in ["DELETE /v1/files/x", "POST /sleep", "GET /v1/nothing"] {
+        let answer = send(start).await;
+        assert_eq!((answer.status, &*answer.error_code()), (404, "unknown_endpoint"), "{start}");
+    }
+    assert_eq!(send("TRACE /").await.status, 405);
+    assert!(engine.seen().is_empty());
+    for start in ["GET /v1/models", "POST /tokenize"] {
+        assert_eq!(send(start).await.status, 200, "{start}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_come_and_go_without_a_restart() {
     let keyed = keys_come_and_go("keys.yaml").await;
