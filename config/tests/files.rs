@@ -90,6 +90,10 @@ fn urls_of_stores_are_checked_and_not_shown() {
     }
     for (url, why) in [
         ("http://127.0.0.1", "must begin with redis://"),
+        (
+            "rediss://:secret@redis.example:6380",
+            "asks for TLS, which is not supported; write redis://",
+        ),
         ("redis://:secret@127.0.0.1:99999", "has an invalid port; ports go from 1 to 65535"),
         ("redis://127.0.0.1:abc", "has an invalid port; ports go from 1 to 65535"),
         ("redis://127.0.0.1:0", "has an invalid port; ports go from 1 to 65535"),

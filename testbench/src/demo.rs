@@ -95,3 +95,33 @@ pub fn routes(answer: &serde_json::Value) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An engine that sends its head at once does not hide the wait for the first token.
+    #[test]
+    fn the_wait_for_the_first_token_has_its_own_line() {
+        let record: Record = serde_json::from_value(serde_json::json!({
+            "schema": 1, "id": "i", "started_at": "2026-01-02T03:04:05Z", "route": "r",
+            "endpoint": "/v1/chat/completions", "stream": true, "outcome": "ok",
+            "bytes_from_client": 10, "bytes_to_client": 20, "engine_ttft_us": 133_006,
+            "ledger_us": {
+                "await_first_byte": 6, "await_first_token": 133_000, "await_token": 66_994
+            },
+            "total_us": 200_000
+        }))
+        .expect("a record");
+        let shown = waterfall(&record);
+        let line = |name: &str| -> Vec<&str> {
+            let of_name = |line: &&str| line.split_whitespace().next() == Some(name);
+            let line = shown.lines().find(of_name).unwrap_or_else(|| panic!("{name}: {shown}"));
+            line.split_whitespace().skip(1).take(3).collect()
+        };
+        assert_eq!(line("await_first_byte"), ["0.006", "ms", "0.0%"]);
+        assert_eq!(line("await_first_token"), ["133.000", "ms", "66.5%"]);
+        assert_eq!(line("await_token"), ["66.994", "ms", "33.5%"]);
+        assert_eq!(line("sum"), ["200.000", "ms"]);
+    }
+}

@@ -52,6 +52,9 @@ pub(super) fn check_otlp_url(endpoint: &str) -> Result<(), String> {
 
 /// Check the URL of a store. It may contain a password, so that errors do not contain it.
 pub(super) fn check_store_url(url: &str) -> Result<(), &'static str> {
+    if url.starts_with("rediss://") {
+        return Err("asks for TLS, which is not supported; write redis://");
+    }
     let rest = url.strip_prefix("redis://").ok_or("must begin with redis://")?;
     let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);

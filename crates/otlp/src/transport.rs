@@ -65,7 +65,7 @@ impl ExportError {
     }
 }
 
-/// Sends one request, once. The seam for another layer of delivery.
+/// Sends one request, once. Another layer of delivery may be added in front of it.
 pub trait Export {
     /// Send a request.
     ///

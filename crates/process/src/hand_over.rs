@@ -14,6 +14,7 @@
 //! successor -> predecessor   serving\n
 //! ```
 
+use std::ffi::OsString;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -52,12 +53,18 @@ pub type NamedSocket = (String, RawFd);
 /// The path of the socket: the configured one, or one in the folder for run-time files that the
 /// service manager (`$RUNTIME_DIRECTORY`) or the login (`$XDG_RUNTIME_DIR`) provides.
 pub fn socket_path(configured: Option<&Path>) -> io::Result<PathBuf> {
-    if let Some(path) = configured {
-        return Ok(path.to_owned());
+    match configured {
+        Some(path) => Ok(path.to_owned()),
+        None => default_path(|name| std::env::var_os(name)),
     }
+}
+
+/// The path without a configured one; `variable` reads the environment. A folder that all users
+/// share, such as `/tmp`, is never the default.
+fn default_path(variable: impl Fn(&str) -> Option<OsString>) -> io::Result<PathBuf> {
     let folder = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"]
         .iter()
-        .find_map(|name| std::env::var_os(name).filter(|folder| !folder.is_empty()));
+        .find_map(|name| variable(name).filter(|folder| !folder.is_empty()));
     folder.map(|folder| PathBuf::from(folder).join(SOCKET)).ok_or_else(|| {
         io::Error::other(
             "neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR is set; set shutdown.upgrade_socket",
@@ -279,6 +286,45 @@ mod tests {
         let error = offer(&path, &["a".into()], &[listener.as_raw_fd()]).expect_err("it ended");
         assert!(error.to_string().contains("before it served"), "{error}");
         successor.join().expect("no panic");
+    }
+
+    #[test]
+    fn only_its_user_may_connect_while_a_successor_waits() {
+        let folder = folder(0o755);
+        let path = folder.path().join("upgrade.sock");
+        let successor = std::thread::spawn({
+            let path = path.clone();
+            move || drop(take(&path))
+        });
+        let mode = || std::fs::metadata(&path).map(|meta| meta.mode() & 0o777);
+        let until = Instant::now() + WAIT_FOR_PREDECESSOR / 2;
+        // The socket has other permissions for a moment, in which nothing waits.
+        while !mode().is_ok_and(|mode| mode == 0o600) {
+            assert!(Instant::now() < until, "{:o}", mode().expect("a socket"));
+            std::thread::yield_now();
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        offer(&path, &["a".into()], &[listener.as_raw_fd()]).expect_err("it ended");
+        successor.join().expect("no panic");
+    }
+
+    #[test]
+    fn there_is_no_default_path_without_a_private_folder() {
+        let path = |set: &'static [(&str, &str)]| {
+            default_path(move |name| {
+                set.iter().find(|(known, _)| *known == name).map(|(_, folder)| folder.into())
+            })
+        };
+        for none in [&[][..], &[("XDG_RUNTIME_DIR", "")], &[("TMPDIR", "/tmp"), ("HOME", "/root")]]
+        {
+            let error = path(none).expect_err("no folder").to_string();
+            assert!(error.contains("set shutdown.upgrade_socket"), "{error}");
+        }
+        let login = Path::new("/run/user/7").join(SOCKET);
+        assert_eq!(path(&[("XDG_RUNTIME_DIR", "/run/user/7")]).expect("a folder"), login);
+        let service = Path::new("/run/lens").join(SOCKET);
+        let both = &[("XDG_RUNTIME_DIR", "/run/user/7"), ("RUNTIME_DIRECTORY", "/run/lens")];
+        assert_eq!(path(both).expect("a folder"), service);
     }
 
     #[test]
