@@ -103,7 +103,7 @@ impl Dialect {
     /// `/v1/engines/MODEL/...` do. Servers with such paths ignore the model of the body. In
     /// `/engines/ENGINE/v1/...`, the segment is no model. Case is ignored, as some servers do.
     pub fn model_in_path(path: &str) -> Option<Range<usize>> {
-        const BEFORE: [&str; 4] = ["/deployments/", "/engines/", "/models/", "/upstream/"];
+        const BEFORE: [&str; 4] = ["deployments", "engines", "models", "upstream"];
         const AFTER: [&str; 10] = [
             "/chat/completions",
             "/completions",
@@ -116,14 +116,22 @@ impl Dialect {
             "/api/chat",
             "/completion",
         ];
-        let path = &*path.strip_suffix('/').unwrap_or(path).to_ascii_lowercase();
-        let path = AFTER.iter().find_map(|end| path.strip_suffix(end))?;
-        let path = match path.strip_suffix("/v1") {
-            Some(path) if path.contains("/engines/") => return None,
-            stripped => stripped.unwrap_or(path),
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let path = AFTER.iter().find_map(|end| without_end(path, end))?;
+        let (path, has_version) = match without_end(path, "/v1") {
+            Some(path) => (path, true),
+            None => (path, false),
         };
-        let starts = BEFORE.iter().filter_map(|word| Some(path.find(word)? + word.len()));
-        starts.min().filter(|start| *start < path.len()).map(|start| start..path.len())
+        // Runs for each request: most paths have no segment left.
+        let mut end = 0;
+        let mut starts = path.split('/').filter_map(|segment| {
+            end += segment.len() + 1;
+            let word = BEFORE.iter().find(|word| segment.eq_ignore_ascii_case(word))?;
+            Some((end, *word))
+        });
+        let (start, word) = starts.next()?;
+        let is_engine = word == "engines" || starts.any(|(_, word)| word == "engines");
+        (start < path.len() && !(has_version && is_engine)).then_some(start..path.len())
     }
 
     /// `gen_ai.operation.name` of the OpenTelemetry conventions.
@@ -269,6 +277,12 @@ pub(crate) fn read<L: EventVisitor>(
         Dialect::LlamaCpp => llama_cpp::read(scan, report),
         Dialect::Embeddings => embeddings::read(scan, report),
     }
+}
+
+/// The text without `end`, in any case, if it ends with it.
+fn without_end<'t>(text: &'t str, end: &str) -> Option<&'t str> {
+    let (rest, last) = text.split_at_checked(text.len().checked_sub(end.len())?)?;
+    last.eq_ignore_ascii_case(end).then_some(rest)
 }
 
 #[cfg(test)]

@@ -67,7 +67,12 @@ impl ErrorFormat {
         const LLAMA_CPP: [&str; 5] =
             ["/apply-template", "/infill", "/props", "/slots", "/lora-adapters"];
         let path = path.strip_suffix('/').unwrap_or(path);
-        if path.ends_with("/v1/messages") || path.contains("/v1/messages/") {
+        let dialect = Dialect::from_path(path);
+        // Embeddings have the same last segment in several APIs.
+        if let Some(dialect) = dialect.filter(|dialect| *dialect != Dialect::Embeddings) {
+            return dialect.error_format();
+        }
+        if path.contains("/v1/messages/") {
             return ErrorFormat::Anthropic;
         }
         // OpenAI-compatible APIs may also be below `/api`.
@@ -75,7 +80,7 @@ impl ErrorFormat {
         if after_api.is_some_and(|name| OLLAMA.contains(&name)) {
             return ErrorFormat::Ollama;
         }
-        match Dialect::from_path(path) {
+        match dialect {
             Some(dialect) => dialect.error_format(),
             None if TGI.contains(&path) => ErrorFormat::Generate,
             None if LLAMA_CPP.contains(&path) => ErrorFormat::LlamaCpp,
@@ -223,6 +228,8 @@ mod tests {
             ("/api/tags", ErrorFormat::Ollama),
             ("/api/blobs/sha256:0", ErrorFormat::Ollama),
             ("/api/v1/chat/completions", ErrorFormat::OpenAi),
+            ("/api/chat/completions", ErrorFormat::OpenAi),
+            ("/api/embeddings", ErrorFormat::Ollama),
             ("/generate_stream", ErrorFormat::Generate),
             ("/info", ErrorFormat::Generate),
             ("/completion", ErrorFormat::LlamaCpp),

@@ -93,7 +93,8 @@ fn error_format(path: &str, is_anthropic: bool) -> ErrorFormat {
 
 /// The path without empty and dot segments, and with slashes for backslashes.
 fn normalized(path: &str) -> Cow<'_, str> {
-    if !path.contains("//") && !path.contains("/.") && !path.contains('\\') {
+    let is_odd = |pair: &[u8]| matches!(pair, [b'/', b'/' | b'.'] | [_, b'\\']);
+    if !path.as_bytes().windows(2).any(is_odd) {
         return Cow::Borrowed(path);
     }
     let mut segments = Vec::new();
