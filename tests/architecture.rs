@@ -9,8 +9,9 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 31] = [
+const CRATES: [(&str, &[&str]); 32] = [
     ("wire", &[]),
+    ("base-url", &[]),
     ("lens", &["wire"]),
     ("spill", &[]),
     ("stats", &["wire", "lens"]),
@@ -24,10 +25,13 @@ const CRATES: [(&str, &[&str]); 31] = [
     ("traffic", &["lens"]),
     ("yaml", &["lens"]),
     ("schema", &[]),
-    ("config", &["wire", "lens", "stats", "filters", "routing", "traffic", "yaml", "schema"]),
+    (
+        "config",
+        &["wire", "base-url", "lens", "stats", "filters", "routing", "traffic", "yaml", "schema"],
+    ),
     ("discovery", &["config"]),
     ("observatory", &["lens", "wire", "spill", "stats"]),
-    ("otlp", &["wire", "lens", "observatory"]),
+    ("otlp", &["wire", "base-url", "lens", "observatory"]),
     ("store", &["lens", "observatory"]),
     ("transport", &["wire", "lens", "routing", "traffic", "config"]),
     ("relay", &["wire", "lens", "shield", "filters", "traffic", "config", "transport"]),
@@ -88,7 +92,7 @@ const CRATES: [(&str, &[&str]); 31] = [
             "refusal",
         ],
     ),
-    ("testbench", &["wire", "lens"]),
+    ("testbench", &["wire", "base-url", "lens"]),
     (
         "cli",
         &[
@@ -125,8 +129,18 @@ const CRATES: [(&str, &[&str]); 31] = [
 
 /// Dependencies that pure crates do not have: runtimes, sockets.
 const IMPURE: [&str; 7] = ["tokio", "pingora", "hyper", "socket2", "nix", "reqwest", "rustls"];
-const PURE: [&str; 9] =
-    ["wire", "lens", "spill", "stats", "shield", "classifier", "filters", "routing", "traffic"];
+const PURE: [&str; 10] = [
+    "wire",
+    "base-url",
+    "lens",
+    "spill",
+    "stats",
+    "shield",
+    "classifier",
+    "filters",
+    "routing",
+    "traffic",
+];
 
 /// The modules of large crates, lowest first. A module may use only modules before it.
 const MODULES: [(&str, &[&str]); 3] = [

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use base_url::{BaseUrl, UrlError};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
@@ -18,7 +19,6 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use wire::url::{self, BaseUrl, UrlError};
 
 /// Timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -56,8 +56,8 @@ pub(crate) struct Connection {
 impl Target {
     /// The target of a base URL, `http://host:port` with or without `/v1`.
     pub(crate) fn new(base: &str) -> Result<Self, String> {
-        let shown = url::redact(base);
-        let bad = |why: UrlError| match url::with_scheme(base) {
+        let shown = base_url::redact(base);
+        let bad = |why: UrlError| match base_url::with_scheme(base) {
             Some(full) => format!("{shown} has no scheme; write {full}"),
             None => format!("{shown} {why}; write for example http://127.0.0.1:8080"),
         };

@@ -84,7 +84,7 @@ impl Builder {
 
     fn port(&mut self, table: &Table) -> Option<u16> {
         let text = table.text("port")?;
-        let port = wire::url::parse_port(text);
+        let port = base_url::parse_port(text);
         if port.is_none() {
             self.wrong(
                 table,
@@ -173,7 +173,7 @@ fn filed_backend(
     let parts = super::url::engine_url(url)?;
     let name: Arc<str> = format!("{pool}/{}-{}", parts.host, parts.port).into();
     if known.iter().any(|there| there.name == name) {
-        return Err(format!("{} is listed twice", wire::url::redact(url)));
+        return Err(format!("{} is listed twice", base_url::redact(url)));
     }
     let tls = parts.tls.then(|| BackendTls {
         ca: template.tls.as_ref().and_then(|tls| tls.ca.clone()),

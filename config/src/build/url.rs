@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use wire::url::{self, BaseUrl, UrlError};
+use base_url::{BaseUrl, UrlError};
 
 /// Split the URL of an engine. As in the base URLs of clients, `/v1` may be at its end: requests
 /// have it already.
@@ -11,7 +11,7 @@ pub(super) fn engine_url(url: &str) -> Result<BaseUrl, String> {
     if let Some(path) = parts.request_path() {
         return Err(format!(
             "{} ends with {path}, which is the path of a request; write {:?}",
-            url::redact(url),
+            base_url::redact(url),
             parts.without(path)
         ));
     }
@@ -23,13 +23,15 @@ pub(super) fn engine_url(url: &str) -> Result<BaseUrl, String> {
 
 /// Split a URL, or return what is wrong with it.
 pub(super) fn split_url(url: &str) -> Result<BaseUrl, String> {
-    let shown = url::redact(url);
+    let shown = base_url::redact(url);
     let parts: BaseUrl = url.parse().map_err(|why| match why {
         UrlError::User => format!("{shown} {why}; give the key as api_key"),
-        UrlError::Scheme | UrlError::Malformed | UrlError::NoHost => match url::with_scheme(url) {
-            Some(full) => format!("{shown} has no scheme; write {full:?}"),
-            None => format!("{shown} {why}; write for example \"http://127.0.0.1:8000\""),
-        },
+        UrlError::Scheme | UrlError::Malformed | UrlError::NoHost => {
+            match base_url::with_scheme(url) {
+                Some(full) => format!("{shown} has no scheme; write {full:?}"),
+                None => format!("{shown} {why}; write for example \"http://127.0.0.1:8000\""),
+            }
+        }
         why => format!("{shown} {why}"),
     })?;
     if crate::discovery::is_forbidden(&parts.host) {
@@ -42,11 +44,11 @@ pub(super) fn split_url(url: &str) -> Result<BaseUrl, String> {
 
 /// Check the endpoint of a collector, which may be a host and a port for gRPC.
 pub(super) fn check_otlp_url(endpoint: &str) -> Result<(), String> {
-    let full = url::with_scheme(endpoint).unwrap_or_else(|| endpoint.to_owned());
+    let full = base_url::with_scheme(endpoint).unwrap_or_else(|| endpoint.to_owned());
     let parsed = full.parse::<BaseUrl>();
     parsed.map(drop).map_err(|why| {
         let example = "write for example \"http://127.0.0.1:4318\"";
-        format!("{} {why}; {example}", url::redact(endpoint))
+        format!("{} {why}; {example}", base_url::redact(endpoint))
     })
 }
 
@@ -68,7 +70,7 @@ pub(super) fn check_store_url(url: &str) -> Result<(), &'static str> {
     if !is_host(host) {
         return Err("has an invalid host; write for example \"redis://127.0.0.1:6379\"");
     }
-    let port = port.strip_prefix(':').map(url::parse_port);
+    let port = port.strip_prefix(':').map(base_url::parse_port);
     if port.is_some_and(|port| port.is_none()) {
         return Err("has an invalid port; ports go from 1 to 65535");
     }

@@ -29,7 +29,6 @@ pub mod rewrite;
 mod split;
 pub use split::{Split, Splitter};
 mod template;
-pub mod url;
 pub mod validate;
 
 pub use dialect::Dialect;

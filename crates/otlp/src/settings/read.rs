@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use wire::url::BaseUrl;
+use base_url::BaseUrl;
 
 use super::{FileSettings, Headers, Protocol};
 
