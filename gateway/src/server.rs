@@ -398,6 +398,7 @@ fn share_descriptors(settings: &Settings, workers: usize) -> usize {
     let connections = descriptors::max_connections(descriptors::raise_limit(), workers);
     descriptors::check(settings.limits.connections, connections);
     transport::limit_idle_connections(descriptors::max_idle(connections));
+    pages::live::limit_watchers(descriptors::max_watchers(connections));
     connections
 }
 

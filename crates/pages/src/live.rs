@@ -10,6 +10,7 @@ mod watcher;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -27,9 +28,11 @@ use crate::params::{ApiError, Params};
 use crate::{requests, statistics};
 use watcher::{Events, Place, Watcher};
 
-/// Maximum watchers at a time.
+/// Maximum watchers at a time, if the limit of open files leaves descriptors for them.
 pub const MAX_WATCHERS: usize = 256;
 static WATCHERS: Semaphore = Semaphore::const_new(MAX_WATCHERS);
+/// Permitted watchers.
+static PERMITTED: AtomicUsize = AtomicUsize::new(MAX_WATCHERS);
 /// Interval at which a watcher gets events.
 pub const WAKE_INTERVAL: Duration = Duration::from_millis(250);
 /// Records that all watchers together get in an interval; each gets at least [`MIN_RECORDS`].
@@ -38,6 +41,19 @@ const MAX_RECORDS: usize = 2_500;
 const MIN_RECORDS: usize = 10;
 /// Blocks of events built at a time, so that many watchers use one core at most.
 static BUILDS: Semaphore = Semaphore::const_new(1);
+
+/// Permit at most so many watchers, for which descriptors are left. Call it before the first one.
+pub fn limit_watchers(most: usize) {
+    let most = most.min(MAX_WATCHERS);
+    let before = PERMITTED.swap(most, Ordering::Relaxed);
+    WATCHERS.forget_permits(before.saturating_sub(most));
+    WATCHERS.add_permits(most.saturating_sub(before));
+}
+
+/// Permitted watchers.
+pub fn max_watchers() -> usize {
+    PERMITTED.load(Ordering::Relaxed)
+}
 
 const PARAMS: &[&str] = &["route", "backend", "operation", "model", "owner", "outcome", "events"];
 
@@ -60,7 +76,8 @@ pub async fn live(
         return Err(ApiError::unavailable("the gateway is draining".into()));
     }
     let permit = WATCHERS.try_acquire().map_err(|_| {
-        ApiError::unavailable(format!("{MAX_WATCHERS} watchers are connected; close one of them"))
+        let most = max_watchers();
+        ApiError::unavailable(format!("{most} watchers are connected; close one of them"))
     })?;
     let second = shared.statistics.open_second(clock::now());
     let watcher = Watcher::new(filter, events, place, shared.observatory.recent_list(), second);
@@ -76,7 +93,7 @@ pub async fn live(
 /// Wait until the streams of all watchers have ended, because the gateway drains: at most a moment,
 /// because a watcher that does not read cannot be waited for.
 pub async fn ended() {
-    let all = u32::try_from(MAX_WATCHERS).unwrap_or(u32::MAX);
+    let all = u32::try_from(max_watchers()).unwrap_or(u32::MAX);
     let _ = tokio::time::timeout(2 * WAKE_INTERVAL, WATCHERS.acquire_many(all)).await;
 }
 
@@ -121,7 +138,7 @@ fn blocks(watch: Watch) -> impl Stream<Item = Result<Bytes, Infallible>> {
 
 impl Watch {
     fn build(mut self) -> (Self, Bytes) {
-        let watchers = MAX_WATCHERS.saturating_sub(WATCHERS.available_permits()).max(1);
+        let watchers = max_watchers().saturating_sub(WATCHERS.available_permits()).max(1);
         let shared = &self.shared;
         let (recent, now) = (shared.observatory.recent_list(), clock::now());
         let clocks = (now, clock::wall_us());

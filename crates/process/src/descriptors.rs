@@ -3,7 +3,7 @@
 //! - *In*: the limits that the process was started with.
 //! - *Out*: the soft limit, raised to the hard limit; a bound on client connections, the same on
 //!   requests that need a connection to a backend, because HTTP/2 clients send many over one
-//!   connection, and one on idle connections to backends.
+//!   connection, and bounds on idle connections to backends and on watchers of the live stream.
 //! - *Never*: a start that fails because of it.
 //!
 //! Each stream needs two descriptors. systemd starts services with a soft limit of 1,024, which
@@ -22,9 +22,12 @@ pub const MAX_IDLE_PASS_THROUGH: usize = 32;
 const PER_WORKER: u64 = 8;
 /// Client connections for each idle connection to a backend.
 const CLIENTS_PER_IDLE: usize = 4;
-/// Descriptors of so many client connections: themselves, the backends that answer them, and an
-/// idle connection.
-const PER_CLIENTS: u64 = 2 * CLIENTS_PER_IDLE as u64 + 1;
+/// Client connections for each watcher of the live stream.
+const CLIENTS_PER_WATCHER: usize = 8;
+/// Descriptors of [`CLIENTS_PER_WATCHER`] client connections: themselves, the backends that answer
+/// them, two idle connections, and a watcher.
+const PER_CLIENTS: u64 =
+    (2 * CLIENTS_PER_WATCHER + CLIENTS_PER_WATCHER / CLIENTS_PER_IDLE + 1) as u64;
 /// Share of a limit that clients get at least, if the limit is smaller than the reserve.
 const MIN_SHARE: u64 = 8;
 
@@ -52,13 +55,18 @@ pub fn raise_limit() -> u64 {
 /// Client connections that a limit of descriptors permits.
 pub fn max_connections(limit: u64, workers: usize) -> usize {
     let reserve = RESERVE.saturating_add(PER_WORKER.saturating_mul(workers as u64));
-    let most = limit.saturating_sub(reserve) / PER_CLIENTS * CLIENTS_PER_IDLE as u64;
+    let most = limit.saturating_sub(reserve) / PER_CLIENTS * CLIENTS_PER_WATCHER as u64;
     usize::try_from(most.max(limit / MIN_SHARE).max(1)).unwrap_or(usize::MAX)
 }
 
 /// Idle connections to backends, if so many client connections are permitted.
 pub fn max_idle(connections: usize) -> usize {
     connections / CLIENTS_PER_IDLE
+}
+
+/// Watchers of the live stream, if so many client connections are permitted.
+pub fn max_watchers(connections: usize) -> usize {
+    connections / CLIENTS_PER_WATCHER
 }
 
 /// Warn if `limits.connections` is more than the descriptors permit.
@@ -77,11 +85,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_backends_and_idle_connections_share_what_the_reserve_leaves() {
-        for (limit, workers, clients) in [(1024, 4, 384), (256, 2, 48), (1 << 20, 16, 465_920)] {
+    fn all_connections_share_what_the_reserve_leaves() {
+        for (limit, workers, clients) in [(1024, 4, 360), (256, 2, 40), (1 << 20, 16, 441_392)] {
             assert_eq!(max_connections(limit, workers), clients);
-            let all = 2 * clients + max_idle(clients) + 128 + 8 * workers;
-            assert!((limit as usize - 9..=limit as usize).contains(&all), "{limit}: {all}");
+            let all = 2 * clients + max_idle(clients) + max_watchers(clients) + 128 + 8 * workers;
+            assert!((limit as usize - 18..=limit as usize).contains(&all), "{limit}: {all}");
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! - *In*: accepted connections of people, scrapers and probes.
 //! - *Out*: each is served to its end, or closed because it made no progress.
-//! - *Never*: a queue. Beyond [`MAX_CONNECTIONS`], the connection that has been without progress
+//! - *Never*: a queue. Beyond [`max_connections`], the connection that has been without progress
 //!   for the longest time is closed in favor of the new one, so that a probe is always served.
 
 use std::io;
@@ -20,13 +20,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Maximum connections at a time: watchers, and 64 others.
-pub(super) const MAX_CONNECTIONS: usize = 64 + pages::live::MAX_WATCHERS;
+/// Maximum connections at a time, besides watchers of the live stream.
+const MAX_OTHERS: usize = 64;
 /// A connection whose head takes longer is closed.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that is neither read nor written for this long is closed: an idle one, or one whose
 /// client does not read its answers.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Maximum connections at a time.
+fn max_connections() -> usize {
+    MAX_OTHERS + pages::live::max_watchers()
+}
 
 /// The open connections.
 #[derive(Debug, Default)]
@@ -71,7 +76,7 @@ impl Connections {
         let connection =
             Arc::new(Connection { progress: Mutex::new(Instant::now()), close: Notify::new() });
         let mut all = self.0.lock();
-        if all.len() >= MAX_CONNECTIONS {
+        if all.len() >= max_connections() {
             let oldest = (0..all.len()).min_by_key(|at| *all[*at].progress.lock());
             if let Some(at) = oldest {
                 all.swap_remove(at).close.notify_one();
@@ -187,7 +192,7 @@ mod tests {
     async fn a_probe_is_served_whatever_other_connections_do() {
         let connections = Arc::new(Connections::default());
         let mut others = Vec::new();
-        for number in 0..3 * MAX_CONNECTIONS {
+        for number in 0..3 * max_connections() {
             let mut client = connect(&connections);
             // Every second one is silent; the others never read their answers.
             if number % 2 == 0 {
@@ -202,7 +207,7 @@ mod tests {
             assert!(answer.ends_with("ok\n"), "{answer}");
             assert!(took < Duration::from_secs(1), "{took:?}");
         }
-        assert!(connections.0.lock().len() <= MAX_CONNECTIONS);
+        assert!(connections.0.lock().len() <= max_connections());
     }
 
     #[tokio::test(start_paused = true)]
