@@ -50,9 +50,10 @@ test-setup: setup
 	  else echo "please install these packages first:$$missing" >&2; exit 1; fi; \
 	fi
 
-# The binary that the end-to-end tests run is built first; the last line says how many tests and checks passed.
+# The binary that the end-to-end tests run is built first, with the tests: alone, its dependencies would be built twice, with other
+# features. The last line says how many tests and checks passed.
 test: test-setup
-	cargo build --locked -p llm-lens-cli
+	cargo build --locked --workspace --exclude llm-lens-onnx --bins --tests
 	@out=$$(mktemp); trap 'rm -f "$$out"' EXIT; \
 	if { cargo test --locked --workspace --exclude llm-lens-onnx --no-fail-fast && $(INTERLEAVINGS) && $(REAL_ENGINE); } 2>&1 | tee "$$out"; then failed=0; else failed=1; fi; \
 	awk '/^(test result: |real engine: [0-9])/ { for (i = 1; i <= NF; i++) { if ($$i ~ /^passed/) p += $$(i-1); if ($$i ~ /^failed/) f += $$(i-1) } } END { print p + 0 " passed, " f + 0 " failed" }' "$$out"; \
