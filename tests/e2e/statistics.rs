@@ -2,10 +2,16 @@
 
 use std::process::Output;
 
+use futures_util::{SinkExt, StreamExt};
+use http::HeaderValue;
 use kit::client::PATIENCE;
 use kit::{Client, Engine, Gateway, sse};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::support::{ask, in_time, read_until};
 
@@ -172,6 +178,70 @@ async fn watchers_get_records_and_seconds_and_resume() {
     // The end of the stream is the end of its chunks.
     gateway.signal(Signal::SIGTERM);
     read_until(&mut watcher, "\r\n0\r\n\r\n").await;
+    assert!(gateway.ended(PATIENCE).await.is_some());
+}
+
+/// A WebSocket to the live stream, or the status of the refusal.
+async fn websocket(
+    gateway: &Gateway,
+    query: &str,
+    origin: Option<&'static str>,
+) -> Result<WebSocketStream<TcpStream>, u16> {
+    let uri = format!("ws://{}/api/live{query}", gateway.admin());
+    let mut request = uri.into_client_request().expect("a request");
+    if let Some(origin) = origin {
+        request.headers_mut().insert("origin", HeaderValue::from_static(origin));
+    }
+    let socket = TcpStream::connect(gateway.admin()).await.expect("the gateway accepts");
+    match tokio_tungstenite::client_async(request, socket).await {
+        Ok((socket, _)) => Ok(socket),
+        Err(Error::Http(refused)) => Err(refused.status().as_u16()),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The next message that is no ping.
+async fn next_message(socket: &mut WebSocketStream<TcpStream>) -> Message {
+    let next = async {
+        loop {
+            match socket.next().await.expect("a message").expect("a valid one") {
+                Message::Ping(_) => {}
+                message => return message,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, next).await.expect("a message in time")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_live_stream_is_served_over_websockets() {
+    let engine = Engine::start(|_| sse::stream(3, 1)).await;
+    let mut gateway = Gateway::with_settings(&settings(&engine)).await;
+    let mut socket = websocket(&gateway, "?events=record", None).await.expect("it opens");
+    ask(&gateway, PATH, "first", BODY).await;
+    let first = next_message(&mut socket).await.into_text().expect("a text");
+    let first: Value = serde_json::from_str(&first).expect("JSON");
+    assert_eq!((&first["event"], &first["data"]["id"]), (&"record".into(), &"first".into()));
+    // A client that was away continues after the last event that it has seen.
+    drop(socket);
+    ask(&gateway, PATH, "missed", BODY).await;
+    let query = format!("?events=record&after={}", first["id"].as_str().expect("an id"));
+    let mut socket = websocket(&gateway, &query, None).await.expect("it opens");
+    let missed = next_message(&mut socket).await.into_text().expect("a text");
+    assert!(missed.contains("\"id\":\"missed\""), "{missed}");
+    // A page of another origin must not read the stream.
+    let refused = websocket(&gateway, "", Some("https://evil.example")).await;
+    assert_eq!(refused.err(), Some(403));
+    assert_eq!(websocket(&gateway, "?after=x", None).await.err(), Some(400));
+    // A client has nothing to say.
+    let mut talker = websocket(&gateway, "", None).await.expect("it opens");
+    talker.send(Message::text("stop")).await.expect("it is sent");
+    let Message::Close(Some(frame)) = next_message(&mut talker).await else { panic!("no close") };
+    assert_eq!(u16::from(frame.code), 1003);
+    gateway.signal(Signal::SIGTERM);
+    let Message::Close(Some(frame)) = next_message(&mut socket).await else { panic!("no close") };
+    assert_eq!((u16::from(frame.code), frame.reason.as_str()), (1001, "the gateway drains"));
+    drop(socket);
     assert!(gateway.ended(PATIENCE).await.is_some());
 }
 

@@ -1,12 +1,14 @@
-//! `/api/live`: finished requests and one-second aggregates as server-sent events.
+//! `/api/live`: finished requests and one-second aggregates, as server-sent events or over a
+//! WebSocket.
 //!
-//! - *In*: filters, and the `Last-Event-ID` of a client that connects again.
+//! - *In*: filters, and the id of the last event that a client has seen before.
 //! - *Out*: the events `record`, `second` and `gap`.
 //! - *Never*: a queue for a watcher: each reads the shared list of recent records at its own place,
 //!   and what it does not read in time is a gap. More than [`MAX_WATCHERS`] watchers. Work for each
 //!   request: a watcher wakes every [`WAKE_INTERVAL`].
 
 mod watcher;
+mod websocket;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,10 +17,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, stream};
 use pipeline::shared::Shared;
 use plan::clock;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -26,7 +29,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::page::off_thread;
 use crate::params::{ApiError, Params};
 use crate::{requests, statistics};
-use watcher::{Events, Place, Watcher};
+use watcher::{Events, Form, Place, Watcher};
 
 /// Maximum watchers at a time, if the limit of open files leaves descriptors for them.
 pub const MAX_WATCHERS: usize = 256;
@@ -55,23 +58,28 @@ pub fn max_watchers() -> usize {
     PERMITTED.load(Ordering::Relaxed)
 }
 
-const PARAMS: &[&str] = &["route", "backend", "operation", "model", "owner", "outcome", "events"];
+const PARAMS: &[&str] =
+    &["route", "backend", "operation", "model", "owner", "outcome", "events", "after"];
 
 /// Watch finished requests.
 ///
 /// # Errors
-/// A wrong parameter; 503 with too many watchers and while the gateway drains.
+/// A wrong parameter; 403 for the WebSocket of another origin; 503 with too many watchers and while
+/// the gateway drains.
 pub async fn live(
     State(shared): State<Arc<Shared>>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, ApiError> {
     params.check(PARAMS)?;
+    let upgrade = websocket::requested(upgrade, &headers)?;
+    let form = if upgrade.is_some() { Form::Lines } else { Form::Sse };
     let mut filter = statistics::label_filter(&shared, &params)?;
     filter.outcome = requests::outcome(&params)?;
     let events = Events::parse(params.get("events"))
         .map_err(|why| ApiError::bad("events", format!("events {why}")))?;
-    let place = place(&headers)?;
+    let place = place(&headers, &params)?;
     if shared.is_draining() {
         return Err(ApiError::unavailable("the gateway is draining".into()));
     }
@@ -80,14 +88,25 @@ pub async fn live(
         ApiError::unavailable(format!("{most} watchers are connected; close one of them"))
     })?;
     let second = shared.statistics.open_second(clock::now());
-    let watcher = Watcher::new(filter, events, place, shared.observatory.recent_list(), second);
-    let body = Body::from_stream(blocks(Watch { shared, watcher, _permit: permit }));
+    let recent = shared.observatory.recent_list();
+    let watcher = Watcher::new(filter, (events, form), place, recent, second);
+    let blocks = blocks(Watch { shared, watcher, _permit: permit });
+    Ok(match upgrade {
+        Some(upgrade) => websocket::answer(upgrade, blocks),
+        None => server_sent_events(blocks),
+    })
+}
+
+fn server_sent_events(blocks: impl Stream<Item = String> + Send + 'static) -> Response {
+    // The first block reaches the client at once, so that it knows that it is connected.
+    let first = stream::iter(["retry: 1000\n\n".to_owned()]);
+    let body = Body::from_stream(first.chain(blocks).map(Ok::<_, Infallible>));
     let mut response =
         ([(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")], body)
             .into_response();
     // nginx would otherwise collect events.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
+    response
 }
 
 /// Wait until the streams of all watchers have ended, because the gateway drains: at most a moment,
@@ -97,14 +116,18 @@ pub async fn ended() {
     let _ = tokio::time::timeout(2 * WAKE_INTERVAL, WATCHERS.acquire_many(all)).await;
 }
 
-/// The last event that a client has seen.
-fn place(headers: &HeaderMap) -> Result<Option<Place>, ApiError> {
-    let Some(id) = headers.get("last-event-id") else { return Ok(None) };
-    let place = id.to_str().ok().and_then(Place::parse);
-    place.map(Some).ok_or_else(|| {
-        let message = "Last-Event-ID must be the id of an event of this page".to_owned();
-        ApiError::bad("last-event-id", message)
-    })
+/// The last event that a client has seen. Browsers send it in a field for server-sent events, and
+/// can send no field of their own for a WebSocket.
+fn place(headers: &HeaderMap, params: &Params) -> Result<Option<Place>, ApiError> {
+    let (name, id) = match headers.get("last-event-id") {
+        Some(id) => ("last-event-id", id.to_str().unwrap_or_default()),
+        None => match params.get("after") {
+            Some(id) => ("after", id),
+            None => return Ok(None),
+        },
+    };
+    let message = || format!("{name} must be the id of an event of this page");
+    Place::parse(id).map(Some).ok_or_else(|| ApiError::bad(name, message()))
 }
 
 /// A connected watcher.
@@ -116,10 +139,8 @@ struct Watch {
 
 /// The blocks of events of a watcher, until the gateway drains. Nothing is built while the client
 /// does not read.
-fn blocks(watch: Watch) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    // The first block reaches the client at once, so that it knows that it is connected.
-    let first = stream::iter([Ok(Bytes::from_static(b"retry: 1000\n\n"))]);
-    let next = stream::unfold(watch, async |mut watch| {
+fn blocks(watch: Watch) -> impl Stream<Item = String> + Send + 'static {
+    stream::unfold(watch, async |mut watch| {
         loop {
             tokio::time::sleep(WAKE_INTERVAL).await;
             if watch.shared.is_draining() {
@@ -129,21 +150,20 @@ fn blocks(watch: Watch) -> impl Stream<Item = Result<Bytes, Infallible>> {
             let block;
             (watch, block) = built.await.ok()?;
             if !block.is_empty() {
-                return Some((Ok(block), watch));
+                return Some((block, watch));
             }
         }
-    });
-    futures_util::StreamExt::chain(first, next)
+    })
 }
 
 impl Watch {
-    fn build(mut self) -> (Self, Bytes) {
+    fn build(mut self) -> (Self, String) {
         let watchers = max_watchers().saturating_sub(WATCHERS.available_permits()).max(1);
         let shared = &self.shared;
         let (recent, now) = (shared.observatory.recent_list(), clock::now());
         let clocks = (now, clock::wall_us());
         let max = (MAX_RECORDS / watchers).max(MIN_RECORDS);
         let block = self.watcher.block(recent, &shared.statistics, clocks, max);
-        (self, Bytes::from(block))
+        (self, block)
     }
 }

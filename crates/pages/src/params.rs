@@ -79,6 +79,11 @@ impl ApiError {
         ApiError { status: StatusCode::BAD_REQUEST, param, message }
     }
 
+    /// 403: the page is not for this client.
+    pub fn forbidden(message: String) -> Self {
+        ApiError { status: StatusCode::FORBIDDEN, param: "", message }
+    }
+
     /// 421: the listener does not serve the `Host`.
     pub fn wrong_host(host: &str) -> Self {
         let message = format!(

@@ -5,6 +5,7 @@
 //! - *Never*: a queue. Beyond [`max_connections`], the connection that has been without progress
 //!   for the longest time is closed in favor of the new one, so that a probe is always served.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 /// Maximum connections at a time, besides watchers of the live stream.
@@ -53,17 +54,22 @@ impl Connections {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let open = self.open();
-        let io = Watched { io, connection: open.connection.clone() };
+        let (mut handle, ended) = oneshot::channel();
+        let io = Watched { io, connection: open.connection.clone(), ended: Some(ended) };
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
-        tokio::select! {
-            served = served => {
-                if let Err(error) = served {
-                    tracing::debug!(%error, "admin connection failed");
-                }
+            .serve_connection(TokioIo::new(io), TowerToHyperService::new(router))
+            .with_upgrades();
+        let served = async {
+            if let Err(error) = served.await {
+                tracing::debug!(%error, "admin connection failed");
             }
+            // A WebSocket goes on in a task of its own.
+            handle.closed().await;
+        };
+        tokio::select! {
+            () = served => {}
             () = open.connection.stalled() => tracing::debug!("admin connection timed out"),
             () = open.connection.close.notified() => {
                 tracing::debug!("admin connection closed in favor of a new one");
@@ -123,6 +129,18 @@ impl Connection {
 struct Watched<I> {
     io: I,
     connection: Arc<Connection>,
+    /// Resolves when the connection must end, whatever uses its bytes. `None`: it has ended.
+    ended: Option<oneshot::Receiver<Infallible>>,
+}
+
+impl<I> Watched<I> {
+    fn check_ended(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.ended.as_mut().is_none_or(|ended| Pin::new(ended).poll(cx).is_ready()) {
+            self.ended = None;
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(())
+    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
@@ -131,6 +149,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check_ended(cx)?;
         let before = into.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, into);
         self.connection.moved(into.filled().len() - before);
@@ -144,6 +163,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check_ended(cx)?;
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
         if let Poll::Ready(Ok(count)) = &written {
             self.connection.moved(*count);
@@ -162,13 +182,20 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
 
 #[cfg(test)]
 mod tests {
+    use axum::extract::ws::WebSocketUpgrade;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
 
     fn router() -> Router {
-        Router::new().route("/healthz", get("ok\n")).route("/large", get("x".repeat(100_000)))
+        let socket = async |upgrade: WebSocketUpgrade| {
+            upgrade.on_upgrade(async |mut socket| while socket.recv().await.is_some() {})
+        };
+        Router::new()
+            .route("/healthz", get("ok\n"))
+            .route("/large", get("x".repeat(100_000)))
+            .route("/socket", get(socket))
     }
 
     fn connect(connections: &Arc<Connections>) -> DuplexStream {
@@ -224,6 +251,22 @@ mod tests {
         tokio::time::sleep(STALL_TIMEOUT).await;
         assert_eq!(connections.0.lock().len(), 0);
         drop((silent, idle, unread));
+    }
+
+    /// An upgraded connection that makes no progress is closed, and counted until then.
+    #[tokio::test(start_paused = true)]
+    async fn a_stalled_websocket_is_closed() {
+        let connections = Arc::new(Connections::default());
+        let (mut client, began) = (connect(&connections), Instant::now());
+        let request = b"GET /socket HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        client.write_all(request).await.expect("it is read");
+        tokio::time::sleep(STALL_TIMEOUT / 2).await;
+        assert_eq!(connections.0.lock().len(), 1);
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+        assert_eq!(began.elapsed(), STALL_TIMEOUT);
+        assert_eq!(connections.0.lock().len(), 0);
     }
 
     #[tokio::test(start_paused = true)]

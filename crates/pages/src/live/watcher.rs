@@ -1,7 +1,7 @@
 //! The place of one watcher in the stream of records, and the events that it gets next.
 //!
 //! - *In*: the list of recent records, closed seconds, the time.
-//! - *Out*: a block of server-sent events.
+//! - *Out*: a block of events, as server-sent events or as lines of JSON.
 //! - *Never*: a record twice, or a missing one without a `gap`.
 
 use std::fmt::Write as _;
@@ -38,6 +38,15 @@ impl Events {
     }
 }
 
+/// How events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Server-sent events.
+    Sse,
+    /// JSON objects, one in each line: the messages of a WebSocket.
+    Lines,
+}
+
 /// The id of an event: the start of the process, and the number of the last record before or in the
 /// event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +68,7 @@ impl Place {
 pub(super) struct Watcher {
     filter: Filter,
     events: Events,
+    form: Form,
     epoch: u64,
     /// The number of the next record to look at.
     next: u64,
@@ -74,7 +84,7 @@ impl Watcher {
     /// that is being counted.
     pub(super) fn new(
         filter: Filter,
-        events: Events,
+        (events, form): (Events, Form),
         place: Option<Place>,
         recent: &Recent,
         second: u64,
@@ -87,7 +97,7 @@ impl Watcher {
             }
             Some(_) => (0, true),
         };
-        Watcher { filter, events, epoch, next, was_restarted, second, sent_at: None }
+        Watcher { filter, events, form, epoch, next, was_restarted, second, sent_at: None }
     }
 
     /// The events since the last block, with at most `max` records. `now` is monotonic and in Unix
@@ -109,7 +119,8 @@ impl Watcher {
             self.seconds(statistics, now, wall_us, &mut out);
         }
         let sent_at = *self.sent_at.get_or_insert(now);
-        if out.is_empty() && now.nanos_since(sent_at) >= KEEP_ALIVE {
+        let is_quiet = out.is_empty() && now.nanos_since(sent_at) >= KEEP_ALIVE;
+        if is_quiet && self.form == Form::Sse {
             out.push_str(": keep-alive\n\n");
         }
         if !out.is_empty() {
@@ -167,11 +178,16 @@ impl Watcher {
     }
 
     fn event(&self, kind: &str, sequence: Option<u64>, data: &str, out: &mut String) {
+        let id = sequence.map(|sequence| format!("{}-{sequence}", self.epoch));
         // Writing to a string does not fail.
-        if let Some(sequence) = sequence {
-            let _ = writeln!(out, "id: {}-{sequence}", self.epoch);
-        }
-        let _ = write!(out, "event: {kind}\ndata: {data}\n\n");
+        let _ = match (self.form, id) {
+            (Form::Sse, Some(id)) => write!(out, "id: {id}\nevent: {kind}\ndata: {data}\n\n"),
+            (Form::Sse, None) => write!(out, "event: {kind}\ndata: {data}\n\n"),
+            (Form::Lines, Some(id)) => {
+                writeln!(out, r#"{{"event":"{kind}","id":"{id}","data":{data}}}"#)
+            }
+            (Form::Lines, None) => writeln!(out, r#"{{"event":"{kind}","data":{data}}}"#),
+        };
     }
 }
 
@@ -217,7 +233,7 @@ mod tests {
 
         fn watch(&self, filter: Filter, place: Option<Place>) -> Watcher {
             let events = Events::parse(None).expect("both");
-            Watcher::new(filter, events, place, &self.recent, 0)
+            Watcher::new(filter, (events, Form::Sse), place, &self.recent, 0)
         }
 
         /// The events of a block: kind, sequence of the id, data.
@@ -328,13 +344,33 @@ mod tests {
     fn quiet_watchers_get_comments() {
         let scene = Scene::new();
         let events = Events::parse(Some("record")).expect("valid");
-        let mut watcher = Watcher::new(Filter::default(), events, None, &scene.recent, 0);
+        let form = (events, Form::Sse);
+        let mut watcher = Watcher::new(Filter::default(), form, None, &scene.recent, 0);
         let mut block =
             |seconds| watcher.block(&scene.recent, &scene.statistics, (at(seconds), 0), 9);
         assert_eq!(block(0.0), "");
         assert_eq!(block(14.0), "");
         assert_eq!(block(15.0), ": keep-alive\n\n");
         assert_eq!(block(29.0), "");
+    }
+
+    #[test]
+    fn messages_of_a_websocket_are_lines_of_json() {
+        let mut scene = Scene::new();
+        let both = (Events::parse(None).expect("both"), Form::Lines);
+        let mut watcher = Watcher::new(Filter::default(), both, None, &scene.recent, 0);
+        let many: Vec<_> = (0..6).map(|_| record("r", "ok")).collect();
+        scene.finish(0.1, &many);
+        let clocks = (at(1.5), 1_000_000_000);
+        let block = watcher.block(&scene.recent, &scene.statistics, clocks, 1);
+        let lines = block.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+        let lines: Vec<Value> = lines.collect();
+        let kinds: Vec<_> = lines.iter().map(|line| line["event"].as_str()).collect();
+        assert_eq!(kinds, ["gap", "gap", "record", "second"].map(Some));
+        let id = format!("{}-5", scene.recent.epoch());
+        assert_eq!(lines[2]["id"], id);
+        assert_eq!(lines[2]["data"]["route"], "r");
+        assert_eq!(watcher.block(&scene.recent, &scene.statistics, (at(1.9), 0), 1), "");
     }
 
     #[test]
