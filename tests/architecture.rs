@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 32] = [
+const CRATES: [(&str, &[&str]); 33] = [
     ("wire", &[]),
     ("base-url", &[]),
     ("lens", &["wire"]),
@@ -68,6 +68,7 @@ const CRATES: [(&str, &[&str]); 32] = [
             "refusal",
         ],
     ),
+    ("dashboard", &[]),
     ("pages", &["lens", "routing", "observatory", "stats", "config", "plan", "pipeline"]),
     (
         "gateway",
@@ -87,6 +88,7 @@ const CRATES: [(&str, &[&str]); 32] = [
             "relay",
             "plan",
             "pages",
+            "dashboard",
             "pipeline",
             "process",
             "refusal",

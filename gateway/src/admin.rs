@@ -19,7 +19,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
@@ -91,7 +91,8 @@ fn router(shared: Arc<Shared>, observed: Observed, otlp: Otlp) -> Router {
         metrics(shared, headers, (observed.clone(), otlp.clone()))
     };
     router
-        .route("/", get(INDEX))
+        .route("/", get(index))
+        .route(dashboard::PATH, get(dashboard_file))
         .route("/metrics", get(metrics))
         .route("/healthz", get("ok\n"))
         .route("/readyz", get(ready))
@@ -121,6 +122,15 @@ fn router(shared: Arc<Shared>, observed: Observed, otlp: Otlp) -> Router {
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(middleware::from_fn_with_state(shared.clone(), host::guard))
         .with_state(shared)
+}
+
+/// The dashboard for browsers, a list of all paths for others.
+async fn index(headers: HeaderMap) -> Response {
+    if dashboard::is_wanted(&headers) { dashboard::page() } else { INDEX.into_response() }
+}
+
+async fn dashboard_file(Path(name): Path<String>) -> Result<Response, ApiError> {
+    dashboard::file(&name).ok_or_else(|| ApiError::not_found("the dashboard has no such file"))
 }
 
 async fn metrics(
@@ -288,8 +298,9 @@ const INDEX: &str = "\
                     by each of them, such as &route=NAME)
 /api/sketches       the same as sketches that `llm-lens stats --merge` merges
 /api/objectives     error budgets and burn rates of the objectives (?route=NAME)
-/api/live           records and seconds as server-sent events, resumed by Last-Event-ID
-                    (?route=NAME&backend=NAME&model=NAME&outcome=NAME&events=record,second)
+/api/live           records and seconds as server-sent events or over a WebSocket
+                    (?route=NAME&backend=NAME&model=NAME&outcome=NAME&events=record,second
+                    &after=ID, or Last-Event-ID)
 /api/sinks          records delivered and dropped by each sink
 /api/settings       the settings in force, secrets masked, and the last reload
 ";

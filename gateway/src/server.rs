@@ -179,7 +179,7 @@ impl Gateway {
         let mut lines: Vec<String> =
             self.listeners.iter().map(|l| format!("listening on {}", l.describe())).collect();
         lines.push(format!(
-            "admin on http://{} (/metrics, /api/routes, /api/requests)",
+            "admin on http://{} (dashboard: /, metrics: /metrics, data: /api)",
             self.admin.address
         ));
         for route in &plan.routes {

@@ -4,12 +4,14 @@ use super::*;
 
 /// Sends a request to the admin listener with this `Host`; returns the whole answer.
 fn with_host(gateway: &Gateway, method: &str, path: &str, host: &str) -> String {
+    let fields = format!("host: {host}\r\nx-llm-lens-operator: me\r\n");
+    with_fields(gateway, &format!("{method} {path}"), &fields)
+}
+
+/// The answer to a request with these fields.
+fn with_fields(gateway: &Gateway, request: &str, fields: &str) -> String {
     let mut socket = std::net::TcpStream::connect(gateway.admin).expect("it listens");
-    write!(
-        socket,
-        "{method} {path} HTTP/1.1\r\nhost: {host}\r\nx-llm-lens-operator: me\r\nconnection: close\r\n\r\n"
-    )
-    .expect("it is read");
+    write!(socket, "{request} HTTP/1.1\r\n{fields}connection: close\r\n\r\n").expect("it is read");
     let mut answer = String::new();
     socket.read_to_string(&mut answer).expect("an answer");
     answer
@@ -168,4 +170,23 @@ async fn metrics_of_the_process_are_exported() {
     assert!(text.contains("\nprocess_cpu_seconds_total "));
     assert!(text.contains("\nllm_lens_log_lines_dropped_total 0\n"));
     assert!(!text.contains("llm_lens_certificate_expiry"), "no listener serves TLS");
+}
+
+/// Browsers get the dashboard, and programs the list of paths that they always had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn browsers_get_the_dashboard() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "")).await;
+    let (status, list) = gateway.get("/");
+    assert!(status == 200 && list.starts_with("/metrics "), "{list}");
+    let page =
+        with_fields(&gateway, "GET /", "host: a.localhost\r\naccept: text/html,*/*;q=0.8\r\n");
+    assert!(page.contains("content-type: text/html; charset=utf-8\r\n"), "{page}");
+    assert!(page.contains("content-security-policy: default-src 'none'; "), "{page}");
+    assert!(page.contains("x-content-type-options: nosniff\r\n"), "{page}");
+    let script = with_fields(&gateway, "GET /dashboard/lib/dom.js", "host: localhost\r\n");
+    assert!(script.contains("content-type: text/javascript; charset=utf-8\r\n"), "{script}");
+    for path in ["/dashboard/", "/dashboard/none.js", "/dashboard/../Cargo.toml"] {
+        assert_eq!(gateway.get(path).0, 404, "{path}");
+    }
 }

@@ -24,7 +24,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// Maximum message of a client, which sends none but control frames.
 const MAX_MESSAGE: usize = 1024;
 
-/// The upgrade, if the client asks for one.
+/// The upgrade, if the client requests one.
 pub(super) fn requested(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
     headers: &HeaderMap,
@@ -41,7 +41,7 @@ pub(super) fn requested(
     upgrade.map(Some).map_err(|why| ApiError::bad("", message(why)))
 }
 
-/// Whether no page asks, or one that this listener has served.
+/// Whether the request comes from no page, or from one that this listener has served.
 fn is_same_origin(headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return true };
     let origin = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());

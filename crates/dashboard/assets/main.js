@@ -1,0 +1,104 @@
+// The shell: navigation, the page of the address, refreshing it, and what to do when the gateway does not answer.
+
+import { h } from "./lib/dom.js";
+import { Refused } from "./lib/api.js";
+import * as overview from "./pages/overview.js";
+import * as latency from "./pages/latency.js";
+import * as requests from "./pages/requests.js";
+import * as request from "./pages/request.js";
+import * as guardrails from "./pages/guardrails.js";
+import * as backends from "./pages/backends.js";
+import * as usage from "./pages/usage.js";
+import * as settings from "./pages/settings.js";
+import * as definitions from "./pages/definitions.js";
+
+const PAGES = { "": overview, latency, requests, request, guardrails, backends, usage, settings, definitions };
+const NAV = [["", "Overview"], ["latency", "Latency"], ["requests", "Requests"], ["guardrails", "Guardrails"], ["backends", "Backends"], ["usage", "Usage and cost"], ["settings", "Settings"], ["definitions", "Definitions"]];
+
+/** How often a page that refreshes asks again. */
+const REFRESH_MS = 3000;
+
+const main = document.getElementById("main");
+const nav = document.getElementById("nav");
+const state = document.getElementById("state");
+let shown = 0;
+let timer = null;
+/** Ends what the shown page has started, such as its live stream. */
+let leave = null;
+
+/** The page and the parameters of the address: `#/requests/ID?route=chat`. */
+function place() {
+  const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
+  const [name, ...rest] = path.split("/");
+  return { name, argument: decodeURIComponent(rest.join("/")), params: new URLSearchParams(query) };
+}
+
+function showState(text, isBad) {
+  state.textContent = text;
+  state.className = isBad ? "pill bad" : "pill";
+}
+
+async function show(isRefresh) {
+  clearTimeout(timer);
+  const now = ++shown;
+  const { name, argument, params } = place();
+  const page = PAGES[name];
+  if (!page) {
+    location.hash = "#/";
+    return;
+  }
+  if (!isRefresh) {
+    leave?.();
+    leave = null;
+    const current = name === "request" ? "requests" : name;
+    nav.replaceChildren(...NAV.map(([id, title]) => h("a", { href: `#/${id}`, "aria-current": id === current ? "page" : null }, title)));
+  }
+  try {
+    const made = await page.make({ argument, params, refresh: () => show(true) });
+    // The reader has gone to another page in the meantime.
+    if (now !== shown) {
+      made.leave?.();
+      return;
+    }
+    document.title = `${made.title} - LLM Latency Lens`;
+    if (!isRefresh) main.replaceChildren(...made.content);
+    else if (!isBusy()) keepFocus(() => main.replaceChildren(...made.content));
+    if (!isRefresh && made.leave) leave = made.leave;
+    showState(made.refreshes ? `live, ${new Date().toLocaleTimeString()}` : "loaded", false);
+    if (!isRefresh) main.focus({ preventScroll: true });
+    if (made.refreshes) timer = setTimeout(() => (document.hidden ? null : show(true)), REFRESH_MS);
+  } catch (error) {
+    if (now !== shown) return;
+    const why = error instanceof Refused ? error.message : "the gateway does not answer; trying again";
+    showState(why, true);
+    if (!isRefresh) main.replaceChildren(h("p", { class: "notice", role: "alert" }, `${why}.`));
+    timer = setTimeout(() => show(main.children.length > 1), REFRESH_MS);
+    console.error(error);
+  }
+}
+
+/** Whether the reader is in the middle of something that a new page would take away. */
+function isBusy() {
+  const focused = document.activeElement;
+  const isTyping = main.contains(focused) && ["INPUT", "SELECT"].includes(focused.tagName);
+  return isTyping || main.querySelector("details[open]") !== null || !document.getSelection()?.isCollapsed;
+}
+
+/** Replaces the content; what had the focus has it afterwards, too. */
+function keepFocus(replace) {
+  const path = [];
+  for (let at = document.activeElement; at && at !== main && main.contains(at); at = at.parentElement) {
+    path.unshift([...at.parentElement.children].indexOf(at));
+  }
+  const tag = document.activeElement?.tagName;
+  replace();
+  const again = path.reduce((at, index) => at?.children[index], main);
+  if (path.length > 0 && again?.tagName === tag) again.focus({ preventScroll: true });
+}
+
+addEventListener("hashchange", () => show(false));
+// A hidden page asks for nothing.
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) show(true);
+});
+show(false);

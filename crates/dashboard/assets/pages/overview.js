@@ -1,0 +1,158 @@
+// The overview: what is wrong and whose fault it is, the figures of the last minutes, and where the time goes.
+
+import { get, optional } from "../lib/api.js";
+import { empty, h, table } from "../lib/dom.js";
+import { duration, FEW, number, percent, ratio, samples } from "../lib/format.js";
+import { chart } from "../lib/plot.js";
+import { shareBar, stateLegend } from "../lib/shares.js";
+import { verdict } from "../lib/verdict.js";
+
+const WINDOWS = [["1m", "1 minute"], ["5m", "5 minutes"], ["15m", "15 minutes"], ["start", "since the start"]];
+const definition = (id, text) => h("a", { href: `#/definitions?of=${id}` }, text);
+
+export async function make({ params }) {
+  const window = WINDOWS.some(([id]) => id === params.get("window")) ? params.get("window") : "5m";
+  const route = params.get("route") ?? "";
+  const [stats, all, objectives, routes, backends, sinks, series] = await Promise.all([
+    get("/api/stats", { window, by: "route,backend", route }),
+    get("/api/stats", { window, by: "route" }),
+    get("/api/objectives", { route }),
+    get("/api/routes"),
+    get("/api/backends"),
+    get("/api/sinks"),
+    optional("/api/charts", { from: "1h", step: "1m", route }),
+  ]);
+  const groups = stats.windows[0].groups;
+  const byRoute = all.windows[0].groups;
+  const names = byRoute.map((group) => group.route).sort();
+  const ledgers = routes.routes.filter((row) => !route || row.route === route);
+  const points = series?.series[0]?.points ?? [];
+  return {
+    title: "Overview",
+    refreshes: true,
+    content: [
+      h("h1", {}, "Overview ", h("small", {}, WINDOWS.find(([id]) => id === window)[1])),
+      h("section", { class: "card verdict", "aria-label": "Verdict" },
+        verdict({ groups: byRoute.filter((group) => !route || group.route === route), perBackend: groups, objectives: objectives.objectives, backends: backends.backends, sinks: sinks.sinks, ledgers })),
+      filters(window, route, names),
+      figures(groups, objectives.objectives, stats.windows[0].covered_s, points, ledgers),
+      h("section", { class: "two" }, charts(points, series !== null)),
+      h("section", { class: "card" }, whereTheTimeGoes(groups, ledgers)),
+    ],
+  };
+}
+
+function filters(window, route, names) {
+  const go = (event) => {
+    const form = new FormData(event.currentTarget);
+    location.hash = `#/?${new URLSearchParams([...form].filter(([, value]) => value !== ""))}`;
+  };
+  const options = (all, chosen) => all.map(([id, title]) => h("option", { value: id, selected: id === chosen }, title));
+  return h("form", { class: "filters", onchange: go, onsubmit: (event) => event.preventDefault() },
+    h("label", {}, "Window", h("select", { name: "window" }, options(WINDOWS, window))),
+    h("label", {}, "Route", h("select", { name: "route" }, options([["", "all"], ...names.map((name) => [name, name])], route))));
+}
+
+/** A percentile over several groups cannot be computed from theirs: the worst one is shown, and named. */
+function worst(groups, timing, percentile) {
+  const of = (group) => group.timings[timing];
+  const enough = groups.filter((group) => of(group)?.count >= FEW);
+  const from = enough.length > 0 ? enough : groups.filter((group) => of(group));
+  return from.reduce((most, group) => (most && of(most)[percentile] >= of(group)[percentile] ? most : group), null);
+}
+
+function figure(name, value, note, isBad) {
+  return h("div", { class: "card" }, h("span", {}, name), h("strong", {}, value), h("em", { class: isBad ? "bad" : null }, note));
+}
+
+function figures(groups, objectives, covered, points, ledgers) {
+  const sum = (of) => groups.reduce((total, group) => total + (of(group) ?? 0), 0);
+  const requests = sum((group) => group.requests);
+  const failures = sum((group) => group.service_failures);
+  const judged = sum((group) => group.goodput?.judged);
+  const good = sum((group) => group.goodput?.good);
+  const codes = {};
+  for (const group of groups) for (const [code, count] of Object.entries(group.errors)) codes[code] = (codes[code] ?? 0) + count;
+  const first = Object.entries(codes).sort((a, b) => b[1] - a[1])[0];
+  const slow = (timing) => {
+    const group = worst(groups, timing, "p95_us");
+    if (!group) return ["–", "no request with this time yet"];
+    const { p95_us, count } = group.timings[timing];
+    return [duration(p95_us), `${group.route}${group.backend ? ` / ${group.backend}` : ""}, ${samples(count)}`];
+  };
+  const left = objectives.filter((one) => one.events > 0).sort((a, b) => a.budget_remaining - b.budget_remaining)[0];
+  // The last point is of a minute that has not ended.
+  const change = ratio(points.at(-2)?.requests, points.at(-3)?.requests);
+  const [ttft, tpot] = [slow("client_ttft"), slow("tpot")];
+  return h("section", { class: "figures", "aria-label": "Figures" },
+    figure("Requests", `${number(requests / Math.max(covered, 1))} /s`, `${number(requests)} in ${duration(covered * 1e6)}${change ? `; last full minute ${change}` : ""}`),
+    figure("Goodput", judged ? percent(good / judged) : "–", judged ? `${number(judged)} requests judged by objectives` : "no objectives; set objectives in the settings", judged && good / judged < 0.95),
+    figure(definition("client_ttft", "TTFT p95, slowest"), ...ttft),
+    figure(definition("tpot", "TPOT p95, slowest"), ...tpot),
+    figure("Failures of the service", requests ? percent(failures / requests, 2) : "–", first ? `most: ${first[0]} (${number(first[1])})` : "no errors", failures > 0),
+    figure(definition("added_ttft", "TTFT added by guardrails"), ...addedTtft(ledgers)),
+    figure("Error budget left", left ? percent(left.budget_remaining, 0) : "–", left ? `${left.route}, ${left.slo}; burn rate ${number(left.burn_rate)}` : "no objective has events yet", left && left.budget_remaining < 0.25));
+}
+
+/** The largest p95 that guardrails add, since the start. */
+function addedTtft(ledgers) {
+  const guarded = ledgers.filter((row) => row.timings.added_ttft?.count > 0);
+  const most = guarded.sort((a, b) => b.timings.added_ttft.p95_us - a.timings.added_ttft.p95_us)[0];
+  if (!most) return ["–", "no request has passed a guardrail"];
+  const { p95_us, count } = most.timings.added_ttft;
+  return [duration(p95_us), `p95 of ${most.route} / ${most.backend} since the start, ${samples(count)}`];
+}
+
+function charts(points, hasStore) {
+  if (!hasStore) {
+    return h("div", { class: "card" }, h("h2", {}, "The last hour"),
+      empty("Charts need stored records. Set ", h("code", {}, "record_store: {path: FOLDER}"), " in the settings and restart the gateway."));
+  }
+  if (points.length === 0) {
+    return h("div", { class: "card" }, h("h2", {}, "The last hour"), empty("No requests in the last hour. Send one to the gateway, and it appears within a few seconds."));
+  }
+  const times = points.map((point) => point.at_s);
+  const line = (timing, percentile, color, dash) => ({
+    label: percentile, color, dash, values: points.map((point) => point[timing]?.[percentile] ?? null),
+  });
+  const percentiles = (timing) => [line(timing, "p50", "--p50"), line(timing, "p95", "--p95", [6, 3]), line(timing, "p99", "--p99", [2, 3])];
+  const sum = (of) => points.map((point) => of(point.outcomes) / 60);
+  const rates = [
+    { label: "ok", color: "--p50", values: sum((outcomes) => outcomes.ok ?? 0) },
+    { label: "other outcomes", color: "--p99", dash: [2, 3], values: sum((outcomes) => Object.entries(outcomes).reduce((total, [name, count]) => total + (name === "ok" ? 0 : count), 0)) },
+  ];
+  const card = (title, id, lines, show) => h("div", { class: "card" },
+    h("h2", {}, id ? definition(id, title) : title, h("small", {}, " last hour, per minute")), chart(title, times, lines, show));
+  return [
+    card("Time to first token at the client", "client_ttft", percentiles("client_ttft_us"), duration),
+    card("Time per output token", "tpot", percentiles("tpot_us"), duration),
+    card("Requests a second", null, rates, number),
+    card("Duration", "total", percentiles("total_us"), duration),
+  ];
+}
+
+function whereTheTimeGoes(groups, ledgers) {
+  if (ledgers.length === 0) return empty("No request yet. Send one to the gateway: clients only change their base URL.");
+  const find = (row) => groups.find((group) => group.route === row.route && group.backend === row.backend);
+  const rows = ledgers.map((row) => {
+    const group = find(row);
+    const [ttft, tpot] = [group?.timings.client_ttft, group?.timings.tpot];
+    const to = `#/latency?${new URLSearchParams({ route: row.route, backend: row.backend })}`;
+    return [
+      h("a", { href: to }, row.backend ? `${row.route} / ${row.backend}` : row.route),
+      number(group?.requests ?? 0),
+      group?.requests ? percent(group.service_failures / group.requests) : "–",
+      duration(ttft?.p50_us), duration(ttft?.p95_us), duration(tpot?.p50_us),
+      shareBar(row.ledger_share),
+    ];
+  });
+  const caption = h("span", {}, "Where the time goes ", h("small", {}, "figures of the window; shares since the start, which close to 100 %"));
+  return [
+    table(caption, [
+      { head: "Route / backend", text: true }, { head: "Requests" }, { head: "Failures" },
+      { head: "TTFT p50", href: "#/definitions?of=client_ttft" }, { head: "TTFT p95", href: "#/definitions?of=client_ttft" },
+      { head: "TPOT p50", href: "#/definitions?of=tpot" }, { head: "Share of the time", wide: true, text: true, href: "#/definitions?of=ledger" },
+    ], rows),
+    stateLegend(ledgers.map((row) => row.ledger_share)),
+  ];
+}

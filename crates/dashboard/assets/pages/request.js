@@ -1,0 +1,131 @@
+// One request: where its time went, its marks, its tokens, and what was decided.
+
+import { get, optional } from "../lib/api.js";
+import { empty, h, list, table } from "../lib/dom.js";
+import { dateTime, duration, number, percent } from "../lib/format.js";
+import { stateColor, stateName, STATES } from "../lib/states.js";
+
+export async function make({ argument }) {
+  const record = await find(argument);
+  if (!record) {
+    return { title: "Request", refreshes: false, content: [h("h1", {}, "Request"), empty(`No request ${argument} is stored, and it is not among the recent ones. `, h("a", { href: "#/requests" }, "See the requests"), ".")] };
+  }
+  const subtitle = [record.route, record.backend, record.model_requested, dateTime(new Date(record.started_at)), record.http_status, record.outcome].filter(Boolean).join(", ");
+  return {
+    title: `Request ${record.id}`,
+    refreshes: false,
+    content: [
+      h("h1", {}, `Request ${record.id} `, h("small", {}, subtitle)),
+      h("section", { class: "card" }, waterfall(record), marks(record)),
+      h("section", { class: "two" },
+        h("div", { class: "card" }, h("h2", {}, "Figures"), figures(record)),
+        h("div", { class: "card" }, h("h2", {}, "Decisions"), decisions(record))),
+      record.guardrail ? h("section", { class: "card" }, filters(record.guardrail)) : null,
+      h("section", { class: "card" }, h("details", {}, h("summary", {}, "The record as JSON"), h("pre", { tabindex: 0 }, JSON.stringify(record, null, 2)))),
+    ].filter(Boolean),
+  };
+}
+
+async function find(id) {
+  const stored = await optional("/api/records", { id });
+  if (stored?.records.length > 0) return stored.records[0];
+  return (await get("/api/requests", { id, limit: 1 })).requests[0] ?? null;
+}
+
+function waterfall(record) {
+  const total = record.total_us;
+  let before = 0;
+  const rows = STATES.filter(([id]) => record.ledger_us[id] > 0).map(([id]) => {
+    const us = record.ledger_us[id];
+    const left = before;
+    before += us;
+    return [
+      h("a", { href: "#/definitions?of=ledger" }, stateName[id]),
+      h("span", { class: "track", "aria-hidden": "true" }, h("i", { style: { left: `${(100 * left) / total}%`, width: `${(100 * us) / total}%`, background: stateColor(id) } })),
+      h("span", { class: "number" }, duration(us)),
+      h("span", { class: "number share" }, percent(us / total)),
+    ];
+  });
+  return [
+    h("h2", {}, "Where the time went ", h("small", {}, "states in their usual order; each moment belongs to one")),
+    h("div", { class: "waterfall" }, rows, h("span", { class: "sum" }, "total"), h("span", { class: "sum" }, " "), h("span", { class: "number sum" }, duration(total)), h("span", { class: "number sum share" }, percent(before / total))),
+  ];
+}
+
+/** Marks on the time line of the request. Names that would overlap are on lines of their own. */
+function marks(record) {
+  const total = record.total_us;
+  const at = [];
+  for (const [name, { arrival, written }] of Object.entries(record.marks_us ?? {})) {
+    if (arrival !== undefined) at.push([arrival, `${name.replaceAll("_", " ")} read`]);
+    if (written !== undefined && written - (arrival ?? 0) > total / 50) at.push([written, `${name.replaceAll("_", " ")} written`]);
+  }
+  for (const attempt of record.failed_attempts ?? []) at.push([attempt.at_us + attempt.us, `${attempt.backend}: ${attempt.code}`]);
+  for (const resume of record.resumes ?? []) at.push([resume.at_us, `resumed by ${resume.backend}`]);
+  if (at.length === 0) return null;
+  at.sort((a, b) => a[0] - b[0]);
+  const merged = [];
+  for (const [us, name] of at) {
+    const last = merged.at(-1);
+    if (last && us - last.us < total / 100) last.names.push(name);
+    else merged.push({ us, names: [name] });
+  }
+  const words = merged.map(({ us, names }) => `${names.join(", ")} at ${duration(us)}`);
+  return [
+    h("div", { class: "line", role: "img", "aria-label": words.join("; ") }, merged.map(({ us }) => h("i", { style: { left: `${(100 * us) / total}%` } }))),
+    h("ol", { class: "marks" }, merged.map(({ us, names }) => h("li", {}, h("b", {}, duration(us)), ` ${names.join(", ")}`))),
+  ];
+}
+
+function figures(record) {
+  const usage = record.usage ?? {};
+  const overhead = record.guardrail_overhead;
+  const gaps = record.client_itl_us;
+  const split = record.engine_split;
+  const tokens = (count, isEstimate) => (count === undefined ? null : h("span", { class: isEstimate ? "estimate" : null }, number(count), isEstimate ? " (estimate)" : ""));
+  const off = record.predicted_ttft_us && record.engine_ttft_us ? `${duration(record.predicted_ttft_us)}; measured ${duration(record.engine_ttft_us)}` : null;
+  return list([
+    ["Client TTFT", record.client_ttft_us === undefined ? null : duration(record.client_ttft_us)],
+    ["without guardrails", overhead?.ttft_without_us === undefined ? null : duration(overhead.ttft_without_us)],
+    ["Engine TTFT", record.engine_ttft_us === undefined ? null : duration(record.engine_ttft_us)],
+    ...Object.entries(split ?? {}).filter(([, value]) => typeof value === "number").map(([name, value]) => [`engine: ${name.replace(/_us$/, "").replaceAll("_", " ")}`, duration(value)]),
+    ["Engine's own figures", split?.disagrees ? h("span", { class: "bad" }, "contradict the measurement") : null],
+    ["TPOT", record.tpot_us === undefined ? null : h("span", { class: usage.estimated ? "estimate" : null }, duration(record.tpot_us))],
+    ["Gaps at the client", gaps ? `p50 ${duration(gaps.p50)}, p99 ${duration(gaps.p99)}, longest ${duration(gaps.max)}` : null],
+    ["Stalls", record.stalls === undefined ? null : number(record.stalls)],
+    ["Predicted TTFT", off],
+    ["Tokens in", tokens(usage.prompt_tokens, usage.prompt_estimated)],
+    ["of them cached", usage.cached_tokens === undefined ? null : number(usage.cached_tokens)],
+    ["Tokens out", tokens(usage.completion_tokens, usage.estimated)],
+    ["Cost", record.cost === undefined ? null : h("span", { class: "estimate" }, `$${record.cost}`)],
+    ["Events", record.events === undefined ? null : `${number(record.events)}, ${number(record.content_events)} with text`],
+    ["Finished", record.finish_reasons?.join(", ")],
+    ["Bytes", `${number(record.bytes_from_client)} from the client, ${number(record.bytes_to_client)} to it`],
+  ]);
+}
+
+function decisions(record) {
+  const guardrail = record.guardrail;
+  const findings = (side) => Object.entries(guardrail?.[side] ?? {}).map(([rule, count]) => `${rule} (${number(count)})`).join(", ");
+  return list([
+    ["Outcome", [record.outcome, record.error_code].filter(Boolean).join(": ")],
+    ["Backend", record.backend ? `${record.backend}${record.chosen ? `: ${String(record.chosen).replaceAll("_", " ")}` : ""}${record.pool ? `, pool ${record.pool}` : ""}` : "none was called"],
+    ["Attempts before", record.failed_attempts?.map((attempt) => `${attempt.backend}: ${attempt.code} after ${duration(attempt.us)}`).join("; ")],
+    ["Hedge", record.hedge ? `${record.hedge.backend} after ${duration(record.hedge.after_us)}, ${record.hedge.won ? "it answered first" : "it lost"}` : null],
+    ["Resumed", record.resumes?.map((resume) => `${resume.backend} after ${number(resume.after_tokens)} tokens`).join("; ")],
+    ["Retry", record.retry_denied ? `denied: ${record.retry_denied}` : null],
+    ["Guardrail", guardrail ? `${guardrail.guardrail}: ${guardrail.verdict}, risk ${Number(guardrail.risk ?? 0).toFixed(2)} (${guardrail.level ?? ""})` : "none on this route"],
+    ["Found in the prompt", findings("input")],
+    ["Found in the answer", findings("output")],
+    ["Caller", [record.caller, record.owner].filter(Boolean).join(", ")],
+    ["Trace", record.trace_id],
+    ["API", `${record.endpoint}, ${record.dialect ?? "not a model API"}${record.stream ? ", streamed" : ""}`],
+  ]);
+}
+
+function filters(guardrail) {
+  const rows = (guardrail.filters ?? []).map((one) => [one.filter, one.side, one.verdict, duration(one.wall_us), duration(one.cpu_us), duration(one.queue_us), duration(one.remote_us), one.critical ? "yes" : ""]);
+  return table("Filters of the guardrail", [
+    { head: "Filter", text: true }, { head: "Side", text: true }, { head: "Verdict", text: true }, { head: "Wall time" }, { head: "CPU" }, { head: "Queue" }, { head: "Remote" }, { head: "Critical", text: true },
+  ], rows);
+}
