@@ -7,7 +7,7 @@ export CARGO_TERM_COLOR ?= never
 # What a Debian-like system with only Rust lacks: a C compiler and cmake for zlib-ng, make for the allocator.
 PACKAGES := cmake make gcc g++ libc6-dev
 
-.PHONY: help setup test-setup stack-setup demo test test-interleavings test-real-engine fuzz fuzz-parsers test-onnx test-kubernetes test-stack lint bench bench-store test-engines build
+.PHONY: help setup test-setup stack-setup demo test test-interleavings test-real-engine fuzz fuzz-parsers test-onnx test-kubernetes test-stack test-ui lint bench bench-store test-engines build
 
 help:
 	@echo "make demo          two simulated engines, the gateway, a short load, and its measurements"
@@ -18,7 +18,8 @@ help:
 	@echo "make fuzz-parsers  libFuzzer on the parsers of bytes from peers, a minute each (FUZZ_SECONDS=n); needs a nightly compiler and cargo-fuzz"
 	@echo "make test-onnx     local judges: ONNX models in the process (ten minutes of compiling)"
 	@echo "make test-kubernetes   discovery in Kubernetes (two minutes of compiling)"
-	@echo "make test-stack    alerts and metrics in a real Prometheus and Alertmanager (packages; four minutes)"
+	@echo "make test-stack    alerts and metrics in a real Prometheus and Alertmanager, the dashboard in Chromium (packages; six minutes)"
+	@echo "make test-ui       the dashboard in a headless Chromium (packages; two minutes)"
 	@echo "make lint          formatting, clippy, architecture, documentation, words"
 	@echo "make bench         the gateway beside nginx, HAProxy and an idle pingora; microbenchmarks"
 	@echo "make bench-store   the store of records: rate, size, queries, retention (BENCH_ARGS='--records 10000000' for more)"
@@ -98,7 +99,7 @@ test-kubernetes: setup
 	cargo test --locked -p llm-lens-discovery --features kubernetes,gateway
 
 # Prometheus and Alertmanager, from packages. STACK_ARGS="--only prometheus" runs one part.
-STACK_COMMANDS := prometheus prometheus-alertmanager
+STACK_COMMANDS := prometheus prometheus-alertmanager chromium
 stack-setup: setup
 	@missing=""; for command in $(STACK_COMMANDS); do command -v $$command >/dev/null || missing="$$missing $$command"; done; \
 	if [ -n "$$missing" ]; then \
@@ -109,6 +110,11 @@ stack-setup: setup
 test-stack: stack-setup
 	cargo build --locked -p llm-lens-cli
 	tests/stack/run.sh $(STACK_ARGS)
+
+# The dashboard alone. Screenshots are in target/stack/screenshots.
+test-ui: STACK_COMMANDS := chromium
+test-ui: STACK_ARGS := --only dashboard
+test-ui: test-stack
 
 lint: setup
 	cargo fmt --all --check

@@ -18,10 +18,11 @@ import sys
 import tempfile
 import traceback
 
+import part_dashboard
 import part_prometheus
 from machine import LeftOut, Machine
 
-PARTS = (part_prometheus,)
+PARTS = (part_prometheus, part_dashboard)
 # Twice what a busy machine takes.
 PART_SECONDS = 900
 

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scripts for a headless Chromium on the dashboard: browser.py ADMIN-URL SCRIPT [ARGUMENT].
+
+*In*: the admin listener of a gateway that has served requests. *Out*: what was found, on standard output; exit status 1 with
+the reason otherwise. *Never*: a request to another host.
+"""
+import asyncio
+import json
+import pathlib
+import sys
+import urllib.request
+
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import async_playwright, expect
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
+PAGES = {"overview": "#/", "latency": "#/latency", "requests": "#/requests", "guardrails": "#/guardrails",
+         "backends": "#/backends", "usage": "#/usage", "settings": "#/settings", "definitions": "#/definitions"}
+SIZES = {390: 844, 1440: 900}
+
+
+class Browser:
+    """A browser with one page; what its console reports is a fault."""
+
+    def __init__(self, admin):
+        self.admin, self.faults = admin, []
+
+    async def __aenter__(self):
+        self.playwright = await async_playwright().start()
+        self.browser = await self.playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        return self
+
+    async def __aexit__(self, *_):
+        await self.browser.close()
+        await self.playwright.stop()
+
+    async def page(self, width=1440, scheme="light"):
+        context = await self.browser.new_context(viewport={"width": width, "height": SIZES[width]}, color_scheme=scheme)
+        page = await context.new_page()
+        page.on("console", lambda message: message.type in ("error", "warning") and self.faults.append(message.text))
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("request", lambda request: request.url.startswith(self.admin) or self.faults.append(f"asks {request.url}"))
+        return page
+
+    async def open(self, page, place="#/"):
+        await page.goto("about:blank")
+        await page.goto(f"{self.admin}/{place}", wait_until="load")
+        await expect(page.locator("main h1")).to_be_visible()
+
+
+def newest(admin):
+    with urllib.request.urlopen(f"{admin}/api/requests?limit=1", timeout=10) as answer:
+        return json.load(answer)["requests"][0]["id"]
+
+
+async def pages(browser, folder):
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    places = PAGES | {"request": f"#/request/{newest(browser.admin)}"}
+    for width in SIZES:
+        for scheme in ("light", "dark"):
+            page = await browser.page(width, scheme)
+            for name, place in places.items():
+                await browser.open(page, place)
+                await page.screenshot(path=folder / f"{name}-{width}-{scheme}.png", full_page=True)
+                found = await axe(page)
+                assert not found, f"{name}, {width}, {scheme}: {found}"
+                wider = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+                assert wider <= 0, f"{name} is {wider} pixels wider than {width}"
+    assert not browser.faults, browser.faults
+    print(f"{len(places)} pages, {2 * len(SIZES)} times each")
+
+
+async def axe(page):
+    """What axe finds. The page's policy forbids foreign scripts, so the browser evaluates it in a world of its own."""
+    session = await page.context.new_cdp_session(page)
+    tree = await session.send("Page.getFrameTree")
+    world = await session.send("Page.createIsolatedWorld", {"frameId": tree["frameTree"]["frame"]["id"]})
+    script = Axe().axe_script + "; axe.run(document).then(found => JSON.stringify(found.violations.map(one => [one.id, one.nodes.map(node => node.html)])))"
+    answer = await session.send("Runtime.evaluate", {
+        "expression": script, "contextId": world["executionContextId"], "awaitPromise": True, "returnByValue": True})
+    return json.loads(answer["result"]["value"])
+
+
+async def newcomer(browser, _):
+    page = await browser.page()
+    await browser.open(page)
+    verdict = page.locator(".verdict")
+    await expect(verdict).to_contain_text("cloud")
+    await expect(verdict).to_contain_text("first token")
+    await verdict.get_by_role("link", name="See its requests").last.click()
+    await expect(page.locator("main h1")).to_have_text("Requests")
+    rows = page.locator("main tbody tr")
+    await expect(rows.first).to_contain_text("cloud")
+    assert await page.locator("main tbody tr", has_text="edge").count() == 0
+    await rows.first.get_by_role("link").first.click()
+    await expect(page.locator("main h1")).to_contain_text("Request ")
+    await expect(page.locator(".waterfall")).to_contain_text("await first token")
+    await expect(page.locator(".waterfall")).to_contain_text("100.0 %")
+    assert not browser.faults, browser.faults
+    print(await page.locator("main h1").inner_text())
+
+
+async def tail(browser, _):
+    page = await browser.page()
+    await browser.open(page, "#/requests?live=true")
+    print("watching", flush=True)
+    rows = page.locator("main tbody tr")
+    await expect(rows.first).to_be_visible(timeout=20_000)
+    await page.get_by_role("button", name="Pause").click()
+    before = await rows.count()
+    print("paused", flush=True)
+    await expect(page.get_by_text("newer")).to_contain_text("2 newer", timeout=20_000)
+    assert await rows.count() == before
+    await page.get_by_role("button", name="Pause").click()
+    await expect(rows).to_have_count(before + 2)
+    assert not browser.faults, browser.faults
+
+
+async def hostile(browser, _):
+    page = await browser.page()
+    for place in PAGES.values():
+        await browser.open(page, place)
+        assert "owned" not in await page.title(), place
+        assert await page.locator("main img").count() == 0, place
+    await browser.open(page, "#/requests")
+    await expect(page.locator("main")).to_contain_text("<img src=x")
+    assert not browser.faults, browser.faults
+
+
+async def restart(browser, _):
+    page = await browser.page()
+    await browser.open(page)
+    print("shown", flush=True)
+    state = page.locator("#state")
+    await expect(state).to_contain_text("does not answer", timeout=20_000)
+    await expect(page.locator(".verdict")).to_be_visible()
+    print("alone", flush=True)
+    await expect(state).to_contain_text("live", timeout=20_000)
+
+
+async def main():
+    admin, script, argument = sys.argv[1], sys.argv[2], (sys.argv[3:] or [None])[0]
+    async with Browser(admin) as browser:
+        await {"pages": pages, "newcomer": newcomer, "tail": tail, "hostile": hostile, "restart": restart}[script](browser, argument)
+
+
+asyncio.run(main())

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dashboard, in a real headless Chromium, on data of a real run.
+
+*In*: a machine. *Out*: checks. Of two backends, one is slow; a client names a model that would be markup; a guardrail flags.
+*Never*: another host: the browser's network is closed but for the gateway.
+"""
+import contextlib
+import json
+import pathlib
+import subprocess
+import urllib.error
+import urllib.request
+
+from machine import eventually, free_port, get_json
+
+NAME = "dashboard"
+PACKAGES = ("playwright==1.65.2", "axe-playwright-python==0.1.8")
+BROWSER = pathlib.Path(__file__).with_name("browser.py")
+REQUESTS = 60
+HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
+
+SETTINGS = """
+record_store: {{path: "{records}"}}
+backends:
+  - {{name: edge, url: "{fast}"}}
+  - {{name: cloud, url: "{slow}"}}
+guardrails: [{{name: checked, input_injection: flag, input_pii: redact}}]
+pools: [{{name: all, backends: [edge, cloud], balance: round_robin}}]
+routes: [{{name: chat, pool: all, guardrail: checked}}]
+objectives: [{{route: chat, ttft: {{p95: 100ms}}, availability: 99}}]
+"""
+
+
+class Target:
+    def __init__(self, machine, python, admin, listen):
+        self.machine, self.python, self.admin, self.listen = machine, python, admin, listen
+
+    def browse(self, *words):
+        """Run one script of browser.py; returns what it found, and fails with its output."""
+        command = [self.python, "-B", BROWSER, self.admin, *words]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+        return done.stdout.strip()
+
+    def ask(self, model="m"):
+        body = json.dumps({"model": model, "stream": True, "max_tokens": 8,
+                           "messages": [{"role": "user", "content": "say hello to joe@example.com"}]}).encode()
+        request = urllib.request.Request(self.listen + "/v1/chat/completions", body, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            answer.read()
+
+
+@contextlib.contextmanager
+def start(machine):
+    machine.tool("chromium", "chromium")
+    python = machine.venv("dashboard", *PACKAGES)
+    fast = machine.engine("fast", free_port(), "--base", "10ms", "--decode", "2ms", "--model", "m")
+    slow = machine.engine("slow", free_port(), "--base", "400ms", "--decode", "4ms", "--model", "m")
+    listen, admin = machine.gateway("gateway", SETTINGS.format(records=machine.folder / "records", fast=fast, slow=slow))
+    target = Target(machine, python, admin, listen)
+    for _ in range(REQUESTS):
+        target.ask()
+    with contextlib.suppress(urllib.error.HTTPError):
+        target.ask(HOSTILE)
+    stored = eventually(lambda: len(get_json(admin + "/api/records", limit=100)["records"]) >= REQUESTS)
+    assert stored, "the records are not stored"
+    yield target
+
+
+def pages_are_accessible(target):
+    """Each page is shown at 390 and 1440 pixels, light and dark; axe finds nothing, nothing is wider than the screen."""
+    return target.browse("pages", target.machine.cache / "screenshots")
+
+
+def a_newcomer_finds_the_slow_backend(target):
+    """The overview names the slow backend, and leads to one of its requests and to the state that took the time."""
+    return target.browse("newcomer")
+
+
+def the_tail_is_live(target):
+    """The live tail shows a request as it ends; a paused one does not move."""
+    target.machine.spawn("tail", [target.python, "-B", BROWSER, target.admin, "tail"])
+    process = target.machine.running["tail"]
+    # The script says when it watches, when it has paused, and when it is content.
+    for word in ("watching", "paused"):
+        said = eventually(lambda word=word: word in target.machine.log("tail").read_text(), seconds=30)
+        assert said, target.machine.log("tail").read_text()
+        target.ask()
+        target.ask()
+    ended = eventually(lambda: process.poll() is not None, seconds=30)
+    assert ended and process.returncode == 0, target.machine.log("tail").read_text()
+
+
+def names_are_no_markup(target):
+    """A model's name with markup is text, on every page that shows it."""
+    return target.browse("hostile")
+
+
+def a_restart_is_survived(target):
+    """The page says that the gateway does not answer, and continues when it does."""
+    target.machine.spawn("restart", [target.python, "-B", BROWSER, target.admin, "restart"])
+    process = target.machine.running["restart"]
+    log = target.machine.log("restart")
+    assert eventually(lambda: "shown" in log.read_text(), seconds=30), log.read_text()
+    target.machine.stop("gateway")
+    assert eventually(lambda: "alone" in log.read_text(), seconds=30), log.read_text()
+    target.machine.spawn("gateway", [target.machine.binary, "gateway", "--config", target.machine.folder / "gateway.yaml"])
+    ended = eventually(lambda: process.poll() is not None, seconds=30)
+    assert ended and process.returncode == 0, log.read_text()
+
+
+CHECKS = (pages_are_accessible, a_newcomer_finds_the_slow_backend, the_tail_is_live, names_are_no_markup, a_restart_is_survived)
