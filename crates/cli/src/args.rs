@@ -281,6 +281,12 @@ pub(crate) struct StatsArgs {
     pub(crate) json: bool,
 }
 
+/// A share, from 0 to 1.
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "must be a number from 0 to 1".to_owned())
+}
+
 fn window(text: &str) -> Result<String, String> {
     stats::Window::from_name(text).map(|window| window.name().to_owned())
 }
@@ -324,6 +330,9 @@ pub(crate) struct SimulateArgs {
     /// Relative jitter of these times, 0 to 1.
     #[arg(long)]
     jitter: Option<f64>,
+    /// Share of requests answered with 503, 0 to 1.
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    error_share: Option<f64>,
     /// Maximum concurrent requests.
     #[arg(long)]
     slots: Option<usize>,
@@ -352,6 +361,7 @@ impl SimulateArgs {
         profile.prefill = self.prefill.unwrap_or(profile.prefill);
         profile.decode = self.decode.unwrap_or(profile.decode);
         profile.jitter = self.jitter.unwrap_or(profile.jitter);
+        profile.error_share = self.error_share.unwrap_or(profile.error_share);
         profile.slots = self.slots.unwrap_or(profile.slots);
         Ok(profile)
     }

@@ -47,6 +47,9 @@ pub(super) fn generate(state: Arc<EngineState>, chat: bool, body: &[u8]) -> Resp
         prompt_tokens: (facts.prompt_bytes() as u64).div_ceil(4),
         number: state.next(),
     };
+    if state.profile.fails(order.number) {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "the simulated engine fails now and then");
+    }
     let streamed = facts.stream == Some(true);
     // Buffers a few events ahead of the connection, like the output queue of an engine.
     let (send, receive) = mpsc::channel(16);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rand::Rng;
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 /// An engine's speeds.
@@ -22,6 +23,8 @@ pub struct Profile {
     pub stall_share: f64,
     /// How long a stall lasts.
     pub stall: Duration,
+    /// Share of requests answered with 503, 0 to 1.
+    pub error_share: f64,
     /// Maximum concurrent requests; further ones queue.
     pub slots: usize,
     /// Tokens of an answer without `max_tokens`.
@@ -39,6 +42,7 @@ impl Profile {
             jitter: 0.15,
             stall_share: 0.0,
             stall: Duration::ZERO,
+            error_share: 0.0,
             slots: 64,
             tokens: 64,
         }
@@ -55,6 +59,7 @@ impl Profile {
             jitter: 0.25,
             stall_share: 0.004,
             stall: Duration::from_millis(400),
+            error_share: 0.0,
             slots: 32,
             tokens: 64,
         }
@@ -68,6 +73,13 @@ impl Profile {
     pub(super) fn next_token(&self, random: &mut SmallRng) -> Duration {
         let stalls = self.stall_share > 0.0 && random.random::<f64>() < self.stall_share;
         self.vary(self.decode, random) + if stalls { self.stall } else { Duration::ZERO }
+    }
+
+    /// Whether the request of this number fails.
+    pub(super) fn fails(&self, number: u64) -> bool {
+        // Tokens of the answer are drawn from the same number.
+        let mut random = SmallRng::seed_from_u64(!number);
+        self.error_share > 0.0 && random.random::<f64>() < self.error_share
     }
 
     fn vary(&self, mean: Duration, random: &mut SmallRng) -> Duration {
