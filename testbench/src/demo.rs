@@ -56,8 +56,8 @@ pub fn waterfall(record: &Record) -> String {
 /// `/api/routes` as a table.
 pub fn routes(answer: &serde_json::Value) -> String {
     let mut out = format!(
-        "{:8} {:>8} {:>6} {:>14} {:>14} {:>12} {:>12} {:>7} {:>14}\n",
-        "route",
+        "{:15} {:>8} {:>6} {:>14} {:>14} {:>12} {:>12} {:>7} {:>14}\n",
+        "route / backend",
         "requests",
         "failed",
         "engine TTFT",
@@ -78,12 +78,13 @@ pub fn routes(answer: &serde_json::Value) -> String {
             Some(us) => format!("{:.2} ms", us / 1000.0),
             None => "-".into(),
         };
+        let name = |label: &str| route[label].as_str().unwrap_or("?");
         let requests = route["requests"].as_u64().unwrap_or(0);
         let ok = route["outcomes"]["ok"].as_u64().unwrap_or(0);
         let _ = writeln!(
             out,
-            "{:8} {requests:>8} {:>6} {:>14} {:>14} {:>12} {:>12} {:>7} {:>14}",
-            route["route"].as_str().unwrap_or("?"),
+            "{:15} {requests:>8} {:>6} {:>14} {:>14} {:>12} {:>12} {:>7} {:>14}",
+            format!("{} / {}", name("route"), name("backend")),
             requests - ok,
             ms("engine_ttft", "p50_us"),
             ms("client_ttft", "p50_us"),

@@ -1,8 +1,9 @@
-//! The demo: two simulated engines, the gateway in front of them, a short load, and the gateway's
-//! measurements.
+//! The demo: three simulated engines, the gateway in front of them, a short load, the gateway's
+//! measurements, and a gentle load for the dashboard.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use testbench::prompts::{Length, Prompts};
@@ -17,22 +18,33 @@ use crate::{runtime, write_stdout};
 const REQUESTS: u64 = 24;
 /// Workers that send them.
 const CONCURRENCY: usize = 4;
+/// Requests a second of each model while the dashboard is looked at.
+const GENTLE_RATE: f64 = 1.5;
+/// How long they are sent.
+const GENTLE_TIME: Duration = Duration::from_secs(3600);
+/// Share of requests that one of the engines fails.
+const ERROR_SHARE: f64 = 0.08;
 
 /// Runs the demo.
 pub(crate) fn run_demo(args: &DemoArgs) -> Result<()> {
     let runtime = runtime()?;
-    let (fast, slow) = runtime.block_on(async {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (fast, slow) =
-            (Engine::bind(any, Profile::fast()).await?, Engine::bind(any, Profile::slow()).await?);
-        let addresses = (fast.address()?, slow.address()?);
-        // Both end with the runtime.
-        tokio::spawn(fast.serve());
-        tokio::spawn(slow.serve());
-        anyhow::Ok(addresses)
+    let failing = Profile { error_share: ERROR_SHARE, ..Profile::fast() };
+    let start = async |profile| {
+        let engine = Engine::bind(SocketAddr::from(([127, 0, 0, 1], 0)), profile).await?;
+        let address = engine.address()?;
+        // It ends with the runtime.
+        tokio::spawn(engine.serve());
+        anyhow::Ok(address)
+    };
+    let engines = runtime.block_on(async {
+        let (small, spare) = (start(Profile::fast()).await?, start(failing).await?);
+        anyhow::Ok([small, spare, start(Profile::slow()).await?])
     })?;
     let (listen, admin) = (free(args.listen)?, free(args.admin)?);
-    let file = settings(listen, admin, fast, slow)?;
+    let folder = tempfile::Builder::new().prefix("llm-lens-demo-").tempdir()?;
+    let file = folder.path().join("demo.yaml");
+    let text = settings(listen, admin, engines, folder.path());
+    std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     let settings = config::load(&file)?;
     let gateway = gateway::Gateway::bind(gateway::Options {
         settings,
@@ -40,12 +52,15 @@ pub(crate) fn run_demo(args: &DemoArgs) -> Result<()> {
         upgrade: false,
         filters: crate::filters(),
     })?;
-    write_stdout(&format!("{}\n\n", gateway.summary()))?;
+    write_stdout(&format!(
+        "open the dashboard in a browser: http://{admin}/\n\n{}\n\n",
+        gateway.summary()
+    ))?;
     let running =
         std::thread::Builder::new().name("gateway".into()).spawn(move || gateway.serve())?;
     let shown = runtime.block_on(async {
         tokio::select! {
-            shown = show(listen, admin) => shown,
+            shown = show(listen, admin, args.once) => shown,
             // The gateway receives the signal too, and there is nothing left to show.
             signal = tokio::signal::ctrl_c() => signal.map_err(Into::into),
         }
@@ -54,11 +69,10 @@ pub(crate) fn run_demo(args: &DemoArgs) -> Result<()> {
         // The gateway receives Ctrl-C too, and ends.
         running.join().map_err(|_| anyhow::anyhow!("the gateway's thread panicked"))??;
     }
-    let _ = std::fs::remove_file(file);
     shown
 }
 
-async fn show(listen: SocketAddr, admin: SocketAddr) -> Result<()> {
+async fn show(listen: SocketAddr, admin: SocketAddr, once: bool) -> Result<()> {
     write_stdout(&format!(
         "sending {REQUESTS} requests each to sim-8b (fast) and sim-70b (slow), {CONCURRENCY} at a time\n"
     ))?;
@@ -74,7 +88,29 @@ async fn show(listen: SocketAddr, admin: SocketAddr) -> Result<()> {
     }
     write_stdout(&format!(
         "try:\n  curl -N http://{listen}/v1/chat/completions -H content-type:application/json -d '{{\"model\":\"sim-8b\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}'\n  curl -s http://{admin}/metrics | grep time_to_first_token\n  curl -s 'http://{admin}/api/requests?limit=1'\n"
-    ))
+    ))?;
+    if once {
+        return Ok(());
+    }
+    write_stdout(&format!(
+        "\n{} requests a second go on for an hour, so that http://{admin}/ has something to show; Ctrl-C ends\n",
+        2.0 * GENTLE_RATE
+    ))?;
+    let run = |model| testbench::run::run_load(gentle(listen, model), std::future::pending());
+    let (small, large) = tokio::join!(run("sim-8b"), run("sim-70b"));
+    small.and(large)?;
+    Ok(())
+}
+
+/// The load while the dashboard is looked at.
+fn gentle(listen: SocketAddr, model: &str) -> Config {
+    Config {
+        arrival: Arrival::Poisson { rate: GENTLE_RATE },
+        stop: Stop::After(GENTLE_TIME),
+        progress: false,
+        seed: 2,
+        ..load(listen, model)
+    }
 }
 
 fn load(listen: SocketAddr, model: &str) -> Config {
@@ -106,18 +142,31 @@ fn free(wanted: SocketAddr) -> Result<SocketAddr> {
     }
 }
 
+/// The settings: route `fast` has a guardrail and two engines, of which one fails now and then; the
+/// engine of route `slow` is slow.
 fn settings(
     listen: SocketAddr,
     admin: SocketAddr,
-    fast: SocketAddr,
-    slow: SocketAddr,
-) -> Result<PathBuf> {
-    let path = std::env::temp_dir().join(format!("llm-lens-demo-{}.yaml", std::process::id()));
-    let text = format!(
-        "listeners: [{{address: \"{listen}\"}}]\nadmin: {{address: \"{admin}\"}}\nworkers: 1\n\
-         backends:\n  - {{name: small, url: \"http://{fast}\", models: [sim-8b]}}\n  - {{name: large, url: \"http://{slow}\", models: [sim-70b]}}\n\
-         routes:\n  - {{name: slow, backend: large, match: {{models: [sim-70b]}}, stall: 200ms}}\n  - {{name: fast, backend: small}}\n"
-    );
-    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(path)
+    [small, spare, large]: [SocketAddr; 3],
+    folder: &Path,
+) -> String {
+    let store = match cfg!(feature = "sqlite") {
+        true => format!("record_store: {{path: {:?}}}\n", folder.join("records")),
+        false => String::new(),
+    };
+    format!(
+        "listeners: [{{address: \"{listen}\"}}]\nadmin: {{address: \"{admin}\"}}\nworkers: 1\n{store}\
+         backends:\n  \
+           - {{name: small, url: \"http://{small}\", models: [sim-8b]}}\n  \
+           - {{name: spare, url: \"http://{spare}\", models: [sim-8b]}}\n  \
+           - {{name: large, url: \"http://{large}\", models: [sim-70b]}}\n\
+         pools: [{{name: both, backends: [small, spare], balance: round_robin}}]\n\
+         guardrails: [{{name: checked, input_injection: flag, input_pii: redact}}]\n\
+         routes:\n  \
+           - {{name: slow, backend: large, match: {{models: [sim-70b]}}, stall: 200ms}}\n  \
+           - {{name: fast, pool: both, guardrail: checked}}\n\
+         objectives:\n  \
+           - {{route: fast, ttft: {{p95: 200ms}}, availability: 99.5}}\n  \
+           - {{route: slow, ttft: {{p95: 250ms}}, tpot: {{p95: 60ms}}, availability: 99.5}}\n"
+    )
 }
