@@ -33,6 +33,7 @@ const CRATES: [(&str, &[&str]); 33] = [
     ("observatory", &["lens", "wire", "spill", "stats"]),
     ("otlp", &["wire", "base-url", "lens", "observatory"]),
     ("store", &["lens", "observatory"]),
+    ("audit-log", &["lens", "observatory"]),
     ("transport", &["wire", "lens", "routing", "traffic", "config"]),
     ("relay", &["wire", "lens", "shield", "filters", "traffic", "config", "transport"]),
     ("refusal", &["wire", "lens", "filters", "relay", "transport"]),
@@ -83,6 +84,7 @@ const CRATES: [(&str, &[&str]); 33] = [
             "stats",
             "otlp",
             "store",
+            "audit-log",
             "config",
             "transport",
             "relay",
@@ -108,6 +110,7 @@ const CRATES: [(&str, &[&str]); 33] = [
             "filters",
             "traffic",
             "train",
+            "audit-log",
         ],
     ),
     // The kit has a gateway with a filter of its own.

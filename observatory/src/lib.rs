@@ -40,6 +40,7 @@ mod record_key;
 pub use record_key::{NumberedRecord, RecordKey};
 
 mod rotating_file;
+pub use rotating_file::{FileStamp, RotatingFile};
 
 mod sink;
 pub use sink::{Sink, SinkError};
