@@ -161,6 +161,8 @@ pub struct Audit {
     pub file: Option<PathBuf>,
     /// The key of the hashes.
     pub key: Option<Secret>,
+    /// The key of the chain of lines.
+    pub chain_key: Option<Secret>,
     /// Maximum bytes of the file before it is renamed.
     pub max_size: u64,
     /// Renamed files that are kept.

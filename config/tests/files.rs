@@ -115,6 +115,19 @@ fn urls_of_stores_are_checked_and_not_shown() {
 }
 
 #[test]
+fn key_of_the_audit_chain_must_not_be_short() {
+    let text = |key| format!("{GOOD}audit: {{file: x, chain_key: {key}}}\n");
+    assert!(config::parse("f", &text("sixteen-and-more")).is_ok());
+    let told = problems(&text("fifteen-letters"));
+    let [told] = &*told else { panic!("{told:?}") };
+    assert!(
+        told.ends_with("audit.chain_key: must have at least 16 characters")
+            && !told.contains("fifteen"),
+        "{told}"
+    );
+}
+
+#[test]
 fn every_problem_is_told_at_once_with_its_place() {
     let text = "listeners:\n  - adress: 127.0.0.1:80\nbackends:\n  - name: a\n    url: ftp://x\nroutes:\n  - name: r\n    backend: a\n    stall: 5 parsecs\nworkers: many\ncolour: blue\n";
     let told = problems(text);

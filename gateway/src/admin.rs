@@ -6,6 +6,7 @@
 //!   served on the control thread, and pages are built on blocking threads, so that health checks
 //!   wait for neither.
 
+mod audit;
 mod connections;
 mod host;
 #[cfg(feature = "sqlite")]
@@ -87,6 +88,7 @@ fn router(shared: Arc<Shared>, observed: Observed, otlp: Otlp) -> Router {
     let router = Router::new();
     #[cfg(feature = "sqlite")]
     let router = records::add_pages(router, observed.record_store.queries());
+    let audit_head = observed.audit_head.clone();
     let metrics = move |shared: State<Arc<Shared>>, headers: HeaderMap| {
         metrics(shared, headers, (observed.clone(), otlp.clone()))
     };
@@ -111,6 +113,7 @@ fn router(shared: Arc<Shared>, observed: Observed, otlp: Otlp) -> Router {
         .route("/api/objectives", json_page(&["route"], statistics::objectives))
         .route("/api/live", get(live::live))
         .route("/api/sinks", json_page(&[], |shared, _| Ok(json!({"sinks": sinks(shared)}))))
+        .route("/api/audit", audit::page(audit_head))
         .route(
             "/api/settings",
             json_page(&[], |shared, _| {
@@ -302,5 +305,6 @@ const INDEX: &str = "\
                     (?route=NAME&backend=NAME&model=NAME&outcome=NAME&events=record,second
                     &after=ID, or Last-Event-ID)
 /api/sinks          records delivered and dropped by each sink
+/api/audit          the last line of the audit log's chain, for `llm-lens audit verify --head`
 /api/settings       the settings in force, secrets masked, and the last reload
 ";

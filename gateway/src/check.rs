@@ -61,6 +61,14 @@ pub fn check(settings: &Settings, filters: &Registry) -> Checked {
         let file = file.as_deref().unwrap_or(Path::new("")).display();
         checked.problems.push((setting.to_owned(), format!("cannot write {file}: {error}")));
     }
+    if let Some(file) = settings.audit.file.as_deref().filter(|file| writable(file).is_ok()) {
+        let head = audit_log::head_path(file);
+        let is_device = file.exists() && !file.is_file();
+        if let (false, Err(error)) = (is_device, writable(&head)) {
+            let problem = format!("cannot write {}: {error}", head.display());
+            checked.problems.push(("audit.file".to_owned(), problem));
+        }
+    }
     let record_store = settings.record_store.path.as_deref();
     if let Some(Err(error)) = record_store.map(|path| tempfile::tempfile_in(existing(path))) {
         let path = record_store.unwrap_or(Path::new("")).display();

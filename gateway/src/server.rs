@@ -48,7 +48,6 @@ use crate::background::usage_file::{OpenUsageFile, UsageFile};
 use crate::background::{health_checks, jwks, reload, shared_limits};
 use crate::listeners::{Bound, ProxyApp, Sockets};
 use crate::reachable;
-use crate::record_store::RecordStore;
 use crate::telemetry::{Certificates, Observed, Otlp};
 
 /// Guardrail jobs that may wait. At a hundred microseconds each, the last waits for some 25 ms;
@@ -88,7 +87,8 @@ pub struct Gateway {
     predecessor: Mutex<Option<Predecessor>>,
     usage_file: Arc<UsageFile>,
     otlp: Otlp,
-    record_store: RecordStore,
+    /// What scrapes and exports observe besides the shared state.
+    observed: Observed,
     /// Stamps of the settings files that the start has read.
     read: Stamps,
     workers: usize,
@@ -107,7 +107,7 @@ impl Gateway {
         let otlp = Otlp::new(&options.settings.otlp)?;
         let (record_store, store_sink) = sinks::record_store(&options.settings)?;
         // Workers, and the thread of the admin listener.
-        let (observatory, statistics) =
+        let sinks::Opened { observatory, statistics, audit_head } =
             sinks::observatory(&options.settings, workers + 1, &otlp, store_sink)?;
         let audit = Audit::new(&options.settings.audit);
         let tools = tools(&options.settings, observatory.clone(), options.filters);
@@ -147,7 +147,9 @@ impl Gateway {
         });
         shared.configure_statistics();
         let usage_file = Arc::new(usage_file.start(&shared));
-        otlp.start(&shared, observed(&listeners, &record_store))?;
+        let observed =
+            Observed { certificates: certificates(&listeners), record_store, audit_head };
+        otlp.start(&shared, observed.clone())?;
         Ok(Gateway {
             shared,
             listeners,
@@ -156,7 +158,7 @@ impl Gateway {
             predecessor: Mutex::new(predecessor),
             usage_file,
             otlp,
-            record_store,
+            observed,
             read,
             workers,
             patience: patience(options.upgrade),
@@ -260,8 +262,7 @@ impl Gateway {
     ) -> Result<End, StartError> {
         // The admin listener serves until the end, or until a successor takes over.
         let (hand_admin_over, staying) = watch::channel(false);
-        let observed = observed(&self.listeners, &self.record_store);
-        let app = AdminApp::new(self.shared.clone(), observed, self.otlp.clone());
+        let app = AdminApp::new(self.shared.clone(), self.observed.clone(), self.otlp.clone());
         let mut admin = self.admin.service(app);
         let admin = admin.start_service(Some(self.fds.clone()), staying, 1);
         let reload = Arc::new(Notify::new());
@@ -420,11 +421,6 @@ fn workers(settings: &Settings) -> usize {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
     }
-}
-
-/// What scrapes and exports observe besides the shared state.
-fn observed(listeners: &[Bound], record_store: &RecordStore) -> Observed {
-    Observed { certificates: certificates(listeners), record_store: record_store.clone() }
 }
 
 /// The certificates of listeners, by address.

@@ -1,6 +1,7 @@
 //! Samples of all components, for scrapes and for the export over OTLP.
 //!
-//! - *In*: the shared state, certificates of listeners, the store of records, the process.
+//! - *In*: the shared state, certificates of listeners, the store of records, the audit log,
+//!   the process.
 //! - *Out*: samples; an exporter that sends them.
 //! - *Never*: a metric that only one of the two has.
 
@@ -12,6 +13,7 @@ mod export;
 
 use std::sync::Arc;
 
+use audit_log::PublishedHead;
 use lens::observe::{Observe as _, Sample, Samples};
 use pipeline::shared::Shared;
 use plan::clock;
@@ -30,6 +32,7 @@ pub(crate) type Certificates = Arc<[(String, Arc<Certificate>)]>;
 pub(crate) struct Observed {
     pub(crate) certificates: Certificates,
     pub(crate) record_store: RecordStore,
+    pub(crate) audit_head: Option<PublishedHead>,
 }
 
 /// Samples of all components besides the observatory's own.
@@ -38,6 +41,7 @@ pub(crate) fn samples(shared: &Shared, observed: &Observed, otlp: &Otlp) -> Vec<
     shared.observe(clock::now(), &mut samples);
     otlp.observe(&mut samples);
     observed.record_store.observe(&mut samples);
+    observed.audit_head.iter().for_each(|head| head.observe(&mut samples));
     process::metrics::observe(&mut samples);
     for (address, certificate) in observed.certificates.iter() {
         if let Some(expiry) = certificate.expiry() {

@@ -194,6 +194,13 @@ pub const CATALOG: &[Metric] = &[
         "Lines written to the audit log.",
     ),
     metric(
+        "llm_lens_audit_sequence",
+        Kind::Gauge,
+        Unit::One,
+        &[],
+        "Sequence number of the last line in the audit log's chain. A lower value than before means that lines were removed while no gateway ran.",
+    ),
+    metric(
         "llm_lens_backend_attempts_total",
         Kind::Counter,
         Unit::One,

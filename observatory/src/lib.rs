@@ -10,7 +10,7 @@ pub use access_log::AccessLog;
 
 mod audit;
 pub mod catalog;
-pub use audit::{AuditLine, AuditLog};
+pub use audit::AuditLine;
 
 mod delivery;
 pub use delivery::{DeliveryError, DeliverySettings, DeliverySink, Destination, SpillSettings};
@@ -113,11 +113,8 @@ impl Observatory {
 
     /// Adds an audit log that receives findings from `workers` workers.
     #[must_use]
-    pub fn with_audit_log(self, workers: usize, log: AuditLog) -> Self {
-        Observatory {
-            audit: Some(Pump::start("llm-lens-audit", workers, vec![Box::new(log)])),
-            ..self
-        }
+    pub fn with_audit_log(self, workers: usize, log: Box<dyn Sink<AuditLine>>) -> Self {
+        Observatory { audit: Some(Pump::start("llm-lens-audit", workers, vec![log])), ..self }
     }
 
     /// Replaces the filter of traces that exemplars lead to.

@@ -246,6 +246,7 @@ fn every_commented_line_of_init_is_a_field() {
         .args(["check", &name])
         .env("VLLM_API_KEY", "k")
         .env("LLM_LENS_SECRET", "sixteen-and-more")
+        .env("LLM_LENS_AUDIT_CHAIN_KEY", "sixteen-and-more")
         .env("OTLP_HEADERS", "a=b")
         .output()
         .unwrap();

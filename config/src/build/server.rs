@@ -9,6 +9,9 @@ use crate::settings::{
 };
 use crate::tree::Table;
 
+/// Minimum characters of the key of the audit log's chain; a shorter one can be guessed.
+const MIN_CHAIN_KEY: usize = 16;
+
 impl Builder {
     pub(super) fn timeouts(&self, table: Option<&Table>) -> Timeouts {
         let table = table.or_else(|| self.fallback.table("timeouts")).cloned().unwrap_or_default();
@@ -64,11 +67,16 @@ impl Builder {
         }
     }
 
-    pub(super) fn audit(&self, root: &Table) -> Audit {
+    pub(super) fn audit(&mut self, root: &Table) -> Audit {
         let table = self.section(root, "audit");
+        if table.secret("chain_key").is_some_and(|key| key.reveal().len() < MIN_CHAIN_KEY) {
+            let problem = format!("must have at least {MIN_CHAIN_KEY} characters");
+            self.wrong(&table, "chain_key", problem);
+        }
         Audit {
             file: table.text("file").filter(|file| !file.is_empty()).map(PathBuf::from),
             key: table.secret("key").cloned(),
+            chain_key: table.secret("chain_key").cloned(),
             max_size: table.count("max_size"),
             keep: table.size("keep"),
         }

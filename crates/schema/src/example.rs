@@ -132,6 +132,7 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("", "keys", "/etc/llm-lens/keys.yaml"),
     ("", "secret", "${LLM_LENS_SECRET}"),
     ("audit", "key", "${LLM_LENS_SECRET}"),
+    ("audit", "chain_key", "${LLM_LENS_AUDIT_CHAIN_KEY}"),
     ("", "api_key", "${VLLM_API_KEY}"),
     ("", "auth", "optional"),
     ("", "issuer", "https://login.example.com/"),

@@ -19,6 +19,12 @@ pub static AUDIT: Section = Section {
             "Key of the hashes. Without it, each start generates a new key, so hashes of two runs cannot be compared.",
         ),
         field(
+            "chain_key",
+            Kind::Secret,
+            "",
+            "Key of the log's hash chain, at least 16 characters. Without it, any program that can write the file can replace the chain by another that is valid.",
+        ),
+        field(
             "max_size",
             Kind::Size,
             "64MiB",

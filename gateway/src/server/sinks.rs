@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use audit_log::{AuditLog, ChainKey, PublishedHead};
 use config::Settings;
-use observatory::{AccessLog, AuditLog, Observatory, Sink, StatisticsSink};
+use observatory::{AccessLog, Observatory, Sink, StatisticsSink};
 use plan::clock;
 use stats::Statistics;
 
@@ -11,24 +12,35 @@ use super::StartError;
 use crate::record_store::{self, RecordStore};
 use crate::telemetry::Otlp;
 
-/// The observatory with its sinks, of which `store` is one, and the statistics of its records.
+/// The observatory with its sinks.
+pub(super) struct Opened {
+    pub(super) observatory: Arc<Observatory>,
+    /// Of the records.
+    pub(super) statistics: Arc<Statistics>,
+    /// The head of the audit log, if there is one.
+    pub(super) audit_head: Option<PublishedHead>,
+}
+
+/// The observatory with its sinks, of which `store` is one.
 pub(super) fn observatory(
     settings: &Settings,
     workers: usize,
     otlp: &Otlp,
     store: Option<Box<dyn Sink>>,
-) -> Result<(Arc<Observatory>, Arc<Statistics>), StartError> {
+) -> Result<Opened, StartError> {
     let statistics = Arc::new(Statistics::new(clock::now()));
     let counting: Box<dyn Sink> = Box::new(StatisticsSink::new(statistics.clone(), clock::now));
     let more = otlp.sink().into_iter().chain(store);
     let sinks = [counting].into_iter().chain(sinks(settings)?).chain(more).collect();
     let traces = otlp.traces().unwrap_or_default();
     let observatory = Observatory::new(workers, settings.limits.records, sinks).with_traces(traces);
-    let observatory = match audit_log(settings)? {
-        Some(log) => observatory.with_audit_log(workers, log),
+    let log = audit_log(settings)?;
+    let audit_head = log.as_ref().map(AuditLog::published);
+    let observatory = match log {
+        Some(log) => observatory.with_audit_log(workers, Box::new(log)),
         None => observatory,
     };
-    Ok((Arc::new(observatory), statistics))
+    Ok(Opened { observatory: Arc::new(observatory), statistics, audit_head })
 }
 
 /// Sinks of records, besides the list of recent ones.
@@ -54,8 +66,9 @@ pub(super) fn record_store(
 
 /// The audit log, if one is configured.
 fn audit_log(settings: &Settings) -> Result<Option<AuditLog>, StartError> {
-    let config::settings::Audit { file, max_size, keep, .. } = &settings.audit;
+    let config::settings::Audit { file, chain_key, max_size, keep, .. } = &settings.audit;
     let Some(path) = file else { return Ok(None) };
     let wrong = |why| StartError::Sink { sink: "audit log", path: path.clone(), why };
-    AuditLog::open(path, *max_size, *keep).map(Some).map_err(wrong)
+    let key = chain_key.as_ref().map(|key| ChainKey::new(key.reveal().as_bytes()));
+    AuditLog::open(path, *max_size, *keep, key).map(Some).map_err(wrong)
 }
