@@ -2,6 +2,8 @@
 
 #![expect(clippy::too_many_lines, reason = "a scenario reads top to bottom")]
 
+/// The chain of the audit log.
+mod audit_log;
 /// The other commands, and errors of a gateway that cannot start.
 mod config_cli;
 /// Errors of the gateway, in the format of each API.

@@ -8,6 +8,7 @@ use kit::client::{CHAT, PATIENCE};
 use kit::{Engine, Gateway, sse};
 use nix::sys::signal::Signal;
 
+use crate::audit_log::{MAIL, head, verify};
 use crate::raw::{Folder, Process, ends_well, free_address, running_stream, settings_at, try_chat};
 
 /// Addresses and the upgrade socket shared by successive gateways.
@@ -182,6 +183,46 @@ async fn both_gateways_of_an_upgrade_store_their_records() {
     assert_eq!(stored(&new), Some(15));
     let dropped = new.metric("llm_lens_sink_dropped_records_total", "sink=\"store\"");
     assert_eq!(dropped, 0.0, "{}", new.stderr());
+}
+
+/// During an upgrade, both gateways write the audit log, and its chain stays one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_gateways_of_an_upgrade_write_one_audit_chain() {
+    let engine = Engine::start(|request| {
+        if !String::from_utf8_lossy(&request.body).contains("stream") {
+            return sse::chat_answer();
+        }
+        let mut steps = sse::stream(50, 100);
+        let address = kit::Step::chunk(sse::content("jane.roe@example.org "));
+        steps.insert(steps.len() - 3, address);
+        steps
+    })
+    .await;
+    let audit = "audit: {file: FOLDER/log/audit.jsonl, max_size: 2KiB, keep: 20}\n\
+                 guardrails: [{name: g, input_pii: flag, output_pii: flag}]";
+    let mut setup = UpgradeSetup::with(&engine.url(), audit);
+    setup.text = setup.text.replace("backend: e}", "backend: e, guardrail: g}");
+    let log = setup.folder.0.join("log");
+    std::fs::create_dir(&log).unwrap();
+    let mut old = Gateway::with_settings(&setup.text).await;
+    for _ in 0..4 {
+        assert_eq!(try_chat(old.address(), MAIL).await, Ok(200));
+    }
+    let stream = running_stream(old.address()).await;
+    let new = setup.successor(&old).await;
+    assert!(head(&new).0 >= 4, "the successor has found the head");
+    for _ in 0..4 {
+        assert_eq!(try_chat(new.address(), MAIL).await, Ok(200));
+    }
+    new.wait_until(|gateway| head(gateway).0 >= 8).await;
+    // The finding of the old gateway comes last, unless the machine is very slow.
+    assert!(ends_well(stream).await);
+    assert_eq!(old.ended(PATIENCE).await.and_then(|status| status.code()), Some(0));
+    assert_eq!(try_chat(new.address(), MAIL).await, Ok(200));
+    new.wait_until(|gateway| head(gateway).0 == 10).await;
+    let (code, text) = verify(&[&log], &["--head", &head(&new).1]);
+    assert!(code == Some(0) && text.ends_with("valid\n") && !text.contains("note"), "{text}");
+    assert_eq!(new.metric("llm_lens_audit_lines_dropped_total", ""), 0.0);
 }
 
 /// The successor counts what its predecessor has counted, to the last request, also of a stream

@@ -78,6 +78,9 @@ pub(crate) enum Command {
     /// Manage the API keys in the file named by `auth.keys`.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Verify the audit log.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Run a simulated engine with the OpenAI API: random words at realistic speed.
     Simulate(SimulateArgs),
     /// Run two simulated engines, the gateway and a short load, and print what the gateway
@@ -134,6 +137,34 @@ pub(crate) enum KeyCommand {
         /// Public name of the key, as printed by `create` and `list`.
         id: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Verify the hash chain of an audit log. Fails if a line was changed, removed, inserted or
+    /// moved, and prints the place.
+    Verify(VerifyArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct VerifyArgs {
+    /// Files of one log, or their folder. Their order does not matter.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Hash of a line that must be in the log, as `/api/audit` had it: shows that lines at the end
+    /// were removed.
+    #[arg(long, value_name = "HASH", value_parser = digest)]
+    pub(crate) head: Option<audit_log::Digest>,
+    /// File with the key of the chain, `audit.chain_key`. Repeatable, if the key was changed.
+    #[arg(long = "key-file", value_name = "FILE")]
+    pub(crate) key_files: Vec<PathBuf>,
+    /// Environment variable with the key of the chain. Repeatable.
+    #[arg(long = "key-env", value_name = "NAME")]
+    pub(crate) key_envs: Vec<String>,
+}
+
+fn digest(text: &str) -> Result<audit_log::Digest, String> {
+    audit_log::Digest::from_hex(text).ok_or_else(|| "must be 64 digits of 0-9 and a-f".into())
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,6 +1,7 @@
 //! The command line: parses arguments and runs the command.
 
 mod args;
+mod audit;
 mod demo;
 mod key;
 mod load;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-use args::{Args, Command, GatewayArgs, ShieldCommand, SimulateArgs};
+use args::{Args, AuditCommand, Command, GatewayArgs, ShieldCommand, SimulateArgs};
 
 /// jemalloc returns freed memory of streams to the system within seconds, on its own thread;
 /// `.cargo/config.toml` sets the decay. glibc's allocator does not.
@@ -65,6 +66,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::Shield(ShieldCommand::Train { folder, out }) => shield::train(&folder, &out)?,
         Command::Key(command) => key::run_key_command(&command)?,
+        Command::Audit(AuditCommand::Verify(args)) => return audit::verify_log(&args),
         Command::Simulate(args) => simulate(args)?,
         Command::Demo(args) => demo::run_demo(&args)?,
     }
