@@ -161,6 +161,11 @@ impl DeliverySink {
         Ok(DeliverySink { shared, threads })
     }
 
+    /// Queues records whose keys need not be consecutive, for a sink in front that selects some.
+    pub fn push(&self, records: impl ExactSizeIterator<Item = NumberedRecord>) {
+        self.shared.queue.push(records, &self.shared.counts);
+    }
+
     fn end(&mut self) {
         if self.threads.is_empty() {
             return;
@@ -204,8 +209,15 @@ impl Sink for DeliverySink {
         first: &RecordKey,
         batch: &[Arc<Record>],
     ) -> Result<(), SinkError> {
-        self.shared.queue.push(first, batch, &self.shared.counts);
+        self.push(batch.iter().enumerate().map(|(index, record)| NumberedRecord {
+            key: first.plus(index as u64),
+            record: record.clone(),
+        }));
         Ok(())
+    }
+
+    fn stop(&mut self) {
+        self.shared.queue.end(LAST_ATTEMPTS);
     }
 
     fn flush(&mut self) {

@@ -23,7 +23,7 @@ pub struct RecordKey {
 
 impl RecordKey {
     /// The first key of this process.
-    pub(crate) fn first() -> Self {
+    pub fn first() -> Self {
         static PROCESS: LazyLock<(Arc<str>, u64)> = LazyLock::new(|| {
             let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
             let name = if name.trim().is_empty() { "unknown" } else { name.trim() };
@@ -94,6 +94,12 @@ mod tests {
                 "engine_us": 1, "engine_ttft_us": 2, "client_ttft_us": 3, "tpot_us": 1.0 / 3.0, "itl_us": gaps,
                 "client_itl_us": gaps, "stalls": 1, "coalesced_events": 2, "read_lag_us": gaps,
                 "ledger_us": {"await_token": 80_000, "gateway": 20_000}, "total_us": 100_000
+            }),
+            json!({
+                "span_id": "00f067aa0ba902b7", "upstream_span_id": "00f067aa0ba902b8", "provider": "vllm",
+                "server": "127.0.0.1:8000", "stall_times": [{"at_us": 3, "us": 2}],
+                "intervals": [{"state": "read_request", "from_us": -5, "to_us": 7}],
+                "engine_split": {"queue_us": 1, "prefill_us": 2, "unexplained_us": 3, "disagrees": true},
             }),
             json!({"guardrail_overhead": {
                 "validation_us": 1, "threat_detection_us": 2, "output_filtering_us": 3, "hold_us": 4,

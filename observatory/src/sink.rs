@@ -44,6 +44,10 @@ pub trait Sink<T = Record>: Send {
         self.deliver(batch)
     }
 
+    /// Called once at shutdown, for all sinks before the first is flushed: a sink that delivers
+    /// later begins to end, so that sinks do not wait one after the other.
+    fn stop(&mut self) {}
+
     /// Called once at shutdown: writes buffered records.
     fn flush(&mut self) {}
 
@@ -192,6 +196,7 @@ impl<T: Queued> Queues<T> {
             let delivered = self.deliver(&mut sinks, &next);
             next = next.plus(delivered);
             if ends {
+                sinks.iter_mut().for_each(|(sink, _)| sink.stop());
                 sinks.iter_mut().for_each(|(sink, _)| sink.flush());
                 return;
             }

@@ -9,10 +9,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use lens::Record;
 use spill::{Announcer, FileSystem};
 
-use crate::record_key::{NumberedRecord, RecordKey};
+use crate::record_key::NumberedRecord;
 use crate::sink_counts::{DropReason, SinkCounts};
 
 /// How long there is nothing to send before the destination does its chores.
@@ -87,10 +86,18 @@ impl Queue {
     }
 
     /// Adds a batch. The newest records are dropped if it does not fit.
-    pub(super) fn push(&self, first: &RecordKey, batch: &[Arc<Record>], counts: &SinkCounts) {
+    pub(super) fn push(
+        &self,
+        batch: impl ExactSizeIterator<Item = NumberedRecord>,
+        counts: &SinkCounts,
+    ) {
+        let all = batch.len();
+        if all == 0 {
+            return;
+        }
         let state = self.state();
         let used = if state.closed { self.capacity } else { state.records.len() + state.taken };
-        let accepted = batch.len().min(self.capacity.saturating_sub(used));
+        let accepted = all.min(self.capacity.saturating_sub(used));
         let announcer = state.announcer.clone();
         drop(state);
         // Only this thread adds records, so the room is still there.
@@ -98,18 +105,15 @@ impl Queue {
             // Without the number, a crash counts too few lost records.
             let _ = announcer.announce(accepted as u64);
         }
-        let numbered = batch.iter().take(accepted).enumerate().map(|(index, record)| {
-            NumberedRecord { key: first.plus(index as u64), record: record.clone() }
-        });
         let mut state = self.state();
         if state.records.is_empty() {
             state.filling_since = Instant::now();
         }
-        state.records.extend(numbered);
+        state.records.extend(batch.take(accepted));
         state.count(counts);
         drop(state);
         self.wakes.notify_all();
-        let dropped = (batch.len() - accepted) as u64;
+        let dropped = (all - accepted) as u64;
         if dropped > 0 {
             counts.add_dropped(DropReason::QueueFull, dropped);
         }

@@ -28,6 +28,8 @@ pub(super) struct Sender<D> {
     shared: Arc<Shared>,
     destination: D,
     backoff: Backoff,
+    /// Whether it refused a part of the last batch.
+    refuses: bool,
 }
 
 /// A batch from the spill.
@@ -53,7 +55,7 @@ impl<D: Destination> Sender<D> {
     pub(super) fn new(shared: Arc<Shared>, destination: D) -> Self {
         let settings = &shared.settings;
         let backoff = Backoff::new(settings.backoff_min, settings.backoff_max);
-        Sender { shared, destination, backoff }
+        Sender { shared, destination, backoff, refuses: false }
     }
 
     pub(super) fn work(mut self) {
@@ -142,10 +144,12 @@ impl<D: Destination> Sender<D> {
         }
         self.backoff.succeeded();
         counts.delivery().into_iter().for_each(|counts| counts.set_circuit(Circuit::Closed));
-        let before = counts.set_last_error(why.clone());
-        if before.is_empty() && !why.is_empty() {
+        counts.set_last_error(why.clone());
+        let refuses = !why.is_empty();
+        if refuses && !self.refuses {
             tracing::error!(sink, error = why, "sink refused records; further ones are counted");
         }
+        self.refuses = refuses;
     }
 
     fn note_failure(&mut self, why: String, after: Option<Duration>) -> Duration {
