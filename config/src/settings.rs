@@ -20,7 +20,7 @@ use yaml::Secret;
 
 pub use self::listeners::{AdminListener, Listener, ListenerTls};
 pub use self::network::Network;
-pub use self::otlp::Otlp;
+pub use self::otlp::{Otlp, OtlpSpill};
 pub use self::routing::{Ability, CanarySettings, MirrorSettings, OffloadSettings, Pool, Resume};
 pub use self::timeouts::{FirstToken, Timeouts};
 pub use ::routing::Rollback;

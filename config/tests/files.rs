@@ -227,6 +227,33 @@ fn endpoints_of_collectors_are_checked() {
     }
 }
 
+#[test]
+fn the_spill_of_otlp_is_bounded() {
+    let load = |spill: &str| {
+        Settings::from_text(
+            "gateway.yaml",
+            &format!(
+                "backends: [{{name: a, url: 'http://a'}}]\nroutes: [{{name: r, backend: a}}]\n\
+                 otlp: {{endpoint: 'http://c', spill: {{{spill}}}}}\n"
+            ),
+        )
+    };
+    let spill = load("path: /spill, when_full: drop_newest").expect("valid").otlp.spill;
+    let spill = spill.expect("it is given");
+    assert_eq!((spill.path.to_str(), spill.max_size), (Some("/spill"), 256 << 20));
+    assert_eq!((spill.max_age.as_secs(), spill.drops_oldest), (24 * 3600, false));
+    for (wrong, why) in [
+        ("max_size: 64MiB", "otlp.spill.path"),
+        ("path: '', max_size: 64MiB", "otlp.spill.path: must be a folder"),
+        ("path: /x, max_size: 1MiB", "otlp.spill.max_size: must be at least 16MiB"),
+        ("path: /x, max_age: 5s", "otlp.spill.max_age: must be at least 1m"),
+        ("path: /x, when_full: stop", "otlp.spill.when_full"),
+    ] {
+        let problem = load(wrong).unwrap_err().to_string();
+        assert!(problem.contains(why), "{wrong}: {problem}");
+    }
+}
+
 /// Unknown keys and wrong values do not hide what is wrong with the meaning of the rest.
 #[test]
 fn problems_of_form_and_meaning_are_reported_together() {

@@ -149,7 +149,7 @@ impl Gateway {
         let usage_file = Arc::new(usage_file.start(&shared));
         let observed =
             Observed { certificates: certificates(&listeners), record_store, audit_head };
-        otlp.start(&shared, observed.clone())?;
+        otlp.start(&shared, observed.clone());
         Ok(Gateway {
             shared,
             listeners,

@@ -2,7 +2,7 @@
 //!
 //! - *In*: the shared state, certificates of listeners, the store of records, the audit log,
 //!   the process.
-//! - *Out*: samples; an exporter that sends them.
+//! - *Out*: samples; an exporter that sends them, and the sinks of traces and logs.
 //! - *Never*: a metric that only one of the two has.
 
 #[cfg(feature = "otlp")]

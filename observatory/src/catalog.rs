@@ -641,18 +641,11 @@ pub const CATALOG: &[Metric] = &[
         "Requests by decision between edge and cloud.",
     ),
     metric(
-        "llm_lens_otlp_dropped_total",
-        Kind::Counter,
-        Unit::One,
-        &["signal", "reason"],
-        "Spans and data points that the OpenTelemetry backend did not get, by reason: queue_full, rejected, failed.",
-    ),
-    metric(
         "llm_lens_otlp_exported_total",
         Kind::Counter,
         Unit::One,
         &["signal"],
-        "Spans and data points that the OpenTelemetry backend accepted.",
+        "Spans, log records and data points that the OpenTelemetry backend accepted.",
     ),
     metric(
         "llm_lens_otlp_failures_total",
@@ -662,11 +655,11 @@ pub const CATALOG: &[Metric] = &[
         "Failed export requests to the OpenTelemetry backend, retries included, by code.",
     ),
     metric(
-        "llm_lens_otlp_queued_spans",
-        Kind::Gauge,
+        "llm_lens_otlp_rejected_total",
+        Kind::Counter,
         Unit::One,
-        &[],
-        "Spans that wait for the OpenTelemetry backend.",
+        &["signal"],
+        "Spans, log records and data points that the OpenTelemetry backend refused.",
     ),
     metric(
         "llm_lens_otlp_unsampled_traces_total",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Builder, url};
 use crate::settings::{
-    AccessLog, Audit, FirstToken, Limits, Otlp, RecordStore, Shutdown, Timeouts,
+    AccessLog, Audit, FirstToken, Limits, Otlp, OtlpSpill, RecordStore, Shutdown, Timeouts,
 };
 use crate::tree::Table;
 
@@ -113,6 +113,7 @@ impl Builder {
             client_key: text("client_key"),
             metrics: table.flag("metrics"),
             traces: table.flag("traces"),
+            logs: table.flag("logs"),
             interval: table.given_duration("interval"),
             temporality: text("temporality"),
             histograms: text("histograms"),
@@ -120,6 +121,28 @@ impl Builder {
             trace_share: table.given_share("trace_share"),
             slow: table.duration("slow"),
             resource: table.map("resource"),
+            spill: table.table("spill").map(|table| self.otlp_spill(table)),
+        }
+    }
+
+    fn otlp_spill(&mut self, table: &Table) -> OtlpSpill {
+        let max_size = table.count("max_size");
+        if max_size < 16 << 20 {
+            self.wrong(table, "max_size", "must be at least 16MiB");
+        }
+        let max_age = table.duration("max_age");
+        if max_age < Duration::from_secs(60) {
+            self.wrong(table, "max_age", "must be at least 1m");
+        }
+        let path = table.text("path").unwrap_or_default();
+        if path.is_empty() {
+            self.wrong(table, "path", "must be a folder");
+        }
+        OtlpSpill {
+            path: PathBuf::from(path),
+            max_size,
+            max_age,
+            drops_oldest: table.text("when_full") == Some("drop_oldest"),
         }
     }
 

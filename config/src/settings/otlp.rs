@@ -1,6 +1,7 @@
 //! Settings of the export over OTLP.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -32,6 +33,8 @@ pub struct Otlp {
     pub metrics: bool,
     /// Traces are exported.
     pub traces: bool,
+    /// A log record for each request is exported.
+    pub logs: bool,
     /// Time from one export of metrics to the next.
     pub interval: Option<Duration>,
     /// `cumulative`, `delta` or `lowmemory`.
@@ -47,4 +50,21 @@ pub struct Otlp {
     pub slow: Duration,
     /// Attributes of the resource.
     pub resource: BTreeMap<String, String>,
+    /// Where traces and logs wait; `None`: in memory.
+    pub spill: Option<OtlpSpill>,
+}
+
+/// Files in which traces and logs wait for the collector.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct OtlpSpill {
+    /// The folder.
+    pub path: PathBuf,
+    /// Maximum size of each signal in bytes.
+    pub max_size: u64,
+    /// Maximum age of a request.
+    #[serde(serialize_with = "seconds")]
+    pub max_age: Duration,
+    /// When it is full, the oldest requests are dropped; otherwise the newest.
+    pub drops_oldest: bool,
 }

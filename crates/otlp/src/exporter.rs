@@ -1,38 +1,42 @@
-//! The exporter: a sink of records, and a thread that sends spans and metrics.
+//! The exporter: sinks of records for traces and logs, and a task that sends metrics.
 //!
 //! - *In*: finished records; a function that writes all metrics.
 //! - *Out*: export requests; counts and log lines of what was not delivered.
-//! - *Never*: more than `max_queued` waiting spans: further traces are dropped and counted. Metrics
-//!   wait nowhere: an export that fails is a part of the next one.
+//! - *Never*: a queue of its own: records wait in a [`DeliverySink`], which also retries and has
+//!   the spill. Metrics wait nowhere: an export that fails is a part of the next one. A task on the
+//!   threads of the data path.
 
+mod collector;
 mod counts;
+mod resource;
+mod sinks;
 mod worker;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use lens::Tick;
 use lens::observe::{Observe, Samples};
-use lens::{Record, Tick};
-use observatory::{Sink, SinkError};
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::Span;
+use observatory::{DeliverySettings, DeliverySink, RecordKey, Sink, SpillSettings};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
 
 use crate::metrics::{Encoder, Export};
-use crate::settings::{Sampler, Settings, TracesSettings};
-use crate::traces;
+use crate::settings::{BatchSettings, Sampler, Settings, Target};
 use crate::transport::{Client, ClientError};
-use crate::value::{pair, text};
-use counts::{Counts, Reason, Signal};
+use collector::Collector;
+use counts::{Counts, Signal};
+use resource::Resources;
+use sinks::SampledSink;
 
-/// Maximum time of the last exports, when the process ends.
+/// Maximum time of the last export of metrics, when the process ends.
 const LAST_EXPORT: Duration = Duration::from_secs(2);
-/// How much longer the thread may take to end.
+/// How much longer its report may take.
 const LAST_REPORT: Duration = Duration::from_millis(500);
+/// Wait after the first failed attempt to deliver a batch of records, and the maximum.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
 /// Why the exporter does not start.
 #[derive(Debug, thiserror::Error)]
@@ -40,19 +44,24 @@ pub enum StartError {
     /// A client cannot be built.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The thread cannot be started.
+    /// The runtime cannot be started.
     #[error("cannot start the OTLP exporter: {0}")]
     Thread(#[from] std::io::Error),
+    /// The spill cannot be used, or a thread cannot be started.
+    #[error("otlp.spill.path: {0}")]
+    Spill(String),
 }
 
 /// Writes all metrics; `false`: the process ends, and there are none.
 pub type Collect = Box<dyn FnMut(&mut Export<'_>) -> bool + Send>;
 
-/// An exporter. Its thread ends when the sink is flushed, or when both are dropped.
+/// An exporter. It exports no more metrics when it is dropped.
 pub struct Exporter {
     shared: Arc<Shared>,
     /// Until it starts.
-    worker: Mutex<Option<worker::Worker>>,
+    metrics: Mutex<Option<worker::MetricsExporter>>,
+    /// Requests to export the metrics now. The answer is sent when it is done.
+    flushes: Mutex<Option<mpsc::Sender<SyncSender<()>>>>,
 }
 
 impl std::fmt::Debug for Exporter {
@@ -61,87 +70,102 @@ impl std::fmt::Debug for Exporter {
     }
 }
 
-/// State of the sink and the thread.
+/// What sinks and the task of metrics share.
 #[derive(Debug)]
 struct Shared {
     settings: Settings,
-    queue: Mutex<Queue>,
-    queued: Notify,
+    resources: Resources,
     counts: Counts,
-    thread: Mutex<Option<Running>>,
+    io: Io,
 }
 
+/// The thread on which connections to the collector are served. They must notice that the collector
+/// closes them also while nothing is sent.
 #[derive(Debug)]
-struct Running {
-    thread: JoinHandle<()>,
-    commands: mpsc::Sender<Command>,
+struct Io(Option<Runtime>);
+
+impl Io {
+    fn start() -> std::io::Result<Io> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime =
+            builder.worker_threads(1).thread_name("llm-lens-otlp").enable_all().build()?;
+        Ok(Io(Some(runtime)))
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.0.as_ref().expect("invariant: it is taken only when it is dropped")
+    }
 }
 
-/// A command to the thread. It reports when it is done.
-#[derive(Debug)]
-enum Command {
-    /// Export the metrics now.
-    Metrics(SyncSender<()>),
-    /// Export the queued spans, and end.
-    End(SyncSender<()>),
-}
-
-/// Whole traces that wait, oldest first.
-#[derive(Debug, Default)]
-struct Queue {
-    traces: VecDeque<Vec<Span>>,
-    spans: usize,
-}
-
-impl Queue {
-    /// The oldest traces, up to `max` spans, but at least one trace.
-    fn take(&mut self, max: usize) -> Vec<Span> {
-        let mut taken = Vec::new();
-        while let Some(next) = self.traces.front() {
-            if !taken.is_empty() && taken.len() + next.len() > max {
-                break;
-            }
-            taken.extend(self.traces.pop_front().into_iter().flatten());
-        }
-        self.spans -= taken.len();
-        taken
+impl Drop for Io {
+    /// Does not wait for a name server that does not answer.
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Runtime::shutdown_background);
     }
 }
 
 impl Exporter {
-    /// An exporter that has not started. Its sink takes records at once.
+    /// An exporter that has not started.
     ///
     /// # Errors
-    /// When a TLS file or an endpoint is invalid.
+    /// When a TLS file or an endpoint is invalid, or there is no thread.
     pub fn new(settings: Settings) -> Result<Self, StartError> {
-        let spans = match &settings.traces {
-            Some(traces) => Some((Client::new(&traces.target)?, traces.clone())),
-            None => None,
-        };
-        let resource = resource(&settings);
-        let metrics = match &settings.metrics {
-            Some(metrics) => {
-                let form = (metrics.temporality, metrics.aggregation);
-                let encoder =
-                    Encoder::new(resource.clone(), settings.conventions, form, unix_nanos());
-                Some((Client::new(&metrics.target)?, metrics.clone(), encoder))
-            }
-            None => None,
-        };
-        let shared = Arc::new(Shared {
-            settings,
-            queue: Mutex::default(),
-            queued: Notify::new(),
-            counts: Counts::default(),
-            thread: Mutex::default(),
+        let resources = Resources::new(&settings.resource);
+        let client = settings.metrics.as_ref().map(|metrics| Client::new(&metrics.target));
+        let client = client.transpose()?;
+        let shared =
+            Arc::new(Shared { settings, resources, counts: Counts::default(), io: Io::start()? });
+        let metrics = client.zip(shared.settings.metrics.clone()).map(|(client, metrics)| {
+            let form = (metrics.temporality, metrics.aggregation);
+            let own = shared.resources.of_process(&RecordKey::first());
+            let encoder = Encoder::new(own, shared.settings.conventions, form, unix_nanos());
+            worker::MetricsExporter::new(shared.clone(), client, metrics, encoder)
         });
-        let worker = worker::Worker { shared: shared.clone(), resource, spans, metrics };
-        Ok(Exporter { shared, worker: Mutex::new(Some(worker)) })
+        Ok(Exporter { shared, metrics: Mutex::new(metrics), flushes: Mutex::default() })
     }
 
-    /// The sink for records.
-    pub fn sink(&self) -> Box<dyn Sink> {
-        Box::new(SpanSink(self.shared.clone()))
+    /// The sinks for records: of traces and of logs, as far as they are exported. They deliver at
+    /// once, also what an earlier process has left in the spill.
+    ///
+    /// # Errors
+    /// When a TLS file, an endpoint or the folder of the spill is invalid, or there is no thread.
+    pub fn sinks(&self) -> Result<Vec<Box<dyn Sink>>, StartError> {
+        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+        let settings = &self.shared.settings;
+        if let Some(traces) = &settings.traces {
+            let delivery = self.delivery(Signal::Traces, &traces.target, traces.batches)?;
+            sinks.push(Box::new(SampledSink::new(self.shared.clone(), traces.sampler, delivery)));
+        }
+        if let Some(logs) = &settings.logs {
+            sinks.push(Box::new(self.delivery(Signal::Logs, &logs.target, logs.batches)?));
+        }
+        Ok(sinks)
+    }
+
+    fn delivery(
+        &self,
+        signal: Signal,
+        target: &Target,
+        batches: BatchSettings,
+    ) -> Result<DeliverySink, StartError> {
+        let spill =
+            self.shared.settings.spill.as_ref().map(|spill| SpillSettings {
+                path: spill.path.join(signal.name()),
+                ..spill.clone()
+            });
+        let settings = DeliverySettings {
+            batch: batches.max_batch,
+            queue: batches.max_queued,
+            linger: batches.delay,
+            timeout: batches.timeout,
+            backoff_min: BACKOFF.0,
+            backoff_max: BACKOFF.1,
+            spill,
+        };
+        let client = Client::new(target)?;
+        let collector = Collector::new(self.shared.clone(), signal, client, batches.max_batch);
+        DeliverySink::start(collector, settings)
+            .map_err(|error| StartError::Spill(error.to_string()))
     }
 
     /// How traces are sampled; `None`: they are not exported.
@@ -149,29 +173,21 @@ impl Exporter {
         self.shared.settings.traces.as_ref().map(|traces| traces.sampler)
     }
 
-    /// Start the thread. `collect` writes the metrics. A second start does nothing.
-    ///
-    /// # Errors
-    /// When there is no thread.
-    pub fn start(&self, collect: Collect) -> Result<(), StartError> {
-        let Some(worker) = self.worker.lock().take() else { return Ok(()) };
-        let (commands, received) = mpsc::channel(4);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        // It ends with the command `End`, or when the sender is dropped.
-        let thread = std::thread::Builder::new()
-            .name("llm-lens-otlp".into())
-            .spawn(move || runtime.block_on(worker.work(collect, received)))?;
-        *self.shared.thread.lock() = Some(Running { thread, commands });
-        Ok(())
+    /// Start to export metrics, which `collect` writes. A second start does nothing.
+    pub fn start(&self, collect: Collect) {
+        let Some(exporter) = self.metrics.lock().take() else { return };
+        let (flushes, received) = mpsc::channel(1);
+        // It ends when the sender is dropped.
+        self.shared.io.runtime().spawn(exporter.keep(collect, received));
+        *self.flushes.lock() = Some(flushes);
     }
 
     /// Export the metrics now, and wait for it for at most two seconds: the process is about to
     /// end.
     pub fn flush_metrics(&self) {
         let (done, waits) = sync_channel(1);
-        let commands = self.shared.thread.lock().as_ref().map(|running| running.commands.clone());
-        let sent = commands.map(|commands| commands.try_send(Command::Metrics(done)).is_ok());
-        if sent == Some(true) {
+        let flushes = self.flushes.lock().clone();
+        if flushes.is_some_and(|flushes| flushes.try_send(done).is_ok()) {
             let _ = waits.recv_timeout(LAST_EXPORT + LAST_REPORT);
         }
     }
@@ -180,87 +196,7 @@ impl Exporter {
 impl Observe for Exporter {
     fn observe(&self, _: Tick, samples: &mut Samples) {
         self.shared.counts.observe(samples);
-        let spans = self.shared.queue.lock().spans;
-        samples.push("llm_lens_otlp_queued_spans", spans as f64);
     }
-}
-
-/// Queues the spans of records.
-struct SpanSink(Arc<Shared>);
-
-impl Sink for SpanSink {
-    fn name(&self) -> &'static str {
-        "otlp"
-    }
-
-    /// # Errors
-    /// When the queue is full.
-    fn deliver(&mut self, batch: &[Arc<Record>]) -> Result<(), SinkError> {
-        let Some(settings) = &self.0.settings.traces else { return Ok(()) };
-        let lost = batch.iter().filter(|record| !self.0.queue_trace(record, settings)).count();
-        match lost {
-            0 => Ok(()),
-            lost => Err(SinkError {
-                lost: lost as u64,
-                why: format!("{} spans wait for the OTLP backend", settings.max_queued),
-            }),
-        }
-    }
-
-    /// Export the queued spans, and end the thread.
-    fn flush(&mut self) {
-        let Some(Running { thread, commands }) = self.0.thread.lock().take() else { return };
-        let (done, waits) = sync_channel(1);
-        if commands.try_send(Command::End(done)).is_ok()
-            && waits.recv_timeout(LAST_EXPORT + LAST_REPORT).is_ok()
-        {
-            let _ = thread.join();
-        }
-        // Otherwise the thread ends with the process.
-        let left = self.0.queue.lock().spans;
-        if left > 0 {
-            self.0.counts.dropped(Signal::Traces, Reason::Failed, left as u64);
-            tracing::warn!(spans = left, "otlp: spans lost at the end of the process");
-        }
-    }
-}
-
-impl Shared {
-    /// Queue the trace of a record, if it is exported. `false`: the queue is full.
-    fn queue_trace(&self, record: &Record, settings: &TracesSettings) -> bool {
-        if record.trace.is_none() {
-            return true;
-        }
-        if !traces::is_kept(record, &settings.sampler) {
-            self.counts.unsampled();
-            return true;
-        }
-        let spans = traces::spans(record, self.settings.conventions);
-        let mut queue = self.queue.lock();
-        if queue.spans + spans.len() > settings.max_queued {
-            drop(queue);
-            self.counts.dropped(Signal::Traces, Reason::QueueFull, spans.len() as u64);
-            return false;
-        }
-        queue.spans += spans.len();
-        queue.traces.push_back(spans);
-        let is_batch = queue.spans >= settings.max_batch;
-        drop(queue);
-        if is_batch {
-            self.queued.notify_one();
-        }
-        true
-    }
-}
-
-/// The resource of this process. Without an instance of the operator's, it has a random one: during
-/// an upgrade, two processes of the same service export.
-fn resource(settings: &Settings) -> Resource {
-    const INSTANCE: &str = "service.instance.id";
-    let attributes = settings.resource.iter().map(|(key, value)| pair(key, text(value)));
-    let own = (!settings.resource.contains_key(INSTANCE))
-        .then(|| pair(INSTANCE, text(format!("{:032x}", rand::random::<u128>()))));
-    Resource { attributes: attributes.chain(own).collect(), ..Resource::default() }
 }
 
 fn unix_nanos() -> u64 {

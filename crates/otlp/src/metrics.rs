@@ -33,7 +33,10 @@ use crate::value::{int, pair, text};
 use points::{Point, Values};
 
 /// Size above which a request is split. Collectors accept 4 MiB in a gRPC message.
-const MAX_REQUEST_BYTES: usize = 2 << 20;
+pub(crate) const MAX_REQUEST_BYTES: usize = 2 << 20;
+
+/// The label with host and port of a backend.
+const SERVER: &str = "server_address";
 
 /// Maximum exemplars of a data point.
 const MAX_EXEMPLARS: usize = 4;
@@ -46,6 +49,14 @@ impl Attributes {
     fn get(&self, key: &str) -> &str {
         let found = self.0.iter().find(|(known, _)| known == key);
         found.map_or("", |(_, value)| value.as_str())
+    }
+
+    /// Host and port of a backend; nothing without one.
+    fn add_server(&mut self, server: &str) {
+        if let Some((host, port)) = server.rsplit_once(':') {
+            self.0.push(("server.address".into(), host.to_owned()));
+            self.0.push(("server.port".into(), port.to_owned()));
+        }
     }
 
     fn encoded(&self, instrument: &Instrument) -> Vec<KeyValue> {
@@ -183,7 +194,9 @@ impl MetricWriter for Export<'_> {
     /// An empty value means that the label does not apply, so the attribute is absent.
     fn with(&self, labels: &Attributes, name: &str, value: &str) -> Attributes {
         let mut labels = labels.clone();
-        if !value.is_empty() {
+        if name == SERVER {
+            labels.add_server(value);
+        } else if !value.is_empty() {
             labels.0.push((semconv::attribute(name).to_owned(), value.to_owned()));
         }
         labels
@@ -197,10 +210,7 @@ impl MetricWriter for Export<'_> {
             ("gen_ai_provider_name", &group.provider),
             ("gen_ai_request_model", model),
         ]);
-        if let Some((host, port)) = group.server.rsplit_once(':') {
-            labels.0.push(("server.address".into(), host.to_owned()));
-            labels.0.push(("server.port".into(), port.to_owned()));
-        }
+        labels.add_server(&group.server);
         labels
     }
 
@@ -425,4 +435,4 @@ fn data(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

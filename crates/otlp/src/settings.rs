@@ -10,6 +10,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use observatory::SpillSettings;
+
 use crate::semconv::Conventions;
 
 mod read;
@@ -115,13 +117,30 @@ pub struct TracesSettings {
     pub target: Target,
     /// Which traces are exported.
     pub sampler: Sampler,
-    /// Maximum spans that wait. Further traces are dropped and counted. Default 2048.
+    /// Queue and batches; the items are spans.
+    pub batches: BatchSettings,
+}
+
+/// Export of log records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogsSettings {
+    /// The destination.
+    pub target: Target,
+    /// Queue and batches; the items are log records.
+    pub batches: BatchSettings,
+}
+
+/// Queue and batches of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchSettings {
+    /// Maximum finished requests that wait in memory. Further ones are dropped and counted. Default
+    /// 2048.
     pub max_queued: usize,
-    /// Maximum spans of a request. Default 512.
+    /// Maximum items of an export request. Default 512.
     pub max_batch: usize,
-    /// Maximum time that spans wait for others. Default 5 s.
+    /// Maximum time that requests wait for others. Default: spans 5 s, logs 1 s.
     pub delay: Duration,
-    /// Maximum time of an export, retries included. Default 30 s.
+    /// Maximum time of an attempt to export a batch. Default 30 s.
     pub timeout: Duration,
 }
 
@@ -136,6 +155,11 @@ pub struct Settings {
     pub metrics: Option<MetricsSettings>,
     /// Traces; `None`: not exported.
     pub traces: Option<TracesSettings>,
+    /// Logs; `None`: not exported.
+    pub logs: Option<LogsSettings>,
+    /// Where requests wait for the collector, each signal in a folder of its own below the path;
+    /// `None`: in memory only.
+    pub spill: Option<SpillSettings>,
 }
 
 /// Fields of the settings file. Each takes the place of a variable, and of its forms for one
@@ -162,6 +186,8 @@ pub struct FileSettings {
     pub metrics: bool,
     /// `false`: `OTEL_TRACES_EXPORTER=none`.
     pub traces: bool,
+    /// `false`: `OTEL_LOGS_EXPORTER=none`.
+    pub logs: bool,
     /// `OTEL_METRIC_EXPORT_INTERVAL`.
     pub interval: Option<Duration>,
     /// `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`.
@@ -176,6 +202,8 @@ pub struct FileSettings {
     pub slow: Option<Duration>,
     /// Added to `OTEL_RESOURCE_ATTRIBUTES`.
     pub resource: BTreeMap<String, String>,
+    /// Where requests wait for the collector; no variable has it.
+    pub spill: Option<SpillSettings>,
 }
 
 impl Default for FileSettings {
@@ -192,6 +220,7 @@ impl Default for FileSettings {
             client_key: None,
             metrics: true,
             traces: true,
+            logs: true,
             interval: None,
             temporality: None,
             histograms: None,
@@ -199,6 +228,7 @@ impl Default for FileSettings {
             share: None,
             slow: None,
             resource: BTreeMap::new(),
+            spill: None,
         }
     }
 }
@@ -224,7 +254,8 @@ impl Settings {
         }
         let metrics = is_on(read, "METRICS").then(|| metrics(read)).flatten();
         let traces = is_on(read, "TRACES").then(|| traces(read, file)).flatten();
-        if metrics.is_none() && traces.is_none() {
+        let logs = is_on(read, "LOGS").then(|| logs(read)).flatten();
+        if metrics.is_none() && traces.is_none() && logs.is_none() {
             return None;
         }
         let opt_in = read.text("OTEL_SEMCONV_STABILITY_OPT_IN").unwrap_or_default();
@@ -233,6 +264,8 @@ impl Settings {
             conventions: Conventions::from_opt_in(&opt_in),
             metrics,
             traces,
+            logs,
+            spill: file.spill.clone(),
         })
     }
 }
@@ -323,11 +356,23 @@ fn traces(read: &mut Variables, file: &FileSettings) -> Option<TracesSettings> {
     Some(TracesSettings {
         target,
         sampler: Sampler { share, parent_based, slow: file.slow.unwrap_or(SLOW) },
-        max_queued: read.count("OTEL_BSP_MAX_QUEUE_SIZE", 2048),
-        max_batch: read.count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512),
-        delay: read.millis("OTEL_BSP_SCHEDULE_DELAY", 5000),
-        timeout: read.millis("OTEL_BSP_EXPORT_TIMEOUT", 30_000),
+        batches: batches(read, "BSP", 5000),
     })
+}
+
+fn logs(read: &mut Variables) -> Option<LogsSettings> {
+    Some(LogsSettings { target: target(read, "LOGS")?, batches: batches(read, "BLRP", 1000) })
+}
+
+/// The variables of a batch processor: `BSP` for spans, `BLRP` for log records.
+fn batches(read: &mut Variables, processor: &str, delay: u64) -> BatchSettings {
+    let variable = |name: &str| format!("OTEL_{processor}_{name}");
+    BatchSettings {
+        max_queued: read.count(&variable("MAX_QUEUE_SIZE"), 2048),
+        max_batch: read.count(&variable("MAX_EXPORT_BATCH_SIZE"), 512),
+        delay: read.millis(&variable("SCHEDULE_DELAY"), delay),
+        timeout: read.millis(&variable("EXPORT_TIMEOUT"), 30_000),
+    }
 }
 
 /// The sampled share, and whether the client's flag decides. `None`: no traces.

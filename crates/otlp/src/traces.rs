@@ -4,18 +4,23 @@
 //! POST route                         server; child of the client's span
 //! ├── llm_lens.queue                 internal: a state of the ledger that took time
 //! ├── chat m                         client: an attempt that failed
-//! └── chat m                         client: the call that answered; parent of the engine's spans
+//! └── chat m                         client: the call that answered; has the engine's spans
+//!     └── llm_lens.engine.prefill    internal: a part of the engine's own report
 //! ```
 //!
 //! - *In*: records with the trace part that the pipeline wrote.
 //! - *Out*: a request with their spans.
-//! - *Never*: a prompt, an answer, or a credential: records have none. More than [`MAX_INTERVALS`]
-//!   spans for the states of a request.
+//! - *Never*: other ids if a record is exported again. A prompt, an answer, or a credential:
+//!   records have none. More than [`MAX_INTERVALS`] spans for the states of a request.
 //!
 //! The decision is made when the request has ended: slow, failed, blocked and limited requests are
 //! exported, and a share of the others by trace id.
 
 mod call;
+mod engine;
+
+use std::cell::Cell;
+use std::sync::LazyLock;
 
 use lens::record::Outcome;
 use lens::trace::{self, RecordInterval, RecordTrace, SAMPLED};
@@ -73,25 +78,24 @@ pub fn is_kept(record: &Record, sampler: &Sampler) -> bool {
 
 /// The spans of a request; empty for a record without ids.
 pub fn spans(record: &Record, conventions: Conventions) -> Vec<Span> {
-    let (Some(trace), Some(trace_id)) = (record.trace.as_deref(), &record.trace_id) else {
+    if record.trace.is_none() || record.trace_id.is_none() {
         return Vec::new();
-    };
-    let request = Request { record, trace, trace_id: trace_bytes(trace_id), conventions };
+    }
+    let request = Request::new(record, conventions);
     let mut spans = vec![request.server()];
     spans.extend(request.intervals());
     spans.extend(request.calls());
     spans
 }
 
-/// An export request with these spans.
-pub fn request(resource: &Resource, spans: Vec<Span>) -> ExportTraceServiceRequest {
-    let scope_spans = ScopeSpans { scope: Some(scope()), spans, schema_url: String::new() };
-    let resource_spans = vec![ResourceSpans {
-        resource: Some(resource.clone()),
-        scope_spans: vec![scope_spans],
+/// An export request with the spans of each resource.
+pub fn request(parts: Vec<(Resource, Vec<Span>)>) -> ExportTraceServiceRequest {
+    let part = |(resource, spans)| ResourceSpans {
+        resource: Some(resource),
+        scope_spans: vec![ScopeSpans { scope: Some(scope()), spans, schema_url: String::new() }],
         schema_url: String::new(),
-    }];
-    ExportTraceServiceRequest { resource_spans }
+    };
+    ExportTraceServiceRequest { resource_spans: parts.into_iter().map(part).collect() }
 }
 
 pub(crate) fn scope() -> InstrumentationScope {
@@ -112,15 +116,59 @@ pub(crate) fn span_bytes(hex: &str) -> Vec<u8> {
     SpanId::from_hex(hex).unwrap_or(SpanId::INVALID).to_bytes().to_vec()
 }
 
+/// The trace part of a record without one.
+static NO_TRACE: LazyLock<RecordTrace> = LazyLock::new(RecordTrace::default);
+
 /// A request and what its spans share.
-struct Request<'r> {
+pub(crate) struct Request<'r> {
     record: &'r Record,
     trace: &'r RecordTrace,
     trace_id: Vec<u8>,
     conventions: Conventions,
+    /// Number of the next id that is derived.
+    ids: Cell<u64>,
 }
 
-impl Request<'_> {
+impl<'r> Request<'r> {
+    /// A request. Without a trace part, it has attributes and no spans.
+    pub(crate) fn new(record: &'r Record, conventions: Conventions) -> Self {
+        Request {
+            record,
+            trace: record.trace.as_deref().unwrap_or(&NO_TRACE),
+            trace_id: record.trace_id.as_deref().map(trace_bytes).unwrap_or_default(),
+            conventions,
+            ids: Cell::new(1),
+        }
+    }
+
+    /// When the request ended, in Unix nanoseconds.
+    pub(crate) fn ended_at(&self) -> u64 {
+        self.at(self.bounds().1)
+    }
+
+    /// The id of the request's span, in hex digits.
+    pub(crate) fn own_span(&self) -> Option<&'r str> {
+        Some(&*self.trace.span_id).filter(|id| !id.is_empty())
+    }
+
+    /// Attributes of the request's span, and of the span of the call that answered. Of keys that
+    /// both have, the first value counts.
+    pub(crate) fn attributes(&self) -> Vec<KeyValue> {
+        let mut all = self.server_attributes();
+        let mut add = |more: Vec<KeyValue>| {
+            for pair in more {
+                if !all.iter().any(|known| known.key == pair.key) {
+                    all.push(pair);
+                }
+            }
+        };
+        add(self.call_attributes(None));
+        if self.record.backend.is_some() {
+            add(self.answer_attributes());
+        }
+        all
+    }
+
     /// Unix nanoseconds of a time relative to the request head.
     fn at(&self, us: i64) -> u64 {
         self.record.started_at.saturating_add_signed(us).saturating_mul(1000)
@@ -136,10 +184,22 @@ impl Request<'_> {
         (from, from + i64::try_from(self.record.total_us).unwrap_or(i64::MAX))
     }
 
+    /// An id for a span that has none in the record. It is derived from the id of the request's
+    /// span: a record that is exported again has the same spans.
+    fn next_id(&self) -> u64 {
+        let number = self.ids.replace(self.ids.get() + 1);
+        let own = u64::from_str_radix(&self.trace.span_id, 16).unwrap_or(0);
+        // The mixing function of SplitMix64, which maps different inputs to different ids.
+        let mut id = own.wrapping_add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        id = (id ^ (id >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        id = (id ^ (id >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (id ^ (id >> 31)).max(1)
+    }
+
     fn span(&self, name: String, kind: SpanKind, (from, to): (u64, u64)) -> Span {
         Span {
             trace_id: self.trace_id.clone(),
-            span_id: rand::random::<u64>().max(1).to_be_bytes().to_vec(),
+            span_id: self.next_id().to_be_bytes().to_vec(),
             parent_span_id: span_bytes(&self.trace.span_id),
             flags: PARENT_KNOWN | u32::from(self.record.trace_flags.unwrap_or(0) | SAMPLED),
             name,
@@ -275,4 +335,4 @@ fn error_status(code: Option<&str>) -> Status {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

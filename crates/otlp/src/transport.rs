@@ -12,6 +12,7 @@ mod tls;
 
 use std::time::Duration;
 
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use tokio::time::Instant;
@@ -34,12 +35,15 @@ pub enum Request {
     Metrics(ExportMetricsServiceRequest),
     /// Spans.
     Traces(ExportTraceServiceRequest),
+    /// Log records.
+    Logs(ExportLogsServiceRequest),
 }
 
 /// The answer to a request that the collector took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accepted {
-    /// Spans or data points that it refused (partial success). They are not sent again.
+    /// Spans, log records or data points that it refused (partial success). They are not sent
+    /// again.
     pub rejected: u64,
     /// Its reason, or a warning.
     pub message: String,
@@ -60,7 +64,7 @@ pub struct ExportError {
 }
 
 impl ExportError {
-    fn retryable(code: &str, why: impl Into<String>) -> Self {
+    pub(crate) fn retryable(code: &str, why: impl Into<String>) -> Self {
         ExportError { code: code.into(), why: why.into(), permanent: false, retry_after: None }
     }
 }

@@ -158,6 +158,7 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("otlp", "semconv", "gen_ai_latest_experimental"),
     ("otlp", "trace_share", "0.1"),
     ("otlp", "resource", "{deployment.environment.name: production}"),
+    ("spill", "path", "/var/lib/llm-lens/otlp"),
     ("record_store", "path", "/var/lib/llm-lens/records"),
     ("", "usage_file", "/var/lib/llm-lens/usage.jsonl"),
     ("", "cert", "/etc/llm-lens/cert.pem"),

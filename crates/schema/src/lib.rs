@@ -16,17 +16,18 @@ pub use reference::reference;
 
 mod guardrails;
 mod objectives;
+mod otlp;
 mod routing;
 mod server;
 mod traffic;
 pub use guardrails::{FILTER, GUARDRAIL, JUDGE, RISK, RULE, SIZES, TOPIC, TOXICITY};
 pub use objectives::{OBJECTIVE, PERCENTILES};
+pub use otlp::{OTLP, OTLP_SPILL};
 pub use routing::{
     CANARY, EJECTION, ENGINE_METRICS, HEALTH, HEDGE, MIRROR, OFFLOAD, POOL, RETRIES,
 };
 pub use server::{
-    ACCESS_LOG, ADMIN, AUDIT, LIMITS, LISTENER, LISTENER_TLS, OTLP, RECORD_STORE, SHUTDOWN,
-    TIMEOUTS,
+    ACCESS_LOG, ADMIN, AUDIT, LIMITS, LISTENER, LISTENER_TLS, RECORD_STORE, SHUTDOWN, TIMEOUTS,
 };
 pub use traffic::{ADMISSION, AUTH, JWT, KEY, KEYS, PRICE, RATE_LIMIT, STORE};
 
@@ -137,7 +138,7 @@ pub static ROOT: Section = Section {
         field("objectives", Kind::List(&OBJECTIVE), "", "Objectives of routes, for error budgets, burn rates and goodput. Default: none."),
         field("audit", Kind::Section(&AUDIT), "", "A log of guardrail findings, one JSON line each."),
         field("access_log", Kind::Section(&ACCESS_LOG), "", "A log of finished requests, one JSON line each."),
-        field("otlp", Kind::Section(&OTLP), "", "Export of metrics and traces to an OpenTelemetry collector. Fields that are not set follow the `OTEL_*` variables."),
+        field("otlp", Kind::Section(&OTLP), "", "Export of metrics, traces and logs to an OpenTelemetry collector. Fields that are not set follow the `OTEL_*` variables."),
         field("record_store", Kind::Section(&RECORD_STORE), "", "A store of finished requests, to search and chart the last days."),
         field("timeouts", Kind::Section(&TIMEOUTS), "", "Timeouts of all routes. A route can override some of them."),
         field("limits", Kind::Section(&LIMITS), "", "Bounds on sizes, connections and memory."),

@@ -30,7 +30,7 @@ pub(super) fn observatory(
 ) -> Result<Opened, StartError> {
     let statistics = Arc::new(Statistics::new(clock::now()));
     let counting: Box<dyn Sink> = Box::new(StatisticsSink::new(statistics.clone(), clock::now));
-    let more = otlp.sink().into_iter().chain(store);
+    let more = otlp.sinks()?.into_iter().chain(store);
     let sinks = [counting].into_iter().chain(sinks(settings)?).chain(more).collect();
     let traces = otlp.traces().unwrap_or_default();
     let observatory = Observatory::new(workers, settings.limits.records, sinks).with_traces(traces);

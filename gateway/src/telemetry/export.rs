@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lens::observe::{Observe as _, Samples};
-use observatory::{Sink, TraceFilter};
+use observatory::{Sink, SpillSettings, TraceFilter, WhenFull};
 use otlp::metrics::Export;
 use otlp::{Exporter, FileSettings, Settings};
 use pipeline::shared::{Shared, Tracing};
@@ -34,9 +34,9 @@ impl Otlp {
         Ok(Otlp(exporter.map(Arc::new)))
     }
 
-    /// Its sink of records.
-    pub(crate) fn sink(&self) -> Option<Box<dyn Sink>> {
-        self.0.as_ref().map(|exporter| exporter.sink())
+    /// Its sinks of records.
+    pub(crate) fn sinks(&self) -> Result<Vec<Box<dyn Sink>>, OtlpError> {
+        self.0.as_ref().map_or_else(|| Ok(Vec::new()), |exporter| exporter.sinks())
     }
 
     /// How calls are sampled; `None`: no traces are exported.
@@ -51,9 +51,9 @@ impl Otlp {
         Some(TraceFilter::new(move |record| otlp::traces::is_kept(record, &sampler)))
     }
 
-    /// Start to export.
-    pub(crate) fn start(&self, shared: &Arc<Shared>, observed: Observed) -> Result<(), OtlpError> {
-        let Some(exporter) = &self.0 else { return Ok(()) };
+    /// Start to export metrics.
+    pub(crate) fn start(&self, shared: &Arc<Shared>, observed: Observed) {
+        let Some(exporter) = &self.0 else { return };
         // Weak: the exporter ends when the observatory, its owner, is dropped.
         let (shared, otlp) = (Arc::downgrade(shared), Arc::downgrade(exporter));
         exporter.start(Box::new(move |export: &mut Export<'_>| {
@@ -63,7 +63,7 @@ impl Otlp {
             let samples = super::samples(&shared, &observed, &Otlp(Some(otlp)));
             shared.observatory.export(export, samples);
             true
-        }))
+        }));
     }
 
     /// Export the metrics once more, at the end of the process.
@@ -93,6 +93,7 @@ fn file_settings(settings: &config::settings::Otlp) -> FileSettings {
         client_key: settings.client_key,
         metrics: settings.metrics,
         traces: settings.traces,
+        logs: settings.logs,
         interval: settings.interval,
         temporality: settings.temporality,
         histograms: settings.histograms,
@@ -101,5 +102,11 @@ fn file_settings(settings: &config::settings::Otlp) -> FileSettings {
         share: settings.trace_share.and_then(|share| share.to_string().parse().ok()),
         slow: Some(settings.slow),
         resource: settings.resource,
+        spill: settings.spill.map(|spill| SpillSettings {
+            path: spill.path,
+            max_size: spill.max_size,
+            max_age: Some(spill.max_age),
+            when_full: if spill.drops_oldest { WhenFull::DropOldest } else { WhenFull::DropNewest },
+        }),
     }
 }

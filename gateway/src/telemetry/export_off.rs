@@ -24,8 +24,8 @@ impl Otlp {
     }
 
     /// As with the feature.
-    pub(crate) fn sink(&self) -> Option<Box<dyn Sink>> {
-        None
+    pub(crate) fn sinks(&self) -> Result<Vec<Box<dyn Sink>>, OtlpError> {
+        Ok(Vec::new())
     }
 
     /// As with the feature.
@@ -39,9 +39,7 @@ impl Otlp {
     }
 
     /// As with the feature.
-    pub(crate) fn start(&self, _: &Arc<Shared>, _: Observed) -> Result<(), OtlpError> {
-        Ok(())
-    }
+    pub(crate) fn start(&self, _: &Arc<Shared>, _: Observed) {}
 
     /// As with the feature.
     pub(crate) fn flush_metrics(&self) {}

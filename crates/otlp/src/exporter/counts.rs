@@ -1,4 +1,4 @@
-//! What was exported, and what was not.
+//! What the collector accepted and refused, in spans, log records and data points.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 pub(super) enum Signal {
     Metrics,
     Traces,
+    Logs,
 }
 
 impl Signal {
@@ -17,39 +18,19 @@ impl Signal {
         match self {
             Signal::Metrics => "metrics",
             Signal::Traces => "traces",
+            Signal::Logs => "logs",
         }
     }
 }
 
-/// Why spans or data points were not exported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Reason {
-    /// The queue of spans was full.
-    QueueFull,
-    /// The collector refused them.
-    Rejected,
-    /// The collector could not be reached in time.
-    Failed,
-}
-
-impl Reason {
-    fn name(self) -> &'static str {
-        match self {
-            Reason::QueueFull => "queue_full",
-            Reason::Rejected => "rejected",
-            Reason::Failed => "failed",
-        }
-    }
-}
-
-/// Counters of the exporter. They are changed once for each request, so one lock is enough.
+/// Counters of the exporter. Few threads change them, so one lock is enough.
 #[derive(Debug, Default)]
 pub(super) struct Counts(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     exported: BTreeMap<Signal, u64>,
-    dropped: BTreeMap<(Signal, Reason), u64>,
+    rejected: BTreeMap<Signal, u64>,
     failures: BTreeMap<(Signal, String), u64>,
     unsampled: u64,
 }
@@ -59,8 +40,8 @@ impl Counts {
         *self.0.lock().exported.entry(signal).or_default() += items;
     }
 
-    pub(super) fn dropped(&self, signal: Signal, reason: Reason, items: u64) {
-        *self.0.lock().dropped.entry((signal, reason)).or_default() += items;
+    pub(super) fn rejected(&self, signal: Signal, items: u64) {
+        *self.0.lock().rejected.entry(signal).or_default() += items;
     }
 
     pub(super) fn failed(&self, signal: Signal, code: &str) {
@@ -77,11 +58,9 @@ impl Counts {
             let signal = ("signal", signal.name());
             samples.push_with("llm_lens_otlp_exported_total", signal, *count as f64);
         }
-        for ((signal, reason), count) in &inner.dropped {
-            samples.with_labels(&[("signal", signal.name())], |samples| {
-                let reason = ("reason", reason.name());
-                samples.push_with("llm_lens_otlp_dropped_total", reason, *count as f64);
-            });
+        for (signal, count) in &inner.rejected {
+            let signal = ("signal", signal.name());
+            samples.push_with("llm_lens_otlp_rejected_total", signal, *count as f64);
         }
         for ((signal, code), count) in &inner.failures {
             samples.with_labels(&[("signal", signal.name())], |samples| {

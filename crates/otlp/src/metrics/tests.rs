@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lens::Tick;
@@ -106,6 +107,33 @@ fn counter(metric: &Metric) -> (i64, Vec<String>) {
     (value, shown(&point.attributes))
 }
 
+/// The attribute keys of all data points, by metric.
+pub(crate) fn attribute_keys(
+    conventions: Conventions,
+    operation: &'static str,
+) -> BTreeMap<String, BTreeSet<String>> {
+    let (observatory, _) = observed(operation);
+    let mut encoder = encoder(conventions, Temporality::Cumulative, Aggregation::Explicit);
+    let mut keys: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for metric in metrics(&export(&mut encoder, &observatory, 2_000)) {
+        let points: Vec<Vec<KeyValue>> = match metric.data {
+            Some(metric::Data::Gauge(it)) => {
+                it.data_points.into_iter().map(|point| point.attributes).collect()
+            }
+            Some(metric::Data::Sum(it)) => {
+                it.data_points.into_iter().map(|point| point.attributes).collect()
+            }
+            Some(metric::Data::Histogram(it)) => {
+                it.data_points.into_iter().map(|point| point.attributes).collect()
+            }
+            other => panic!("{}: {other:?}", metric.name),
+        };
+        let all = points.into_iter().flatten().map(|pair| pair.key);
+        keys.entry(metric.name).or_default().extend(all);
+    }
+    keys
+}
+
 /// The attributes that the conventions require or recommend, and our two.
 const BASE: [&str; 7] = [
     "gen_ai.operation.name=chat",
@@ -186,7 +214,10 @@ fn values_and_other_metrics_are_those_of_the_series() {
     assert_eq!(gauge.data_points[0].value, Some(number_data_point::Value::AsDouble(0.25)));
     let info = find(&all, "llm_lens.route_info");
     let Some(metric::Data::Gauge(gauge)) = &info.data else { panic!("{info:?}") };
-    assert!(shown(&gauge.data_points[0].attributes).contains(&"team=search".to_owned()));
+    let attributes = shown(&gauge.data_points[0].attributes);
+    for pair in ["team=search", "server.address=127.0.0.1", "server.port=#8000"] {
+        assert!(attributes.contains(&pair.to_owned()), "{attributes:?}");
+    }
     for metric in &all {
         assert!(
             metric.name.starts_with("gen_ai.") || metric.name.starts_with("llm_lens."),

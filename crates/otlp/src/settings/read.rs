@@ -43,6 +43,7 @@ impl Variables {
         for (name, value) in [
             ("OTEL_METRICS_EXPORTER", none_unless(file.metrics)),
             ("OTEL_TRACES_EXPORTER", none_unless(file.traces)),
+            ("OTEL_LOGS_EXPORTER", none_unless(file.logs)),
             ("OTEL_METRIC_EXPORT_INTERVAL", millis(file.interval)),
             ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", file.temporality.clone()),
             ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", aggregation),

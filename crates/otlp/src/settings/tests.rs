@@ -24,12 +24,17 @@ fn nothing_is_exported_unless_asked_for() {
         &[("OTEL_SERVICE_NAME", "x")],
         &[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")],
         &[ENDPOINT, ("OTEL_SDK_DISABLED", "TRUE")],
-        &[ENDPOINT, ("OTEL_METRICS_EXPORTER", "none"), ("OTEL_TRACES_SAMPLER", "always_off")],
+        &[
+            ENDPOINT,
+            ("OTEL_METRICS_EXPORTER", "none"),
+            ("OTEL_TRACES_SAMPLER", "always_off"),
+            ("OTEL_LOGS_EXPORTER", "none"),
+        ],
     ] {
         assert_eq!(read(pairs), (None, vec![]), "{pairs:?}");
     }
     let settings = valid(&[("OTEL_TRACES_EXPORTER", "otlp")]);
-    assert_eq!(settings.metrics, None);
+    assert_eq!((settings.metrics, settings.logs), (None, None));
     assert_eq!(settings.traces.unwrap().target.url, "http://localhost:4318/v1/traces");
 }
 
@@ -64,7 +69,12 @@ fn urls_follow_the_rules_of_signals_and_protocols() {
             "http://collector:4317",
         ),
         (
-            &[("OTEL_TRACES_EXPORTER", "otlp"), ("OTEL_METRICS_EXPORTER", "otlp"), grpc],
+            &[
+                ("OTEL_TRACES_EXPORTER", "otlp"),
+                ("OTEL_METRICS_EXPORTER", "otlp"),
+                ("OTEL_LOGS_EXPORTER", "otlp"),
+                grpc,
+            ],
             "http://localhost:4317",
             "http://localhost:4317",
         ),
@@ -72,6 +82,8 @@ fn urls_follow_the_rules_of_signals_and_protocols() {
         let settings = valid(pairs);
         assert_eq!(settings.metrics.unwrap().target.url, metrics, "{pairs:?}");
         assert_eq!(settings.traces.unwrap().target.url, traces, "{pairs:?}");
+        let logs = metrics.replace("metrics", "logs");
+        assert_eq!(settings.logs.unwrap().target.url, logs, "{pairs:?}");
     }
 }
 
@@ -99,6 +111,16 @@ fn every_variable_has_an_effect() {
         ("OTEL_BSP_EXPORT_TIMEOUT", "200"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "300"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "40"),
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "https://logs/own"),
+        ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "tenant=three"),
+        ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "none"),
+        ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "2500"),
+        ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE", "/logs.pem"),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "101"),
+        ("OTEL_BLRP_EXPORT_TIMEOUT", "201"),
+        ("OTEL_BLRP_MAX_QUEUE_SIZE", "301"),
+        ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "41"),
         ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=prod,service.name=old"),
         ("OTEL_SERVICE_NAME", "gateway"),
         ("OTEL_TRACES_SAMPLER", "traceidratio"),
@@ -126,10 +148,24 @@ fn every_variable_has_an_effect() {
         (metrics.interval, metrics.timeout),
         (Duration::from_secs(7), Duration::from_secs(6))
     );
-    assert_eq!(
-        (traces.delay, traces.timeout, traces.max_queued, traces.max_batch),
-        (Duration::from_millis(100), Duration::from_millis(200), 300, 40)
-    );
+    let batches = |more: usize| BatchSettings {
+        max_queued: 300 + more,
+        max_batch: 40 + more,
+        delay: Duration::from_millis(100 + more as u64),
+        timeout: Duration::from_millis(200 + more as u64),
+    };
+    assert_eq!(traces.batches, batches(0));
+    let logs = settings.logs.unwrap();
+    assert_eq!(logs.batches, batches(1));
+    let target = Target {
+        url: "https://logs/own".into(),
+        protocol: Protocol::Http,
+        headers: headers(&[("tenant", "three")]),
+        gzip: false,
+        timeout: Duration::from_millis(2500),
+        tls: TlsFiles { ca: Some("/logs.pem".into()), ..traces.target.tls },
+    };
+    assert_eq!(logs.target, target);
     assert_eq!(traces.sampler, Sampler { share: 0.25, parent_based: false, slow: SLOW });
     assert_eq!(settings.conventions, Conventions::Latest);
     assert_eq!(settings.resource["service.name"], "gateway");
@@ -144,6 +180,7 @@ fn invalid_values_are_named_and_replaced_by_the_default() {
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "0"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "-1"),
+        ("OTEL_BLRP_MAX_QUEUE_SIZE", "0"),
         ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
         ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "sideways"),
         ("OTEL_SDK_DISABLED", "yes"),
@@ -154,9 +191,11 @@ fn invalid_values_are_named_and_replaced_by_the_default() {
         assert_eq!(settings, read(&[ENDPOINT]).0, "{variable}");
     }
     let (settings, warnings) = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "collector")]);
-    assert_eq!((settings, warnings.len()), (None, 2), "one for each signal");
+    assert_eq!((settings, warnings.len()), (None, 3), "one for each signal");
     let (settings, warnings) = read(&[ENDPOINT, ("OTEL_TRACES_EXPORTER", "zipkin")]);
     assert!(settings.unwrap().traces.is_none() && warnings.len() == 1, "{warnings:?}");
+    let (settings, warnings) = read(&[ENDPOINT, ("OTEL_LOGS_EXPORTER", "console")]);
+    assert!(settings.unwrap().logs.is_none() && warnings.len() == 1, "{warnings:?}");
 }
 
 #[test]
@@ -180,6 +219,13 @@ fn the_file_overrides_variables_of_all_signals() {
         headers: Some("a=file".into()),
         traces: true,
         metrics: false,
+        logs: false,
+        spill: Some(SpillSettings {
+            path: "/spill".into(),
+            max_size: 64 << 20,
+            max_age: None,
+            when_full: observatory::WhenFull::DropNewest,
+        }),
         share: Some(0.5),
         slow: Some(Duration::from_secs(1)),
         resource: BTreeMap::from([("service.name".into(), "file".into())]),
@@ -192,6 +238,7 @@ fn the_file_overrides_variables_of_all_signals() {
             ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
             ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "a=variable"),
             ("OTEL_METRICS_EXPORTER", "otlp"),
+            ("OTEL_LOGS_EXPORTER", "otlp"),
             ("OTEL_TRACES_SAMPLER", "always_off"),
             ("OTEL_SERVICE_NAME", "variable"),
         ],
@@ -199,7 +246,8 @@ fn the_file_overrides_variables_of_all_signals() {
     );
     let settings = settings.unwrap();
     let traces = settings.traces.unwrap();
-    assert_eq!((settings.metrics, warnings), (None, vec![]));
+    assert_eq!((settings.metrics, settings.logs, warnings), (None, None, vec![]));
+    assert_eq!(settings.spill, file.spill);
     assert_eq!(traces.target.url, "http://file:1/v1/traces");
     assert_eq!(traces.target.headers, Headers(vec![("a".into(), "file".into())]));
     let sampler = Sampler { share: 0.5, parent_based: true, slow: Duration::from_secs(1) };

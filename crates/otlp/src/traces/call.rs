@@ -19,8 +19,21 @@ impl Request<'_> {
     pub(super) fn calls(&self) -> Vec<Span> {
         let mut spans = self.failed_attempts();
         spans.extend(self.lost_call());
-        spans.extend(self.answered());
+        if let Some(call) = self.answered() {
+            let work = self.engine_spans(&call);
+            spans.push(call);
+            spans.extend(work);
+        }
         spans
+    }
+
+    /// The id of the span of the call that answered, if it was a call of a model and its provider
+    /// is known.
+    pub(crate) fn inference_span(&self) -> Option<&str> {
+        let dialect = self.record.dialect.as_deref().and_then(Dialect::from_name);
+        let is_inference =
+            dialect.is_some_and(Dialect::generates) && !self.trace.provider.is_empty();
+        self.trace.upstream_span_id.as_deref().filter(|_| is_inference)
     }
 
     fn operation(&self) -> Option<&'static str> {
@@ -36,7 +49,7 @@ impl Request<'_> {
         }
     }
 
-    fn call_attributes(&self, backend: Option<&str>) -> Vec<KeyValue> {
+    pub(super) fn call_attributes(&self, backend: Option<&str>) -> Vec<KeyValue> {
         let model = self.record.model_requested.as_deref();
         [
             ("gen_ai.operation.name", self.operation()),
@@ -130,7 +143,7 @@ impl Request<'_> {
         last.map(|interval| interval.from_us)
     }
 
-    fn answer_attributes(&self) -> Vec<KeyValue> {
+    pub(super) fn answer_attributes(&self) -> Vec<KeyValue> {
         let record = self.record;
         let mut all = Vec::new();
         let mut add = |key: &str, value| all.extend(Option::map(value, |value| pair(key, value)));
@@ -142,7 +155,8 @@ impl Request<'_> {
             add("http.response.status_code", record.http_status.map(|status| int(status.into())));
             return all;
         }
-        add("gen_ai.provider.name", Some(text(&*self.trace.provider)));
+        let provider = Some(&*self.trace.provider).filter(|provider| !provider.is_empty());
+        add("gen_ai.provider.name", provider.map(text));
         add("gen_ai.request.stream", Some(flag(record.stream)));
         add("gen_ai.response.model", record.model_answered.as_deref().map(text));
         let reasons = Some(&record.finish_reasons).filter(|reasons| !reasons.is_empty());
@@ -169,6 +183,7 @@ impl Request<'_> {
         }
         add("gen_ai.usage.reasoning.output_tokens", usage.reasoning_tokens.map(int));
         add("llm_lens.engine_ttft", record.engine_ttft_us.map(|us| double(us as f64 / 1e6)));
+        all.extend(self.engine_attributes());
         all
     }
 

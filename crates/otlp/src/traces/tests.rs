@@ -11,7 +11,7 @@ const CALL: &str = "00000000000000a2";
 /// 2026-01-02T03:04:05Z.
 const HEAD_US: u64 = 1_767_323_045_000_000;
 
-fn record(changes: Value) -> Record {
+pub(crate) fn record(changes: Value) -> Record {
     let mut record = json!({
         "schema": 1, "id": "i", "started_at": "2026-01-02T03:04:05Z", "route": "r", "backend": "b",
         "dialect": "openai-chat", "endpoint": "/v1/chat/completions", "stream": true, "outcome": "ok",
@@ -116,6 +116,89 @@ fn a_request_without_a_parent_is_the_root() {
     assert!(server.parent_span_id.is_empty());
     assert_eq!(server.flags, 0x101, "it is exported, so it is sampled");
     assert!(of(json!({"span_id": null})).is_empty(), "no ids, no spans");
+}
+
+/// A collector that ignores spans it has stores each once.
+#[test]
+fn a_record_that_is_exported_again_has_the_same_spans() {
+    let spans = of(json!({}));
+    assert_eq!(spans, of(json!({})));
+    let mut ids: Vec<&[u8]> = spans.iter().map(|span| span.span_id.as_slice()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), spans.len());
+    let other = of(json!({"span_id": "00000000000000a9"}));
+    assert!(
+        other.iter().all(|span| span.span_id == span_bytes(CALL) || !ids.contains(&&*span.span_id))
+    );
+}
+
+/// Name, begin and end of the spans below the call, in microseconds since the head.
+fn engine_spans(changes: Value) -> Vec<(String, u64, u64)> {
+    let spans = of(changes);
+    let since = |nanos: u64| nanos / 1000 - HEAD_US;
+    let below = spans.iter().filter(|span| span.parent_span_id == span_bytes(CALL));
+    below
+        .map(|span| {
+            assert!(attribute(span, "llm_lens.estimated_position").is_some());
+            let name = span.name.strip_prefix("llm_lens.engine.").expect("a part").to_owned();
+            (name, since(span.start_time_unix_nano), since(span.end_time_unix_nano))
+        })
+        .collect()
+}
+
+#[test]
+fn engines_report_is_placed_within_the_call() {
+    let part = |name: &str, from, to| (name.to_owned(), from, to);
+    // Sent at 30 ms, first token at 50 ms, end at 120 ms.
+    let stream = |split: Value| engine_spans(json!({"engine_split": split}));
+    assert_eq!(
+        stream(
+            json!({"queue_us": 4_000, "prefill_us": 11_000, "decode_us": 60_000, "unexplained_us": 5_000})
+        ),
+        [
+            part("queue", 35_000, 39_000),
+            part("prefill", 39_000, 50_000),
+            part("decode", 50_000, 110_000)
+        ]
+    );
+    // A report that is too long within the tolerance is cut, first at its begin.
+    assert_eq!(
+        stream(
+            json!({"queue_us": 4_000, "load_us": 1_000, "prefill_us": 18_000, "decode_us": 75_000})
+        ),
+        [
+            part("queue", 30_000, 31_000),
+            part("load", 31_000, 32_000),
+            part("prefill", 32_000, 50_000),
+            part("decode", 50_000, 120_000)
+        ]
+    );
+    assert_eq!(stream(json!({"prefill_us": 30_000})), [part("prefill", 30_000, 50_000)]);
+    assert_eq!(stream(json!({"prefill_us": 900_000, "disagrees": true})), []);
+    // A whole answer ends with its decode.
+    let whole = json!({"stream": false, "marks_us": {}, "engine_split": {"prefill_us": 10_000, "decode_us": 70_000}});
+    assert_eq!(
+        engine_spans(whole),
+        [part("prefill", 40_000, 50_000), part("decode", 50_000, 120_000)]
+    );
+    let without_tokens = json!({"marks_us": {}, "engine_split": {"prefill_us": 10_000}});
+    assert_eq!(engine_spans(without_tokens), []);
+}
+
+#[test]
+fn engines_report_is_in_attributes_of_the_call() {
+    let spans =
+        of(json!({"engine_split": {"queue_us": 4_000, "unexplained_us": 0, "disagrees": true}}));
+    let call = named(&spans, "chat m")[0];
+    for (key, value) in [
+        ("llm_lens.engine.queue", Some(any_value::Value::DoubleValue(0.004))),
+        ("llm_lens.engine.unexplained", Some(any_value::Value::DoubleValue(0.0))),
+        ("llm_lens.engine.disagrees", Some(any_value::Value::BoolValue(true))),
+        ("llm_lens.engine.prefill", None),
+    ] {
+        assert_eq!(attribute(call, key), value, "{key}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use opentelemetry_proto::tonic::collector::{metrics, trace};
+use opentelemetry_proto::tonic::collector::{logs, metrics, trace};
 use prost::Message as _;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
@@ -78,6 +78,18 @@ impl GrpcClient {
                     .into_inner()
                     .partial_success
                     .map(|partial| (partial.rejected_spans, partial.error_message))
+            }
+            Request::Logs(message) => {
+                let mut client = logs::v1::logs_service_client::LogsServiceClient::new(channel)
+                    .accept_compressed(gzip);
+                if self.gzip {
+                    client = client.send_compressed(gzip);
+                }
+                let answer = client.export(self.message(message.clone())).await?;
+                answer
+                    .into_inner()
+                    .partial_success
+                    .map(|partial| (partial.rejected_log_records, partial.error_message))
             }
         };
         let (rejected, message) = partial.unwrap_or_default();

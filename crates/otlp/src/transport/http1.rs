@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message as _;
@@ -113,6 +114,7 @@ impl HttpClient {
         let plain = match request {
             Request::Metrics(message) => message.encode_to_vec(),
             Request::Traces(message) => message.encode_to_vec(),
+            Request::Logs(message) => message.encode_to_vec(),
         };
         if !self.gzip {
             return plain;
@@ -182,6 +184,10 @@ fn accepted(request: &Request, body: &[u8]) -> Accepted {
             .ok()
             .and_then(|answer| answer.partial_success)
             .map(|partial| result(partial.rejected_spans, partial.error_message)),
+        Request::Logs(_) => ExportLogsServiceResponse::decode(body)
+            .ok()
+            .and_then(|answer| answer.partial_success)
+            .map(|partial| result(partial.rejected_log_records, partial.error_message)),
     }
     .unwrap_or_default()
 }

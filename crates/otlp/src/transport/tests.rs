@@ -35,7 +35,7 @@ fn target(url: String, protocol: Protocol) -> Target {
 
 fn request() -> Request {
     let span = Span { name: "s".into(), ..Span::default() };
-    Request::Traces(crate::traces::request(&Resource::default(), vec![span]))
+    Request::Traces(crate::traces::request(vec![(Resource::default(), vec![span])]))
 }
 
 fn partial(rejected: i64) -> ExportTraceServiceResponse {
