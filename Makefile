@@ -18,7 +18,7 @@ help:
 	@echo "make fuzz-parsers  libFuzzer on the parsers of bytes from peers, a minute each (FUZZ_SECONDS=n); needs a nightly compiler and cargo-fuzz"
 	@echo "make test-onnx     local judges: ONNX models in the process (ten minutes of compiling)"
 	@echo "make test-kubernetes   discovery in Kubernetes (two minutes of compiling)"
-	@echo "make test-stack    alerts and metrics in a real Prometheus and Alertmanager, the dashboard in Chromium (packages; six minutes)"
+	@echo "make test-stack    the gateway beside a real Prometheus, Alertmanager, OTLP receiver and Chromium (packages; eight minutes)"
 	@echo "make test-ui       the dashboard in a headless Chromium (packages; two minutes)"
 	@echo "make lint          formatting, clippy, architecture, documentation, words"
 	@echo "make bench         the gateway beside nginx, HAProxy and an idle pingora; microbenchmarks"
@@ -98,7 +98,7 @@ test-kubernetes: setup
 	cargo build --locked -p llm-lens-cli --features kubernetes
 	cargo test --locked -p llm-lens-discovery --features kubernetes,gateway
 
-# Prometheus and Alertmanager, from packages. STACK_ARGS="--only prometheus" runs one part.
+# Prometheus, Alertmanager and Chromium from packages, an OTLP receiver from PyPI. STACK_ARGS="--only prometheus" runs one part.
 STACK_COMMANDS := prometheus prometheus-alertmanager chromium
 stack-setup: setup
 	@missing=""; for command in $(STACK_COMMANDS); do command -v $$command >/dev/null || missing="$$missing $$command"; done; \

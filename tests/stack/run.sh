@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# The gateway beside the servers that operators run: Prometheus, Alertmanager, and what other parts of this folder add.
+# The gateway beside the servers that operators run: Prometheus, Alertmanager, an OTLP receiver, and what other parts add.
 #
 #   run.sh [--only PART]
 #
