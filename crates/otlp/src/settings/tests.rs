@@ -15,6 +15,16 @@ fn valid(pairs: &[(&str, &str)]) -> Settings {
     settings.expect("something is exported")
 }
 
+/// The batches of the tests: of traces, and with 1 of logs.
+fn batches(more: usize) -> BatchSettings {
+    BatchSettings {
+        max_queued: 300 + more,
+        max_batch: 40 + more,
+        delay: Duration::from_millis(100 + more as u64),
+        timeout: Duration::from_millis(200 + more as u64),
+    }
+}
+
 const ENDPOINT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
 
 #[test]
@@ -111,16 +121,6 @@ fn every_variable_has_an_effect() {
         ("OTEL_BSP_EXPORT_TIMEOUT", "200"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "300"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "40"),
-        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "https://logs/own"),
-        ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "tenant=three"),
-        ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "none"),
-        ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "2500"),
-        ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "http/protobuf"),
-        ("OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE", "/logs.pem"),
-        ("OTEL_BLRP_SCHEDULE_DELAY", "101"),
-        ("OTEL_BLRP_EXPORT_TIMEOUT", "201"),
-        ("OTEL_BLRP_MAX_QUEUE_SIZE", "301"),
-        ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "41"),
         ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=prod,service.name=old"),
         ("OTEL_SERVICE_NAME", "gateway"),
         ("OTEL_TRACES_SAMPLER", "traceidratio"),
@@ -148,28 +148,40 @@ fn every_variable_has_an_effect() {
         (metrics.interval, metrics.timeout),
         (Duration::from_secs(7), Duration::from_secs(6))
     );
-    let batches = |more: usize| BatchSettings {
-        max_queued: 300 + more,
-        max_batch: 40 + more,
-        delay: Duration::from_millis(100 + more as u64),
-        timeout: Duration::from_millis(200 + more as u64),
-    };
     assert_eq!(traces.batches, batches(0));
-    let logs = settings.logs.unwrap();
-    assert_eq!(logs.batches, batches(1));
-    let target = Target {
-        url: "https://logs/own".into(),
-        protocol: Protocol::Http,
-        headers: headers(&[("tenant", "three")]),
-        gzip: false,
-        timeout: Duration::from_millis(2500),
-        tls: TlsFiles { ca: Some("/logs.pem".into()), ..traces.target.tls },
-    };
-    assert_eq!(logs.target, target);
     assert_eq!(traces.sampler, Sampler { share: 0.25, parent_based: false, slow: SLOW });
     assert_eq!(settings.conventions, Conventions::Latest);
     assert_eq!(settings.resource["service.name"], "gateway");
     assert_eq!(settings.resource["deployment.environment.name"], "prod");
+}
+
+#[test]
+fn every_variable_of_logs_has_an_effect() {
+    let settings = valid(&[
+        ENDPOINT,
+        ("OTEL_EXPORTER_OTLP_HEADERS", "tenant=one"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "https://logs/own"),
+        ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "tenant=three"),
+        ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "none"),
+        ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "2500"),
+        ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE", "/logs.pem"),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "101"),
+        ("OTEL_BLRP_EXPORT_TIMEOUT", "201"),
+        ("OTEL_BLRP_MAX_QUEUE_SIZE", "301"),
+        ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "41"),
+    ]);
+    let target = Target {
+        url: "https://logs/own".into(),
+        protocol: Protocol::Http,
+        headers: Headers(vec![("tenant".into(), "three".into())]),
+        gzip: false,
+        timeout: Duration::from_millis(2500),
+        tls: TlsFiles { ca: Some("/logs.pem".into()), ..TlsFiles::default() },
+    };
+    assert_eq!(settings.logs, Some(LogsSettings { target, batches: batches(1) }));
 }
 
 #[test]
