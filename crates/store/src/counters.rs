@@ -18,6 +18,17 @@ pub(crate) fn add(counter: &AtomicU64, count: u64) {
 }
 
 impl Counters {
+    /// Counts records of a batch: those that were new, and those that the store had.
+    pub fn add_batch(&self, stored: u64, repeated: u64) {
+        add(&self.stored, stored);
+        add(&self.repeated, repeated);
+    }
+
+    /// Counts partitions dropped by retention.
+    pub fn add_dropped_partitions(&self, dropped: u64) {
+        add(&self.dropped_partitions, dropped);
+    }
+
     /// Records stored.
     pub fn stored(&self) -> u64 {
         self.stored.load(Ordering::Relaxed)
@@ -43,7 +54,8 @@ impl Counters {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_bytes(&self, bytes: u64) {
+    /// Sets the bytes of the store.
+    pub fn set_bytes(&self, bytes: u64) {
         self.bytes.store(bytes, Ordering::Relaxed);
     }
 

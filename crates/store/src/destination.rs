@@ -5,7 +5,6 @@
 //! - *Never*: a queue or retries of its own, which the sink has: it keeps a batch until it is
 //!   stored, and the newest records are dropped and counted while the disk does not accept any.
 
-use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use observatory::{DeliveryError, DeliverySettings, DeliverySink, Destination, NumberedRecord};
 
+use crate::clock::{ClockReadings, WallClock};
 use crate::counters::Counters;
 use crate::writer::{StoreOptions, Writer};
 
@@ -28,20 +28,15 @@ const LINGER: Duration = Duration::from_millis(250);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// A batch is only tried; SQLite itself waits for a lock for two seconds.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Interval of [`Readings`], and at which old partitions are dropped.
-const LOOK: Duration = Duration::from_secs(30);
-/// Readings of the wall clock that must agree that a partition is too old: those of ten minutes.
-const READINGS: usize = 20;
-
-/// Reads the wall clock, in Unix microseconds.
-pub type WallClock = fn() -> u64;
+/// Interval of [`ClockReadings`], and at which old partitions are dropped.
+const LOOK: Duration = ClockReadings::INTERVAL;
 
 /// Stores records.
 struct ToSqlite {
     writer: Writer,
     wall_us: WallClock,
     looked_at: Instant,
-    readings: Readings,
+    readings: ClockReadings,
 }
 
 /// Opens the store in `folder` and starts the sink that writes it.
@@ -56,7 +51,7 @@ pub fn sink(
 ) -> io::Result<DeliverySink> {
     let writer = Writer::open(folder, options, counters, wall_us())?;
     let destination =
-        ToSqlite { writer, wall_us, looked_at: Instant::now(), readings: Readings::default() };
+        ToSqlite { writer, wall_us, looked_at: Instant::now(), readings: ClockReadings::default() };
     let settings = DeliverySettings {
         batch: BATCH,
         queue: QUEUE,
@@ -97,24 +92,6 @@ impl ToSqlite {
             self.writer.drop_old(now_us);
         }
         self.writer.drop_excess();
-    }
-}
-
-/// The last readings of the wall clock. A clock that jumps into the future for some minutes must
-/// not drop all records.
-#[derive(Debug, Default)]
-struct Readings(VecDeque<u64>);
-
-impl Readings {
-    /// Adds a reading. Returns the least one, once there are enough.
-    fn add(&mut self, now_us: u64) -> Option<u64> {
-        self.0.push_back(now_us);
-        if self.0.len() < READINGS {
-            return None;
-        }
-        let least = self.0.iter().min().copied();
-        self.0.pop_front();
-        least
     }
 }
 
@@ -182,15 +159,5 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!((ids(&folder), counts.dropped()), (vec!["b".into(), "a".into()], 0));
-    }
-
-    #[test]
-    fn clock_that_jumps_for_some_minutes_makes_nothing_old() {
-        let mut readings = Readings::default();
-        let first: Vec<Option<u64>> = (0..READINGS as u64).map(|at| readings.add(at)).collect();
-        assert_eq!((first[READINGS - 2], first[READINGS - 1]), (None, Some(0)));
-        assert_eq!(readings.add(1_000_000), Some(1));
-        let after: Vec<Option<u64>> = (0..READINGS).map(|_| readings.add(1_000_001)).collect();
-        assert_eq!((after[0], after[READINGS - 1]), (Some(2), Some(1_000_001)));
     }
 }

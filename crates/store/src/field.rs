@@ -1,5 +1,7 @@
 //! Fields of a record that queries filter, count and group by.
 
+use std::borrow::Cow;
+
 use lens::Record;
 
 /// A field of a record with few values.
@@ -27,6 +29,8 @@ pub enum Field {
 
 /// Number of fields.
 pub(crate) const FIELDS: usize = Field::ALL.len();
+/// Microseconds of an hour.
+pub(crate) const HOUR_US: u64 = 3_600_000_000;
 /// Maximum bytes of a label in the dictionary. The record keeps the whole text.
 const MAX_LABEL_BYTES: usize = 256;
 
@@ -75,7 +79,7 @@ impl Field {
     }
 
     /// Number of the field in tables.
-    pub(crate) fn code(self) -> u8 {
+    pub fn code(self) -> u8 {
         self as u8
     }
 
@@ -97,6 +101,24 @@ impl Field {
             Field::ErrorCode => record.error_code.as_deref().map(label),
             Field::Status => record.http_status.map(|status| Value::Number(status.into())),
             Field::Stream => Some(Value::Number(record.stream.into())),
+        }
+    }
+
+    /// The value in a record as text.
+    pub fn text(self, record: &Record) -> Option<Cow<'_, str>> {
+        self.value(record).map(|value| self.value_text(value))
+    }
+
+    /// The value that a query names, as [`Field::text`] has it; `None` if the field cannot have
+    /// it.
+    pub fn parse_text(self, text: &str) -> Option<Cow<'_, str>> {
+        self.parse(text).map(|value| self.value_text(value))
+    }
+
+    fn value_text(self, value: Value<'_>) -> Cow<'_, str> {
+        match value {
+            Value::Label(text) => Cow::Borrowed(text),
+            Value::Number(number) => Cow::Owned(self.number_text(number).unwrap_or_default()),
         }
     }
 

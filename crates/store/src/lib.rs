@@ -14,15 +14,21 @@ pub use api::{API_PAGES, ApiPage};
 mod field;
 pub use field::Field;
 
+mod clock;
+pub use clock::{ClockReadings, WallClock};
+
 mod rollup;
 pub use rollup::{ROLLUP_TIMINGS, Rollup};
 
 mod query;
 pub use query::{
     Chart, ChartQuery, ChartSeries, Cursor, FacetCounts, FacetQuery, Facets, Filter, MAX_LABELS,
-    MAX_PAGE, MAX_POINTS, MAX_SERIES, Page, PageQuery, PartitionSummary, Row, Store, StoreError,
-    Summary, automatic_step,
+    MAX_PAGE, MAX_POINTS, MAX_READ_LABELS, MAX_SERIES, Page, PageQuery, PartitionSummary, Row,
+    Store, StoreError, Summary, automatic_step,
 };
+
+mod chart;
+pub use chart::{COMBINED, ChartKind, ChartPlan, ChartSums, MAX_ROLLED_UP, ROLLED_UP, STEPS};
 
 mod counters;
 pub use counters::Counters;
@@ -38,4 +44,4 @@ mod reader;
 pub use reader::SqliteStore;
 
 mod destination;
-pub use destination::{WallClock, sink};
+pub use destination::sink;

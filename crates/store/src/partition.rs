@@ -15,14 +15,14 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
+use crate::field::HOUR_US;
+
 /// The last hour that has a name: `jiff` ends a day before the year 9999 does.
 const MAX_HOUR: u64 = 70_389_501;
 const PREFIX: &str = "records-";
 const SUFFIX: &str = ".sqlite";
 /// Between the name of a damaged partition and the time of its renaming.
 const SET_ASIDE: &str = ".damaged-";
-/// Microseconds of an hour.
-pub(crate) const HOUR_US: u64 = 3_600_000_000;
 
 /// A partition. The order is that of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

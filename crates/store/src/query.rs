@@ -4,14 +4,14 @@
 //! - *Out*: rows, counts, sketches; and the problems that make an answer incomplete.
 //! - *Never*: an answer that is incomplete without saying so.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
 use lens::Record;
 use serde::Serialize;
 
-use crate::field::Field;
-use crate::partition::Partition;
+use crate::field::{Field, HOUR_US};
 use crate::rollup::Rollup;
 
 /// Maximum records of a page.
@@ -25,14 +25,15 @@ pub const MAX_SERIES: usize = 50;
 
 /// Queries about stored records. Each blocks: call it on a thread that may.
 pub trait Store: Send + Sync {
-    /// Records that match, the last stored first.
+    /// Records that match, newest first: SQLite in the order of storing, PostgreSQL in that of
+    /// starting, because several gateways store at once.
     ///
     /// # Errors
     /// [`StoreError`].
     fn page(&self, query: &PageQuery) -> Result<Page, StoreError>;
 
-    /// The records with this id, unique id or trace id, the last stored first, at most
-    /// [`MAX_PAGE`]; and problems.
+    /// The records with this id, unique id or trace id, in the same order, at most [`MAX_PAGE`];
+    /// and problems.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -60,6 +61,9 @@ pub enum StoreError {
     /// The time limit is over. Pages have no such error: they end early.
     #[error("the query exceeds its time limit; use a shorter range of time or fewer filters")]
     Timeout,
+    /// The database does not answer, or not yet.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
     /// The database cannot be read.
     #[error("cannot read the store: {0}")]
     Read(String),
@@ -99,17 +103,33 @@ pub struct PageQuery {
 }
 
 /// A place in the order of records: the next page begins after it, whatever was stored meanwhile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor {
-    pub(crate) partition: Partition,
-    /// Rows below it follow.
-    pub(crate) row: i64,
+/// Its text belongs to the store that made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(String);
+
+/// Maximum bytes of a cursor.
+const MAX_CURSOR: usize = 128;
+
+impl Cursor {
+    /// The cursor with this text.
+    pub fn new(text: String) -> Self {
+        Cursor(text)
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The error of a store that did not make it.
+    pub fn invalid(&self) -> StoreError {
+        StoreError::Query(format!("{:?} is not a cursor; use `next` of the last page", self.0))
+    }
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Partition { start, hours, part } = self.partition;
-        write!(f, "{start}.{hours}.{part}.{}", self.row)
+        f.write_str(&self.0)
     }
 }
 
@@ -117,15 +137,31 @@ impl FromStr for Cursor {
     type Err = StoreError;
 
     fn from_str(text: &str) -> Result<Self, StoreError> {
-        let parse = || {
-            let mut words = text.split('.');
-            let mut word = || words.next();
-            let (start, hours) = (word()?.parse().ok()?, word()?.parse().ok()?);
-            let (part, row) = (word()?.parse().ok()?, word()?.parse().ok()?);
-            word().is_none().then_some(Cursor { partition: Partition { start, hours, part }, row })
-        };
-        parse().ok_or_else(|| {
-            StoreError::Query(format!("{text:?} is not a cursor; use `next` of the last page"))
+        match text.len() {
+            0..=MAX_CURSOR => Ok(Cursor(text.to_owned())),
+            _ => {
+                Err(StoreError::Query("after is not a cursor; use `next` of the last page".into()))
+            }
+        }
+    }
+}
+
+impl PageQuery {
+    /// Refuses a query that is wrong.
+    ///
+    /// # Errors
+    /// [`StoreError::Query`].
+    pub fn check(&self) -> Result<(), StoreError> {
+        if !(1..=MAX_PAGE).contains(&self.limit) {
+            return Err(StoreError::Query(format!("limit must be from 1 to {MAX_PAGE}")));
+        }
+        self.filter.equals.iter().try_for_each(|(field, text)| {
+            if field.parse(text).is_some() {
+                return Ok(());
+            }
+            let kind =
+                if *field == Field::Stream { "true or false" } else { "a status such as 200" };
+            Err(StoreError::Query(format!("{} must be {kind}, not {text:?}", field.name())))
         })
     }
 }
@@ -204,6 +240,28 @@ pub struct FacetQuery {
     pub limit: usize,
 }
 
+/// Maximum values of a field that are read from one partition.
+pub const MAX_READ_LABELS: usize = 10_000;
+
+impl FacetQuery {
+    /// Refuses a query that is wrong.
+    ///
+    /// # Errors
+    /// [`StoreError::Query`].
+    pub fn check(&self) -> Result<(), StoreError> {
+        match (1..=MAX_LABELS).contains(&self.limit) {
+            true => Ok(()),
+            false => Err(StoreError::Query(format!("limit must be from 1 to {MAX_LABELS}"))),
+        }
+    }
+
+    /// First hour since 1970, and the one after the last.
+    pub fn hours(&self) -> (u64, Option<u64>) {
+        let from = self.from_us.map_or(0, |us| us / HOUR_US);
+        (from, self.to_us.map(|us| us.div_ceil(HOUR_US)))
+    }
+}
+
 /// The answer to [`FacetQuery`].
 #[derive(Debug, Default)]
 pub struct Facets {
@@ -224,6 +282,18 @@ pub struct FacetCounts {
     pub distinct: u64,
     /// Records with a value that `values` does not have.
     pub others: u64,
+}
+
+impl FacetCounts {
+    /// Those with the most records of all values.
+    pub fn new(field: Field, counts: HashMap<String, u64>, limit: usize) -> Self {
+        let mut values: Vec<(String, u64)> = counts.into_iter().collect();
+        values.sort_unstable_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.cmp(b)));
+        let distinct = values.len() as u64;
+        let others = values.iter().skip(limit).map(|(_, rows)| rows).sum();
+        values.truncate(limit);
+        FacetCounts { field, values, distinct, others }
+    }
 }
 
 /// Rollups over time.
@@ -297,13 +367,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cursors_are_text_and_other_text_is_refused() {
-        let cursor = Cursor { partition: Partition { start: 498_888, hours: 24, part: 3 }, row: 7 };
-        assert_eq!(cursor.to_string(), "498888.24.3.7");
-        assert_eq!("498888.24.3.7".parse::<Cursor>().unwrap(), cursor);
-        for wrong in ["", "1.2.3", "1.2.3.4.5", "1.2.3.x", "-1.2.3.4"] {
-            assert!(wrong.parse::<Cursor>().is_err(), "{wrong}");
-        }
+    fn cursors_are_text_of_bounded_length() {
+        let cursor: Cursor = "498888.24.3.7".parse().unwrap();
+        assert_eq!(
+            (cursor.as_str(), cursor.to_string().as_str()),
+            ("498888.24.3.7", "498888.24.3.7")
+        );
+        assert!(cursor.invalid().to_string().contains("use `next` of the last page"));
+        assert!("7".repeat(MAX_CURSOR + 1).parse::<Cursor>().is_err());
     }
 
     #[test]

@@ -18,10 +18,11 @@ use std::time::{Duration, Instant};
 use lens::Record;
 use rusqlite::{Connection, ErrorCode};
 
+use crate::chart::{ChartPlan, ChartSums};
 use crate::partition::{self, Partition};
 use crate::query::{
-    Chart, ChartQuery, Cursor, FacetQuery, Facets, Page, PageQuery, PartitionSummary, Store,
-    StoreError, Summary,
+    Chart, ChartQuery, FacetQuery, Facets, Page, PageQuery, PartitionSummary, Store, StoreError,
+    Summary,
 };
 use crate::schema::{self, OpenError};
 
@@ -109,13 +110,14 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn page(&self, query: &PageQuery) -> Result<Page, StoreError> {
-        page::check(query)?;
+        query.check()?;
+        let after = query.after.as_ref().map(page::position).transpose()?;
         let deadline = self.deadline();
         let (mut page, mut has_read) = (Page::default(), false);
         for partition in self.partitions()?.into_iter().rev() {
-            let below = match query.after {
-                Some(after) if partition > after.partition => continue,
-                Some(after) if partition == after.partition => after.row,
+            let below = match after {
+                Some((last, _)) if partition > last => continue,
+                Some((last, row)) if partition == last => row,
                 _ => i64::MAX,
             };
             if !query.filter.overlaps(partition.start_us(), partition.end_us()) {
@@ -124,7 +126,7 @@ impl Store for SqliteStore {
             // Each page reads a partition at least, so that a search makes progress.
             if has_read && Instant::now() >= deadline {
                 page.timed_out = true;
-                page.next = Some(Cursor { partition, row: below });
+                page.next = Some(page::cursor(partition, below));
                 break;
             }
             has_read = true;
@@ -170,7 +172,7 @@ impl Store for SqliteStore {
     }
 
     fn chart(&self, query: &ChartQuery) -> Result<Chart, StoreError> {
-        let plan = chart::Plan::new(query)?;
+        let plan = ChartPlan::new(query)?;
         let deadline = self.deadline();
         let labels = match plan.grouped_field() {
             Some(field) => {
@@ -183,11 +185,11 @@ impl Store for SqliteStore {
             }
             None => Vec::new(),
         };
-        let (mut sums, mut problems) = (chart::Sums::default(), Vec::new());
+        let (mut sums, mut problems) = (ChartSums::default(), Vec::new());
         for partition in self.partitions()? {
             if plan.range.overlaps(partition.start_us(), partition.end_us()) {
                 let is_folded = self.query(partition, Some(deadline), &mut problems, |db| {
-                    plan.add(db, &labels, &mut sums)
+                    chart::add(&plan, db, &labels, &mut sums)
                 })?;
                 if is_folded == Some(true) {
                     let name = partition.name();

@@ -181,8 +181,7 @@ impl Writer {
             match self.write_piece(window, records, now_us) {
                 Ok((taken, new)) => {
                     written.stored += new;
-                    add(&self.counters.stored, new);
-                    add(&self.counters.repeated, taken as u64 - new);
+                    self.counters.add_batch(new, taken as u64 - new);
                     records = records.get(taken..).unwrap_or_default();
                 }
                 Err(error) => return written.note(records.len(), &error),

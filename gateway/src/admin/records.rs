@@ -32,7 +32,9 @@ fn serve(page: &'static ApiPage, store: Option<Arc<dyn Store>>) -> MethodRouter<
     get(async move |params: Params| {
         params.check(page.params)?;
         let Some(store) = store.clone() else {
-            return Err(ApiError::not_found("no records are stored; set record_store.path"));
+            return Err(ApiError::not_found(
+                "no records are stored; set record_store.path or record_store.url",
+            ));
         };
         let make = move || {
             let answer = page.answer(&*store, params.all(), clock::wall_us());
@@ -45,7 +47,9 @@ fn serve(page: &'static ApiPage, store: Option<Arc<dyn Store>>) -> MethodRouter<
 fn failed(error: StoreError) -> ApiError {
     match error {
         StoreError::Query(message) => ApiError::bad("", message),
-        StoreError::Timeout => ApiError::unavailable(error.to_string()),
+        StoreError::Timeout | StoreError::Unavailable(_) => {
+            ApiError::unavailable(error.to_string())
+        }
         StoreError::Read(_) => {
             tracing::error!(%error, "a query of the record store failed");
             ApiError::internal()

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use crate::field::{Field, Value};
-use crate::query::StoreError;
+use crate::field::Value;
 
 /// The number that a value has in a partition; `None`: no record there has the value.
 pub(super) fn number(db: &Connection, value: Value<'_>) -> rusqlite::Result<Option<i64>> {
@@ -16,14 +15,6 @@ pub(super) fn number(db: &Connection, value: Value<'_>) -> rusqlite::Result<Opti
             .query_row([text], |row| row.get(0))
             .optional(),
     }
-}
-
-/// The value of a query, or what is wrong with it.
-pub(super) fn parse(field: Field, text: &str) -> Result<Value<'_>, StoreError> {
-    field.parse(text).ok_or_else(|| {
-        let kind = if field == Field::Stream { "true or false" } else { "a status such as 200" };
-        StoreError::Query(format!("{} must be {kind}, not {text:?}", field.name()))
-    })
 }
 
 /// Texts of labels, read once each.

@@ -13,19 +13,29 @@ use rusqlite::{Connection, params};
 use super::labels::{self, Texts};
 use crate::field::{Field, int, unsigned};
 use crate::partition::Partition;
-use crate::query::{Cursor, Filter, MAX_PAGE, Page, PageQuery, Row, StoreError};
+use crate::query::{Cursor, Filter, Page, PageQuery, Row, StoreError};
 use crate::schema::OpenError;
 
 const COLUMNS: &str = "row, started_at, total_us, engine_ttft_us, client_ttft_us, tpot_us, route, \
      backend, model, caller, owner, outcome, error_code, status, stream, input_tokens, \
      output_tokens, estimated, cost, id, unique_id, trace_id";
 
-/// Refuse a query that is wrong.
-pub(super) fn check(query: &PageQuery) -> Result<(), StoreError> {
-    if !(1..=MAX_PAGE).contains(&query.limit) {
-        return Err(StoreError::Query(format!("limit must be from 1 to {MAX_PAGE}")));
-    }
-    query.filter.equals.iter().try_for_each(|(field, text)| labels::parse(*field, text).map(|_| ()))
+/// The cursor of a page that ends above a row.
+pub(super) fn cursor(partition: Partition, row: i64) -> Cursor {
+    let Partition { start, hours, part } = partition;
+    Cursor::new(format!("{start}.{hours}.{part}.{row}"))
+}
+
+/// The partition and the row of a cursor.
+pub(super) fn position(cursor: &Cursor) -> Result<(Partition, i64), StoreError> {
+    let parse = || {
+        let mut words = cursor.as_str().split('.');
+        let mut word = || words.next();
+        let (start, hours) = (word()?.parse().ok()?, word()?.parse().ok()?);
+        let (part, row) = (word()?.parse().ok()?, word()?.parse().ok()?);
+        word().is_none().then_some((Partition { start, hours, part }, row))
+    };
+    parse().ok_or_else(|| cursor.invalid())
 }
 
 /// Conditions of a filter, in the numbers of one partition.
@@ -96,9 +106,9 @@ pub(super) fn scan(
         }
         None => 1,
     };
-    let cursor = |row| ControlFlow::Break(Cursor { partition, row });
+    let next = |row| ControlFlow::Break(cursor(partition, row));
     if let Some(row) = scan.range(tail, below)? {
-        return Ok(cursor(row));
+        return Ok(next(row));
     }
     let mut chunks = db.prepare(&format!(
         "SELECT chunk, chunk + rows FROM chunks c WHERE chunk < ?1{} ORDER BY chunk DESC",
@@ -108,12 +118,12 @@ pub(super) fn scan(
     while let Some(chunk) = chunks.next()? {
         let (from, to): (i64, i64) = (chunk.get(0)?, chunk.get(1)?);
         if let Some(row) = scan.range(from, to.min(below))? {
-            return Ok(cursor(row));
+            return Ok(next(row));
         }
         // Each page scans a chunk at least, so that a search makes progress.
         if Instant::now() >= deadline {
             scan.page.timed_out = true;
-            return Ok(cursor(from));
+            return Ok(next(from));
         }
     }
     Ok(ControlFlow::Continue(()))
@@ -170,4 +180,19 @@ fn read(db: &Connection, texts: &mut Texts, row: &rusqlite::Row<'_>) -> rusqlite
         unique_id: row.get(20)?,
         trace_id: row.get(21)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_are_text_and_other_text_is_refused() {
+        let partition = Partition { start: 498_888, hours: 24, part: 3 };
+        assert_eq!(cursor(partition, 7).as_str(), "498888.24.3.7");
+        assert_eq!(position(&cursor(partition, 7)).unwrap(), (partition, 7));
+        for wrong in ["", "1.2.3", "1.2.3.4.5", "1.2.3.x", "-1.2.3.4"] {
+            assert!(position(&Cursor::new(wrong.into())).is_err(), "{wrong}");
+        }
+    }
 }

@@ -58,7 +58,7 @@ impl Writer {
             Err(error) => Err(error),
         };
         match &removed {
-            Ok(()) => add(&self.counters.dropped_partitions, 1),
+            Ok(()) => self.counters.add_dropped_partitions(1),
             Err(error) => {
                 let file = partition.path(&self.folder);
                 tracing::error!(file = %file.display(), %error, "cannot remove a file of records");

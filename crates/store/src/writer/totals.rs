@@ -2,7 +2,7 @@
 //!
 //! - *In*: records with their values.
 //! - *Out*: rows of `facets` and `rollups`, merged with those of the file once per transaction.
-//! - *Never*: more than [`MAX_VALUES`] values of a field in rollups: further ones are counted as
+//! - *Never*: more than [`MAX_ROLLED_UP`] values of a field in rollups: further ones are counted as
 //!   [`OTHER`], because models come from clients.
 
 use std::collections::{HashMap, HashSet};
@@ -10,23 +10,17 @@ use std::collections::{HashMap, HashSet};
 use lens::Record;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use crate::chart::{COMBINED, MAX_ROLLED_UP, ROLLED_UP, STEPS};
 use crate::field::{FIELDS, Field, Values, unsigned};
 use crate::rollup::Rollup;
 use crate::schema::OpenError;
 
-/// Maximum values of a field with rollups, in one partition.
-const MAX_VALUES: usize = 1000;
 /// The value of further ones. Label ids begin at 1.
 pub(crate) const OTHER: i64 = 0;
 /// Number of the rollups of all requests.
 pub(crate) const ALL_REQUESTS: u8 = 0;
 /// Number of the rollups by combination of route, backend and model.
 pub(crate) const COMBINATION: u8 = FIELDS as u8 + 1;
-/// Fields with rollups of their own.
-pub(crate) const ROLLED_UP: [Field; 5] =
-    [Field::Route, Field::Backend, Field::Model, Field::Owner, Field::Outcome];
-/// Seconds of the two kinds of rollups.
-pub(crate) const STEPS: [u64; 2] = [60, 3600];
 
 /// Sums of the transaction, and what limits the number of values.
 #[derive(Debug, Default)]
@@ -95,7 +89,7 @@ impl Totals {
 
     fn observe(&mut self, field: u8, value: i64, minute: u64, record: &Record) {
         let is_known = self.values.contains(&(field, value));
-        let is_full = self.counts.get(usize::from(field)).is_none_or(|n| *n >= MAX_VALUES);
+        let is_full = self.counts.get(usize::from(field)).is_none_or(|n| *n >= MAX_ROLLED_UP);
         let value = if is_known || !is_full { value } else { OTHER };
         if !is_known {
             self.note(field, value);
@@ -105,12 +99,11 @@ impl Totals {
 
     /// The id of a combination of route, backend and model.
     fn combination(&mut self, db: &Connection, values: &Values) -> rusqlite::Result<i64> {
-        let key = [Field::Route, Field::Backend, Field::Model]
-            .map(|field| values[field.index()].unwrap_or(0));
+        let key = COMBINED.map(|field| values[field.index()].unwrap_or(0));
         if let Some(id) = self.combinations.get(&key) {
             return Ok(*id);
         }
-        if self.combinations.len() >= MAX_VALUES {
+        if self.combinations.len() >= MAX_ROLLED_UP {
             return Ok(OTHER);
         }
         let insert = "INSERT INTO combinations (route, backend, model) VALUES (?1, ?2, ?3)";
