@@ -2,6 +2,9 @@
 
 use http::Uri;
 
+mod postgres;
+pub use postgres::{PostgresUrl, PostgresUrlError};
+
 /// A parsed base URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
