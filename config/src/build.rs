@@ -5,6 +5,7 @@ mod guardrails;
 mod listeners;
 mod names;
 mod objectives;
+mod records;
 mod routing;
 mod server;
 pub(crate) mod traffic;

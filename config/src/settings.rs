@@ -3,6 +3,7 @@
 mod listeners;
 mod network;
 mod otlp;
+mod records;
 mod routing;
 mod timeouts;
 mod warnings;
@@ -21,6 +22,7 @@ use yaml::Secret;
 pub use self::listeners::{AdminListener, Listener, ListenerTls};
 pub use self::network::Network;
 pub use self::otlp::{Otlp, OtlpSpill};
+pub use self::records::{Postgres, RecordStore, Spill, WhenFull};
 pub use self::routing::{Ability, CanarySettings, MirrorSettings, OffloadSettings, Pool, Resume};
 pub use self::timeouts::{FirstToken, Timeouts};
 pub use ::routing::Rollback;
@@ -179,18 +181,6 @@ pub struct AccessLog {
     pub max_size: u64,
     /// Renamed files that are kept.
     pub keep: usize,
-}
-
-/// The store of records.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct RecordStore {
-    /// The folder; `None`: nothing is stored.
-    pub path: Option<PathBuf>,
-    /// How long records are kept.
-    pub keep: Duration,
-    /// Maximum bytes of the folder; 0: no limit.
-    pub max_size: u64,
 }
 
 /// A backend.

@@ -749,3 +749,50 @@ fn discovered_backends_have_the_template_and_are_in_every_use_of_the_pool() {
     assert_eq!(at(&many).routes[0].pools[0].backends.len(), config::MAX_DISCOVERED);
     assert_eq!(written.with_discovered(&config::Found::new()).routes[0].pools[0].backends.len(), 0);
 }
+
+/// Records go to SQLite or to PostgreSQL, whose password does not belong in the URL.
+#[test]
+fn a_record_store_is_a_folder_or_a_database() {
+    let with = |store: &str| {
+        format!(
+            "backends: [{{name: a, url: 'http://a'}}]\nroutes: [{{name: r, backend: a}}]\nrecord_store: {{{store}}}\n"
+        )
+    };
+    let url = "url: 'postgres://lens@db.example.com/records'";
+    let settings = config::parse("f", &with(&format!("{url}, spill: {{path: spill}}"))).unwrap();
+    let store = settings.record_store;
+    let database = store.postgres.unwrap();
+    assert!(database.url.tls && database.url.port == 5432 && database.password.is_none());
+    assert_eq!((store.path, store.spill.unwrap().max_size), (None, 1 << 30));
+    for (store, problem) in [
+        (
+            &*format!("path: records, {url}"),
+            "3:36: record_store.url: cannot be combined with record_store.path",
+        ),
+        (
+            "url: 'postgres://lens:hunter2@db/records'",
+            "3:21: record_store.url: contains a password; write it as password: ${NAME} or password: file:PATH",
+        ),
+        (
+            "url: 'postgres://lens@db/records?sslmode=require'",
+            "3:21: record_store.url: has an sslmode that does not verify the server",
+        ),
+        (
+            "url: 'postgres://lens@169.254.169.254/records'",
+            "3:21: record_store.url: is a link-local or metadata address",
+        ),
+        (
+            &format!("{url}, max_size: 1GiB"),
+            "record_store.max_size: limits a folder of SQLite files",
+        ),
+        ("path: records, spill: {path: spill}", "record_store.spill: applies to PostgreSQL"),
+        ("password: hunter2", "3:26: record_store.password: applies to PostgreSQL"),
+        (
+            &format!("{url}, spill: {{path: s, max_size: 1KiB, max_age: 1s}}"),
+            "record_store.spill.max_size: must be at least 1MiB",
+        ),
+    ] {
+        let told = problems(&with(store)).join("\n");
+        assert!(told.contains(problem) && !told.contains("hunter2"), "{store}: {told}");
+    }
+}

@@ -1,12 +1,9 @@
 //! Builds the settings of the process from a checked tree: limits, timeouts, logs, shutdown.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::{Builder, url};
-use crate::settings::{
-    AccessLog, Audit, FirstToken, Limits, Otlp, OtlpSpill, RecordStore, Shutdown, Timeouts,
-};
+use crate::settings::{AccessLog, Audit, FirstToken, Limits, Otlp, OtlpSpill, Shutdown, Timeouts};
 use crate::tree::Table;
 
 /// Minimum characters of the key of the audit log's chain; a shorter one can be guessed.
@@ -144,19 +141,6 @@ impl Builder {
             max_age,
             drops_oldest: table.text("when_full") == Some("drop_oldest"),
         }
-    }
-
-    pub(super) fn record_store(&mut self, root: &Table) -> RecordStore {
-        let table = self.section(root, "record_store");
-        let (keep, max_size) = (table.duration("keep"), table.count("max_size"));
-        if keep < Duration::from_secs(3600) {
-            self.wrong(&table, "keep", "must be at least 1h");
-        }
-        if max_size > 0 && max_size < 64 << 20 {
-            self.wrong(&table, "max_size", "must be 0 or at least 64MiB");
-        }
-        let path = table.text("path").filter(|path| !path.is_empty()).map(PathBuf::from);
-        RecordStore { path, keep, max_size }
     }
 
     pub(super) fn shutdown(&self, root: &Table) -> Shutdown {

@@ -51,6 +51,7 @@ fn write_field(out: &mut String, field: &Field, parent: &str, indent: usize, ina
                     field.name,
                     "admission"
                         | "health"
+                        | "spill"
                         | "engine_metrics"
                         | "canary"
                         | "discover"
@@ -116,6 +117,7 @@ fn sample(parent: &str, field: &Field) -> Option<String> {
         ("objectives", "route") => "chat",
         ("rate_limits", "name") => "tokens-per-minute",
         (_, "name" | "backend") => "vllm",
+        ("record_store", "url") => return None,
         (_, "url") if matches!(field.kind, Kind::Secret) => "redis://127.0.0.1:6379",
         (_, "url") => "http://127.0.0.1:8000",
         (_, "max_requests") => "64",
@@ -160,6 +162,10 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("otlp", "resource", "{deployment.environment.name: production}"),
     ("spill", "path", "/var/lib/llm-lens/otlp"),
     ("record_store", "path", "/var/lib/llm-lens/records"),
+    ("record_store", "url", "postgres://llm_lens@db.example.com:5432/llm_lens"),
+    ("record_store", "password", "${LLM_LENS_DB_PASSWORD}"),
+    ("record_store", "ca", "/etc/llm-lens/db-ca.pem"),
+    ("spill", "max_age", "7d"),
     ("", "usage_file", "/var/lib/llm-lens/usage.jsonl"),
     ("", "cert", "/etc/llm-lens/cert.pem"),
     ("canary", "key", "header:x-user"),

@@ -17,17 +17,19 @@ pub use reference::reference;
 mod guardrails;
 mod objectives;
 mod otlp;
+mod records;
 mod routing;
 mod server;
 mod traffic;
 pub use guardrails::{FILTER, GUARDRAIL, JUDGE, RISK, RULE, SIZES, TOPIC, TOXICITY};
 pub use objectives::{OBJECTIVE, PERCENTILES};
 pub use otlp::{OTLP, OTLP_SPILL};
+pub use records::{RECORD_STORE, SPILL};
 pub use routing::{
     CANARY, EJECTION, ENGINE_METRICS, HEALTH, HEDGE, MIRROR, OFFLOAD, POOL, RETRIES,
 };
 pub use server::{
-    ACCESS_LOG, ADMIN, AUDIT, LIMITS, LISTENER, LISTENER_TLS, RECORD_STORE, SHUTDOWN, TIMEOUTS,
+    ACCESS_LOG, ADMIN, AUDIT, LIMITS, LISTENER, LISTENER_TLS, SHUTDOWN, TIMEOUTS,
 };
 pub use traffic::{ADMISSION, AUTH, JWT, KEY, KEYS, PRICE, RATE_LIMIT, STORE};
 

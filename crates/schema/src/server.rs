@@ -54,31 +54,6 @@ pub static ACCESS_LOG: Section = Section {
     ],
 };
 
-/// `record_store`
-pub static RECORD_STORE: Section = Section {
-    doc: "The store of finished requests: SQLite files, for `/api/records`, `/api/facets` and `/api/charts`. It has what `/api/requests` has, never a prompt or an answer.",
-    fields: &[
-        field(
-            "path",
-            Kind::Text,
-            "",
-            "Folder of the files, which is created if it does not exist. Default: none, nothing is stored. Only the user of the process can read it.",
-        ),
-        field(
-            "keep",
-            Kind::Duration,
-            "7d",
-            "How long records are kept, at least 1h. A file is removed when all of its records are older: up to a day later, and up to 6h later if this is below 4d.",
-        ),
-        field(
-            "max_size",
-            Kind::Size,
-            "0",
-            "Maximum size of the folder, at least 64MiB. The oldest files are removed beyond it. 0 means no limit. A million records take about 0.4 GiB.",
-        ),
-    ],
-};
-
 /// `listeners[]`
 pub static LISTENER: Section = Section {
     doc: "An address that clients connect to.",

@@ -1,0 +1,85 @@
+//! Settings of the store of records.
+
+use crate::{Field, Kind, Section, field};
+
+/// `record_store`
+pub static RECORD_STORE: Section = Section {
+    doc: "The store of finished requests, for `/api/records`, `/api/facets` and `/api/charts`: SQLite files in `path`, or the PostgreSQL database of `url` for many gateways. It has what `/api/requests` has, never a prompt or an answer.",
+    fields: FIELDS,
+};
+
+const FIELDS: &[Field] = &[
+    field(
+        "path",
+        Kind::Text,
+        "",
+        "Folder of SQLite files, which is created if it does not exist. Default: none. Only the user of the process can read it.",
+    ),
+    field(
+        "url",
+        Kind::Text,
+        "",
+        "PostgreSQL database, version 14 or newer, instead of `path`: `postgres://USER@HOST:PORT/DATABASE`. The connection uses TLS and verifies the server; `?sslmode=disable` is a connection without TLS. Default: none.",
+    ),
+    field(
+        "password",
+        Kind::Secret,
+        "",
+        "Password of the PostgreSQL user. Default: none, for servers that do not want one.",
+    ),
+    field(
+        "ca",
+        Kind::Text,
+        "",
+        "PEM file with the certificate authorities of the PostgreSQL server. Default: those of the system.",
+    ),
+    field(
+        "keep",
+        Kind::Duration,
+        "7d",
+        "How long records are kept, at least 1h. A file or a partition is removed when all of its records are older: up to a day later, and up to 6h later if this is below 4d. All gateways of a database should have the same value; the shortest one counts.",
+    ),
+    field(
+        "max_size",
+        Kind::Size,
+        "0",
+        "Maximum size of the folder, at least 64MiB. The oldest files are removed beyond it. 0 means no limit. A million records take about 0.4 GiB. Not for PostgreSQL.",
+    ),
+    field(
+        "spill",
+        Kind::Section(&SPILL),
+        "",
+        "Where records wait that PostgreSQL has not accepted yet. Default: in memory, at most 32,768.",
+    ),
+];
+
+/// `record_store.spill`
+pub static SPILL: Section = Section {
+    doc: "A queue of records on the disk, which a crash of the gateway does not lose.",
+    fields: &[
+        field(
+            "path",
+            Kind::RequiredText,
+            "/var/lib/llm-lens/spill",
+            "Folder of the queue, which is created if it does not exist. No other gateway may use it.",
+        ),
+        field(
+            "max_size",
+            Kind::Size,
+            "1GiB",
+            "Maximum size of the folder, at least 1MiB. A record takes about 1 KiB.",
+        ),
+        field(
+            "max_age",
+            Kind::Duration,
+            "",
+            "Maximum age of a waiting record, at least 1m. Default: none.",
+        ),
+        field(
+            "when_full",
+            Kind::Word(&["drop_oldest", "drop_newest"]),
+            "drop_oldest",
+            "Which records are dropped, and counted, when the folder is full.",
+        ),
+    ],
+};
