@@ -279,7 +279,7 @@ const INDEX: &str = "\
 /api/routes         counts, rates, percentiles and ledger shares by route and backend
 /api/requests       recent records, newest first
                     (?limit=N&id=ID&route=NAME&outcome=NAME&slower_than=500ms)
-/api/records        stored records, newest first, by pages (record_store.path)
+/api/records        stored records, newest first, by pages (record_store)
                     (?limit=N&after=CURSOR&id=ID&from=1h&to=TIME&route=NAME&backend=NAME
                     &model=NAME&caller=NAME&owner=NAME&outcome=NAME&error_code=NAME&status=N
                     &stream=true&slower_than=5s&ttft_over=1s)

@@ -69,13 +69,35 @@ pub fn check(settings: &Settings, filters: &Registry) -> Checked {
             checked.problems.push(("audit.file".to_owned(), problem));
         }
     }
-    let record_store = settings.record_store.path.as_deref();
-    if let Some(Err(error)) = record_store.map(|path| tempfile::tempfile_in(existing(path))) {
-        let path = record_store.unwrap_or(Path::new("")).display();
-        let problem = format!("cannot write {path}: {error}");
-        checked.problems.push(("record_store.path".to_owned(), problem));
+    checked.problems.extend(folder_problems(settings));
+    let store = &settings.record_store;
+    if store.postgres.is_some() && !cfg!(feature = "postgres") {
+        let problem = "this build has no feature `postgres`".to_owned();
+        checked.problems.push(("record_store.url".to_owned(), problem));
+    }
+    let ca = store.postgres.as_ref().and_then(|database| database.ca.as_deref());
+    if let Some(Err(error)) = ca.map(std::fs::File::open) {
+        let path = ca.unwrap_or(Path::new("")).display();
+        let problem = format!("cannot read {path}: {error}");
+        checked.problems.push(("record_store.ca".to_owned(), problem));
     }
     checked
+}
+
+/// Folders that cannot be written, by their setting.
+fn folder_problems(settings: &Settings) -> Vec<(String, String)> {
+    let store = &settings.record_store;
+    let folders = [
+        ("record_store.path", store.path.as_deref()),
+        ("record_store.spill.path", store.spill.as_ref().map(|spill| &*spill.path)),
+        ("otlp.spill.path", settings.otlp.spill.as_ref().map(|spill| &*spill.path)),
+    ];
+    let problem = |(setting, folder): (&str, Option<&Path>)| {
+        let path = folder?;
+        let error = tempfile::tempfile_in(existing(path)).err()?;
+        Some((setting.to_owned(), format!("cannot write {}: {error}", path.display())))
+    };
+    folders.into_iter().filter_map(problem).collect()
 }
 
 /// The folder, or the nearest one above it that exists.

@@ -2,13 +2,14 @@
 //!
 //! - *In*: `record_store` of the settings.
 //! - *Out*: the sink, queries, metrics.
-//! - *Never*: a query on a thread of the data path.
+//! - *Never*: a query on a thread of the data path; a wait for a database at the start.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::settings::RecordStore as Settings;
+use config::settings::{Postgres, RecordStore as Settings};
 use lens::observe::Samples;
 use observatory::Sink;
 use plan::clock;
@@ -27,14 +28,63 @@ struct Open {
     counters: Arc<Counters>,
 }
 
+type Opened = (Arc<dyn Store>, Box<dyn Sink>);
+
 /// The store of the settings and its sink.
 pub(crate) fn open(settings: &Settings) -> io::Result<(RecordStore, Option<Box<dyn Sink>>)> {
-    let Some(folder) = &settings.path else { return Ok((RecordStore(None), None)) };
     let counters = Arc::<Counters>::default();
+    let (queries, sink) = match (&settings.path, &settings.postgres) {
+        (Some(folder), _) => sqlite(folder, settings, counters.clone())?,
+        (None, Some(database)) => postgres(database, settings, counters.clone())?,
+        (None, None) => return Ok((RecordStore(None), None)),
+    };
+    Ok((RecordStore(Some(Open { queries, counters })), Some(sink)))
+}
+
+fn sqlite(folder: &Path, settings: &Settings, counters: Arc<Counters>) -> io::Result<Opened> {
     let options = StoreOptions::new(settings.keep, settings.max_size);
-    let sink = store::sink(folder, options, counters.clone(), clock::wall_us)?;
-    let queries = Arc::new(SqliteStore::new(folder, TIME_LIMIT));
-    Ok((RecordStore(Some(Open { queries, counters })), Some(Box::new(sink))))
+    let sink = store::sink(folder, options, counters, clock::wall_us)?;
+    Ok((Arc::new(SqliteStore::new(folder, TIME_LIMIT)), Box::new(sink)))
+}
+
+#[cfg(feature = "postgres")]
+fn postgres(
+    database: &Postgres,
+    settings: &Settings,
+    counters: Arc<Counters>,
+) -> io::Result<Opened> {
+    use postgres_store::{Database, PostgresStore, SinkOptions};
+
+    let database = Database {
+        url: database.url.clone(),
+        password: database.password.as_ref().map(|password| password.reveal().to_owned()),
+        ca: database.ca.clone(),
+    };
+    let spill = settings.spill.as_ref().map(spill);
+    let options = SinkOptions { keep: settings.keep, spill, wall_us: clock::wall_us };
+    let sink = postgres_store::sink(database.clone(), options, counters)?;
+    Ok((Arc::new(PostgresStore::new(database, TIME_LIMIT)), Box::new(sink)))
+}
+
+#[cfg(feature = "postgres")]
+fn spill(settings: &config::settings::Spill) -> observatory::SpillSettings {
+    use config::settings::WhenFull;
+
+    observatory::SpillSettings {
+        path: settings.path.clone(),
+        max_size: settings.max_size,
+        max_age: settings.max_age,
+        when_full: match settings.when_full {
+            WhenFull::DropOldest => observatory::WhenFull::DropOldest,
+            WhenFull::DropNewest => observatory::WhenFull::DropNewest,
+        },
+    }
+}
+
+#[cfg(not(feature = "postgres"))]
+fn postgres(_: &Postgres, _: &Settings, _: Arc<Counters>) -> io::Result<Opened> {
+    let missing = "record_store.url: this build has no feature `postgres`";
+    Err(io::Error::new(io::ErrorKind::Unsupported, missing))
 }
 
 impl RecordStore {

@@ -10,15 +10,14 @@ use observatory::Sink;
 #[derive(Clone)]
 pub(crate) struct RecordStore;
 
-/// An error if the settings have a folder.
+/// An error if the settings have a store.
 pub(crate) fn open(settings: &Settings) -> io::Result<(RecordStore, Option<Box<dyn Sink>>)> {
-    match settings.path {
-        None => Ok((RecordStore, None)),
-        Some(_) => {
-            let missing = "record_store.path: this build has no feature `sqlite`";
-            Err(io::Error::new(io::ErrorKind::Unsupported, missing))
-        }
-    }
+    let missing = match (&settings.path, &settings.postgres) {
+        (None, None) => return Ok((RecordStore, None)),
+        (Some(_), _) => "record_store.path: this build has no feature `sqlite`",
+        (None, Some(_)) => "record_store.url: this build has no feature `postgres`",
+    };
+    Err(io::Error::new(io::ErrorKind::Unsupported, missing))
 }
 
 impl RecordStore {

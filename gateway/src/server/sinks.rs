@@ -59,7 +59,9 @@ pub(super) fn record_store(
     settings: &Settings,
 ) -> Result<(RecordStore, Option<Box<dyn Sink>>), StartError> {
     record_store::open(&settings.record_store).map_err(|why| {
-        let path = settings.record_store.path.clone().unwrap_or_default();
+        let store = &settings.record_store;
+        let spill = store.spill.as_ref().map(|spill| spill.path.clone());
+        let path = store.path.clone().or(spill).unwrap_or_default();
         StartError::Sink { sink: "record store", path, why }
     })
 }
