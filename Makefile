@@ -98,10 +98,10 @@ test-kubernetes: setup
 	cargo build --locked -p llm-lens-cli --features kubernetes
 	cargo test --locked -p llm-lens-discovery --features kubernetes,gateway
 
-# Prometheus, Alertmanager and Chromium from packages, an OTLP receiver from PyPI. STACK_ARGS="--only prometheus" runs one part.
-STACK_COMMANDS := prometheus prometheus-alertmanager chromium
+# Servers from packages, Python libraries from PyPI. STACK_ARGS="--only prometheus" runs one part. Each command is COMMAND:PACKAGE.
+STACK_COMMANDS := prometheus:prometheus prometheus-alertmanager:prometheus-alertmanager pg_ctlcluster:postgresql chromium:chromium
 stack-setup: setup
-	@missing=""; for command in $(STACK_COMMANDS); do command -v $$command >/dev/null || missing="$$missing $$command"; done; \
+	@missing=""; for pair in $(STACK_COMMANDS); do command -v $${pair%:*} >/dev/null || missing="$$missing $${pair#*:}"; done; \
 	if [ -n "$$missing" ]; then \
 	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	  else echo "please install these packages first:$$missing" >&2; exit 1; fi; \
@@ -109,10 +109,11 @@ stack-setup: setup
 
 test-stack: stack-setup
 	cargo build --locked -p llm-lens-cli
+	cargo test --locked --no-run -p llm-lens-postgres
 	tests/stack/run.sh $(STACK_ARGS)
 
 # The dashboard alone. Screenshots are in target/stack/screenshots.
-test-ui: STACK_COMMANDS := chromium
+test-ui: STACK_COMMANDS := chromium:chromium
 test-ui: STACK_ARGS := --only dashboard
 test-ui: test-stack
 

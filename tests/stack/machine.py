@@ -95,11 +95,11 @@ class Machine:
             installed.touch()
         return python
 
-    def spawn(self, name, command):
+    def spawn(self, name, command, **options):
         """Start a process; its output is appended to the log of that name."""
         with self.log(name).open("ab") as log:
             self.running[name] = subprocess.Popen(
-                [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder)
+                [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, **{"cwd": self.folder, **options})
         return self.running[name]
 
     def stop(self, name):

@@ -20,10 +20,11 @@ import traceback
 
 import part_dashboard
 import part_otlp
+import part_postgres
 import part_prometheus
 from machine import LeftOut, Machine
 
-PARTS = (part_otlp, part_prometheus, part_dashboard)
+PARTS = (part_otlp, part_prometheus, part_postgres, part_dashboard)
 # Twice what a busy machine takes.
 PART_SECONDS = 900
 
