@@ -208,7 +208,6 @@ def killed_in_a_batch(t):
 
 def crash_of_the_server(t):
     """the server crashes and restarts under load: every record is stored once"""
-    served = 0
     with contextlib.ExitStack() as stack:
         for name in ("a", "b"):
             stack.enter_context(Load(t.urls[name][0], {}))
