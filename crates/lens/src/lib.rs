@@ -34,6 +34,10 @@ pub use guardrail::{GuardrailOverhead, RecordGuardrail};
 
 pub mod record;
 pub use record::Record;
+pub mod record_filter;
+pub use record_filter::RecordFilter;
+mod record_format;
+pub use record_format::RecordFormat;
 
 pub mod series;
 pub use series::{FilterSeries, Series};

@@ -6,9 +6,8 @@
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
-use lens::TimeHistogram;
 use lens::record::Outcome;
+use lens::{TimeHistogram, record_filter};
 use serde_json::{Map, Value, json};
 
 use crate::field::Field;
@@ -193,37 +192,20 @@ impl Params<'_> {
 
     /// The fields that have a value.
     fn equals(&self) -> Result<Vec<(Field, String)>, StoreError> {
-        if let Some(name) = self.get("outcome")
-            && !Outcome::ALL.iter().any(|outcome| outcome.name() == name)
-        {
-            let known = Outcome::ALL.map(Outcome::name).join(", ");
-            let problem = format!("outcome must be one of {known}, not {name:?}");
-            return Err(StoreError::Query(problem));
-        }
+        self.get("outcome").map(record_filter::outcome).transpose().map_err(StoreError::Query)?;
         let given = |field: Field| Some((field, self.get(field.name())?.to_owned()));
         Ok(Field::ALL.into_iter().filter_map(given).collect())
     }
 
     /// A time in Unix microseconds: RFC 3339, or a duration before now.
     fn time(&self, name: &str) -> Result<Option<u64>, StoreError> {
-        let Some(text) = self.get(name) else { return Ok(None) };
-        if let Ok(ago) = lens::duration::parse(text) {
-            let ago = u64::try_from(ago.as_micros()).unwrap_or(u64::MAX);
-            return Ok(Some(self.now_us.saturating_sub(ago)));
-        }
-        let at = text.parse::<Timestamp>().ok();
-        at.and_then(|at| u64::try_from(at.as_microsecond()).ok()).map(Some).ok_or_else(|| {
-            StoreError::Query(format!(
-                "{name} must be a time such as 2026-01-31T12:00:00Z or a duration before now such as 6h, not {text:?}"
-            ))
-        })
+        let time = |text| record_filter::time(name, text, self.now_us);
+        self.get(name).map(time).transpose().map_err(StoreError::Query)
     }
 
     fn micros(&self, name: &str) -> Result<Option<u64>, StoreError> {
-        let Some(text) = self.get(name) else { return Ok(None) };
-        lens::duration::parse(text)
-            .map(|duration| Some(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
-            .map_err(|error| StoreError::Query(format!("{name}: {error}")))
+        let micros = |text| record_filter::micros(name, text);
+        self.get(name).map(micros).transpose().map_err(StoreError::Query)
     }
 
     fn count(&self, name: &str, default: usize) -> Result<usize, StoreError> {
@@ -251,6 +233,15 @@ mod tests {
         assert_eq!(params.time("to").unwrap(), Some(NOW - 13 * 3_600_000_000));
         assert_eq!(params.time("absent").unwrap(), None);
         assert!(params.time("x").unwrap_err().to_string().contains("such as 6h"));
+    }
+
+    /// `llm-lens export --where` has the filters of the page.
+    #[test]
+    fn filters_are_those_of_exports() {
+        let paging = ["limit", "after", "id"];
+        let filters: Vec<&str> =
+            RECORDS.iter().copied().filter(|name| !paging.contains(name)).collect();
+        assert_eq!(filters, lens::RecordFilter::NAMES);
     }
 
     #[test]
