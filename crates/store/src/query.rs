@@ -9,9 +9,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use lens::Record;
+use observatory::RecordKey;
 use serde::Serialize;
 
 use crate::field::{Field, HOUR_US};
+use crate::partition::Partition;
 use crate::rollup::Rollup;
 
 /// Maximum records of a page.
@@ -177,6 +179,34 @@ pub struct Page {
     pub timed_out: bool,
     /// Partitions that could not be read, and why.
     pub problems: Vec<String>,
+}
+
+/// Records of a [`SqliteStore::scan`](crate::SqliteStore::scan).
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// The records.
+    pub records: Vec<ScannedRecord>,
+    /// The partition that they are in.
+    pub(crate) partition: Option<Partition>,
+    /// Where the next scan begins; `None`: there are no more records.
+    pub next: Option<Cursor>,
+}
+
+impl Scan {
+    /// The place of a record, from which a scan returns it and those after it.
+    pub fn place(&self, record: &ScannedRecord) -> Option<Cursor> {
+        self.partition.map(|partition| crate::reader::cursor(partition, record.row))
+    }
+}
+
+/// A whole record and its key.
+#[derive(Debug)]
+pub struct ScannedRecord {
+    pub(crate) row: i64,
+    /// The key.
+    pub key: RecordKey,
+    /// The record.
+    pub record: Record,
 }
 
 /// The columns of a stored record. [`Store::records`] has the whole record.

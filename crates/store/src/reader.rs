@@ -10,19 +10,22 @@ mod facets;
 mod labels;
 mod page;
 mod records;
+mod scan;
+
+pub(crate) use page::cursor;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use lens::Record;
+use lens::{Record, RecordFilter};
 use rusqlite::{Connection, ErrorCode};
 
 use crate::chart::{ChartPlan, ChartSums};
 use crate::partition::{self, Partition};
 use crate::query::{
-    Chart, ChartQuery, FacetQuery, Facets, Page, PageQuery, PartitionSummary, Store, StoreError,
-    Summary,
+    Chart, ChartQuery, Cursor, FacetQuery, Facets, Page, PageQuery, PartitionSummary, Scan, Store,
+    StoreError, Summary,
 };
 use crate::schema::{self, OpenError};
 
@@ -61,6 +64,46 @@ impl SqliteStore {
             summary.partitions.push(PartitionSummary { name, records, bytes });
         }
         Ok(summary)
+    }
+
+    /// Whole records that match, in the order in which they were stored: those of at most one
+    /// chunk, from a place on. It has no time limit.
+    ///
+    /// # Errors
+    /// [`StoreError`]. What cannot be read is an error, not a problem.
+    pub fn scan(&self, from: Option<Cursor>, filter: &RecordFilter) -> Result<Scan, StoreError> {
+        let mut scan = Scan::default();
+        let from = from.map(|from| page::position(&from)).transpose()?;
+        for partition in self.partitions()? {
+            let row = match from {
+                Some((first, _)) if partition < first => continue,
+                Some((first, row)) if partition == first => row,
+                _ => 0,
+            };
+            if !filter.overlaps(partition.start_us(), partition.end_us()) {
+                continue;
+            }
+            let mut problems = Vec::new();
+            let read = self.query(partition, None, &mut problems, |db| {
+                scan::read(db, row, &mut scan.records)
+            })?;
+            if let Some(problem) = problems.pop() {
+                return Err(StoreError::Read(format!("{}/{problem}", self.folder.display())));
+            }
+            let rows = std::mem::take(&mut scan.records).into_iter();
+            scan.records = rows.filter(|scanned| filter.matches(&scanned.record)).collect();
+            scan.partition = Some(partition);
+            if let Some(row) = read.flatten() {
+                scan.next = Some(cursor(partition, row));
+                return Ok(scan);
+            }
+            // The records of one partition at a time, so that each has its place.
+            if !scan.records.is_empty() {
+                scan.next = Some(cursor(partition, i64::MAX));
+                return Ok(scan);
+            }
+        }
+        Ok(scan)
     }
 
     fn deadline(&self) -> Instant {

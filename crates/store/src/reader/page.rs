@@ -21,7 +21,7 @@ const COLUMNS: &str = "row, started_at, total_us, engine_ttft_us, client_ttft_us
      output_tokens, estimated, cost, id, unique_id, trace_id";
 
 /// The cursor of a page that ends above a row.
-pub(super) fn cursor(partition: Partition, row: i64) -> Cursor {
+pub(crate) fn cursor(partition: Partition, row: i64) -> Cursor {
     let Partition { start, hours, part } = partition;
     Cursor::new(format!("{start}.{hours}.{part}.{row}"))
 }

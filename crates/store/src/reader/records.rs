@@ -52,15 +52,20 @@ fn read_chunk(
     rows: &[i64],
     found: &mut Vec<Record>,
 ) -> Result<(), OpenError> {
-    let body = "SELECT zstd FROM bodies WHERE chunk = ?1";
-    let body: Vec<u8> = db.query_row(body, [chunk], |row| row.get(0))?;
-    let text = zstd::bulk::decompress(&body, MAX_TEXT).map_err(damaged)?;
+    let text = chunk_text(db, chunk)?;
     let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
     for row in rows {
         let line = usize::try_from(row - chunk).ok().and_then(|at| lines.get(at));
         push(found, line.copied().unwrap_or_default())?;
     }
     Ok(())
+}
+
+/// The JSON lines of a chunk.
+pub(super) fn chunk_text(db: &Connection, chunk: i64) -> Result<Vec<u8>, OpenError> {
+    let body = "SELECT zstd FROM bodies WHERE chunk = ?1";
+    let body: Vec<u8> = db.query_row(body, [chunk], |row| row.get(0))?;
+    zstd::bulk::decompress(&body, MAX_TEXT).map_err(damaged)
 }
 
 fn push(found: &mut Vec<Record>, json: &[u8]) -> Result<(), OpenError> {
@@ -70,6 +75,6 @@ fn push(found: &mut Vec<Record>, json: &[u8]) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn damaged(error: impl std::error::Error + Send + Sync + 'static) -> OpenError {
+pub(super) fn damaged(error: impl std::error::Error + Send + Sync + 'static) -> OpenError {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, Box::new(error)).into()
 }

@@ -326,3 +326,51 @@ fn values_beyond_the_limit_share_a_rollup_and_charts_say_so() {
 }
 
 mod faults;
+
+/// The records of all scans, each from the place of an earlier one or of a single record.
+fn scanned(kit: &Kit, filter: &lens::RecordFilter) -> Vec<u64> {
+    let (mut sequences, mut from) = (Vec::new(), None);
+    loop {
+        let scan = kit.store().scan(from, filter).unwrap();
+        for scanned in &scan.records {
+            assert_eq!(scanned.key, numbered(scanned.key.sequence).key);
+            assert_eq!(scanned.record, record(scanned.key.sequence));
+        }
+        sequences.extend(scan.records.iter().map(|scanned| scanned.key.sequence));
+        if let Some(last) = scan.records.last() {
+            let place = scan.place(last).unwrap().to_string().parse().unwrap();
+            let again = kit.store().scan(Some(place), filter).unwrap();
+            assert_eq!(again.records[0].key, last.key, "a scan begins at its place");
+        }
+        from = scan.next;
+        if from.is_none() {
+            return sequences;
+        }
+    }
+}
+
+#[test]
+fn scans_have_every_record_once_in_the_order_of_storing() {
+    let kit = Kit::new();
+    let hours = StoreOptions::new(Duration::from_secs(3600), 0);
+    // Chunks and a tail in each of two windows of an hour.
+    kit.writer(hours.clone()).write(&batch(0..2600), DAY).unwrap();
+    kit.writer(hours).write(&batch(2600..6000), DAY).unwrap();
+    let all = lens::RecordFilter::default();
+    assert_eq!(scanned(&kit, &all), (0..6000).collect::<Vec<_>>());
+    let mut some = lens::RecordFilter::default();
+    for condition in ["from=2026-01-02T01:00:00Z", "outcome=timeout"] {
+        some.add(condition, 0).unwrap();
+    }
+    assert_eq!(scanned(&kit, &some), (3600..6000).filter(|n| n % 10 == 9).collect::<Vec<_>>());
+}
+
+#[test]
+fn scan_of_a_damaged_file_names_it() {
+    let kit = Kit::new();
+    kit.writer(StoreOptions::default()).write(&batch(0..10), DAY).unwrap();
+    let name = kit.files().remove(0);
+    fs::write(kit.path().join(&name), "not a database, and long enough to be read as one").unwrap();
+    let error = kit.store().scan(None, &lens::RecordFilter::default()).unwrap_err().to_string();
+    assert!(error.contains(&name), "{error}");
+}
