@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lens::RecordFormat;
 use serde::{Serialize, Serializer};
 use wire::Dialect;
 
@@ -22,7 +23,7 @@ use yaml::Secret;
 pub use self::listeners::{AdminListener, Listener, ListenerTls};
 pub use self::network::Network;
 pub use self::otlp::{Otlp, OtlpSpill};
-pub use self::records::{Postgres, RecordStore, Spill, WhenFull};
+pub use self::records::{Postgres, RecordFiles, RecordStore, Spill, WhenFull};
 pub use self::routing::{Ability, CanarySettings, MirrorSettings, OffloadSettings, Pool, Resume};
 pub use self::timeouts::{FirstToken, Timeouts};
 pub use ::routing::Rollback;
@@ -82,6 +83,8 @@ pub struct Settings {
     pub otlp: Otlp,
     /// The store of records.
     pub record_store: RecordStore,
+    /// Files of records.
+    pub record_files: RecordFiles,
     /// Draining and handing over.
     pub shutdown: Shutdown,
 }

@@ -139,7 +139,7 @@ fn every_problem_is_told_at_once_with_its_place() {
             "gateway.yaml:9:12: routes[0].stall: \"5 parsecs\" is not a duration; write for example \
              250ms, 5s, 2m30s or 30d (units: us, ms, s, m, h, d)",
             "gateway.yaml:10:10: workers: \"many\" is not a whole number from 0 to 1024",
-            "gateway.yaml:11:1: colour: unknown key; known here: listeners, trusted_proxies, admin, workers, backends, pools, zone, guardrails, auth, rate_limits, store, usage_file, prices, routes, objectives, audit, access_log, otlp, record_store, timeouts, limits, guardrail_threads, shutdown",
+            "gateway.yaml:11:1: colour: unknown key; known here: listeners, trusted_proxies, admin, workers, backends, pools, zone, guardrails, auth, rate_limits, store, usage_file, prices, routes, objectives, audit, access_log, otlp, record_store, record_files, timeouts, limits, guardrail_threads, shutdown",
         ]
     );
 }

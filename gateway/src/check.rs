@@ -81,6 +81,11 @@ pub fn check(settings: &Settings, filters: &Registry) -> Checked {
         let problem = format!("cannot read {path}: {error}");
         checked.problems.push(("record_store.ca".to_owned(), problem));
     }
+    if settings.record_files.path.is_some()
+        && let Err(missing) = files::is_supported(settings.record_files.format)
+    {
+        checked.problems.push(("record_files.format".to_owned(), missing));
+    }
     checked
 }
 
@@ -89,6 +94,7 @@ fn folder_problems(settings: &Settings) -> Vec<(String, String)> {
     let store = &settings.record_store;
     let folders = [
         ("record_store.path", store.path.as_deref()),
+        ("record_files.path", settings.record_files.path.as_deref()),
         ("record_store.spill.path", store.spill.as_ref().map(|spill| &*spill.path)),
         ("otlp.spill.path", settings.otlp.spill.as_ref().map(|spill| &*spill.path)),
     ];

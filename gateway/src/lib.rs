@@ -5,6 +5,7 @@
 //! `tests/architecture.rs` enforces that.
 
 mod reachable;
+mod record_files;
 #[cfg(feature = "sqlite")]
 mod record_store;
 #[cfg(not(feature = "sqlite"))]

@@ -106,9 +106,14 @@ impl Gateway {
         let connections = share_descriptors(&options.settings, workers);
         let otlp = Otlp::new(&options.settings.otlp)?;
         let (record_store, store_sink) = sinks::record_store(&options.settings)?;
+        let (record_files, files_sink) = sinks::record_files(&options.settings)?;
         // Workers, and the thread of the admin listener.
-        let sinks::Opened { observatory, statistics, audit_head } =
-            sinks::observatory(&options.settings, workers + 1, &otlp, store_sink)?;
+        let sinks::Opened { observatory, statistics, audit_head } = sinks::observatory(
+            &options.settings,
+            workers + 1,
+            &otlp,
+            store_sink.into_iter().chain(files_sink),
+        )?;
         let audit = Audit::new(&options.settings.audit);
         let tools = tools(&options.settings, observatory.clone(), options.filters);
         let mut usage_file =
@@ -147,8 +152,8 @@ impl Gateway {
         });
         shared.configure_statistics();
         let usage_file = Arc::new(usage_file.start(&shared));
-        let observed =
-            Observed { certificates: certificates(&listeners), record_store, audit_head };
+        let certificates = certificates(&listeners);
+        let observed = Observed { certificates, record_store, record_files, audit_head };
         otlp.start(&shared, observed.clone());
         Ok(Gateway {
             shared,

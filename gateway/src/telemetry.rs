@@ -1,7 +1,7 @@
 //! Samples of all components, for scrapes and for the export over OTLP.
 //!
-//! - *In*: the shared state, certificates of listeners, the store of records, the audit log,
-//!   the process.
+//! - *In*: the shared state, certificates of listeners, the store and the files of records, the
+//!   audit log, the process.
 //! - *Out*: samples; an exporter that sends them, and the sinks of traces and logs.
 //! - *Never*: a metric that only one of the two has.
 
@@ -18,6 +18,7 @@ use lens::observe::{Observe as _, Sample, Samples};
 use pipeline::shared::Shared;
 use plan::clock;
 
+use crate::record_files::RecordFiles;
 use crate::record_store::RecordStore;
 use crate::tls::Certificate;
 pub(crate) use export::{Otlp, OtlpError};
@@ -33,6 +34,7 @@ pub(crate) struct Observed {
     pub(crate) certificates: Certificates,
     pub(crate) record_store: RecordStore,
     pub(crate) audit_head: Option<PublishedHead>,
+    pub(crate) record_files: RecordFiles,
 }
 
 /// Samples of all components besides the observatory's own.
@@ -42,6 +44,7 @@ pub(crate) fn samples(shared: &Shared, observed: &Observed, otlp: &Otlp) -> Vec<
     otlp.observe(&mut samples);
     observed.record_store.observe(&mut samples);
     observed.audit_head.iter().for_each(|head| head.observe(&mut samples));
+    observed.record_files.observe(&mut samples);
     process::metrics::observe(&mut samples);
     for (address, certificate) in observed.certificates.iter() {
         if let Some(expiry) = certificate.expiry() {

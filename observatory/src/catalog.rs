@@ -759,6 +759,27 @@ pub const CATALOG: &[Metric] = &[
         "Generated tokens spent on reasoning, as reported by the engine.",
     ),
     metric(
+        "llm_lens_record_files_completed_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "Complete files of records.",
+    ),
+    metric(
+        "llm_lens_record_files_failures_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "Failed attempts to complete or to remove a file of records.",
+    ),
+    metric(
+        "llm_lens_record_files_removed_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "Files of records removed because of their age.",
+    ),
+    metric(
         "llm_lens_record_store_damaged_files_total",
         Kind::Counter,
         Unit::One,

@@ -121,7 +121,7 @@ fn check_reads_the_files_that_the_settings_name() {
          auth: {{keys: '{keys}', secret: sixteen-and-more}}\n\
          guardrails: [{{name: g, filters: [{{name: f, use: unknown-filter}}]}}]\n\
          routes: [{{name: r, backend: e, tokenizer: '{tokenizer}'}}]\n\
-         record_store: {{path: '{cert}/records'}}\n"
+         record_store: {{path: '{cert}/records'}}\nrecord_files: {{path: '{cert}/files'}}\n"
     );
     let wanted = [
         &*cert,
@@ -133,6 +133,7 @@ fn check_reads_the_files_that_the_settings_name() {
         &format!("access_log.file: cannot write {missing}/access: "),
         &format!("usage_file: cannot write {missing}/usage: "),
         &format!("record_store.path: cannot write {cert}/records: "),
+        &format!("record_files.path: cannot write {cert}/files: "),
     ];
     let file = folder.file("gateway.yaml", &settings).display().to_string();
     fails_with(&["check", &file], &wanted);

@@ -1,9 +1,10 @@
-//! Settings of the store of records.
+//! Settings of the store of records, and of files of records.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use base_url::PostgresUrl;
+use lens::RecordFormat;
 use serde::{Serialize, Serializer};
 use yaml::Secret;
 
@@ -58,6 +59,22 @@ pub enum WhenFull {
     DropOldest,
     /// Those that arrive.
     DropNewest,
+}
+
+/// Files of records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RecordFiles {
+    /// The folder; `None`: nothing is written.
+    pub path: Option<PathBuf>,
+    /// Format of the files.
+    pub format: RecordFormat,
+    /// Bytes after which a file is complete.
+    pub rotate_size: u64,
+    /// Interval of Unix time after which a file is complete.
+    pub rotate_interval: Duration,
+    /// Age at which a file is removed; `None`: files stay.
+    pub keep: Option<Duration>,
 }
 
 fn as_text<S: Serializer>(url: &PostgresUrl, to: S) -> Result<S::Ok, S::Error> {

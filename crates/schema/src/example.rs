@@ -166,6 +166,8 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("record_store", "password", "${LLM_LENS_DB_PASSWORD}"),
     ("record_store", "ca", "/etc/llm-lens/db-ca.pem"),
     ("spill", "max_age", "7d"),
+    ("record_files", "path", "/var/lib/llm-lens/files"),
+    ("record_files", "keep", "30d"),
     ("", "usage_file", "/var/lib/llm-lens/usage.jsonl"),
     ("", "cert", "/etc/llm-lens/cert.pem"),
     ("canary", "key", "header:x-user"),

@@ -24,7 +24,7 @@ mod traffic;
 pub use guardrails::{FILTER, GUARDRAIL, JUDGE, RISK, RULE, SIZES, TOPIC, TOXICITY};
 pub use objectives::{OBJECTIVE, PERCENTILES};
 pub use otlp::{OTLP, OTLP_SPILL};
-pub use records::{RECORD_STORE, SPILL};
+pub use records::{RECORD_FILES, RECORD_STORE, SPILL};
 pub use routing::{
     CANARY, EJECTION, ENGINE_METRICS, HEALTH, HEDGE, MIRROR, OFFLOAD, POOL, RETRIES,
 };
@@ -142,6 +142,7 @@ pub static ROOT: Section = Section {
         field("access_log", Kind::Section(&ACCESS_LOG), "", "A log of finished requests, one JSON line each."),
         field("otlp", Kind::Section(&OTLP), "", "Export of metrics, traces and logs to an OpenTelemetry collector. Fields that are not set follow the `OTEL_*` variables."),
         field("record_store", Kind::Section(&RECORD_STORE), "", "A store of finished requests, to search and chart the last days."),
+        field("record_files", Kind::Section(&RECORD_FILES), "", "Files of finished requests, for other programs."),
         field("timeouts", Kind::Section(&TIMEOUTS), "", "Timeouts of all routes. A route can override some of them."),
         field("limits", Kind::Section(&LIMITS), "", "Bounds on sizes, connections and memory."),
         field(

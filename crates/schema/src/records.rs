@@ -1,4 +1,4 @@
-//! Settings of the store of records.
+//! Settings of the store of records, and of files of records.
 
 use crate::{Field, Kind, Section, field};
 
@@ -80,6 +80,43 @@ pub static SPILL: Section = Section {
             Kind::Word(&["drop_oldest", "drop_newest"]),
             "drop_oldest",
             "Which records are dropped, and counted, when the folder is full.",
+        ),
+    ],
+};
+
+/// `record_files`
+pub static RECORD_FILES: Section = Section {
+    doc: "Files of finished requests, for programs such as duckdb and polars: docs/observability.md. They have what `/api/requests` has, never a prompt or an answer.",
+    fields: &[
+        field(
+            "path",
+            Kind::Text,
+            "",
+            "Folder of the files, which is created if it does not exist. Default: none, nothing is written. Only the user of the process can read them.",
+        ),
+        field(
+            "format",
+            Kind::Word(&["jsonl", "csv", "msgpack", "protobuf", "arrow", "parquet"]),
+            "jsonl",
+            "Format of the files. Parquet is the smallest and the fastest to query; the others can be read while they are written.",
+        ),
+        field(
+            "rotate_size",
+            Kind::Size,
+            "64MiB",
+            "Size at which a file is complete, from 4KiB to 4GiB. For arrow and parquet it is the size of their rows before the conversion.",
+        ),
+        field(
+            "rotate_interval",
+            Kind::Duration,
+            "1h",
+            "Files are complete at the multiples of this time since midnight UTC, at least 1s. Without requests, half a minute later.",
+        ),
+        field(
+            "keep",
+            Kind::Duration,
+            "",
+            "Age at which files are removed, at least 1m. Default: they stay.",
         ),
     ],
 };

@@ -320,6 +320,7 @@ fn restart_only(before: &Settings, after: &Settings) {
         ("access_log", before.access_log != after.access_log),
         ("otlp", before.otlp != after.otlp),
         ("record_store", before.record_store != after.record_store),
+        ("record_files", before.record_files != after.record_files),
         ("usage_file", before.usage_file != after.usage_file),
         ("guardrail_threads", before.guardrail_threads != after.guardrail_threads),
         ("limits.records", before.limits.records != after.limits.records),

@@ -9,6 +9,7 @@ use plan::clock;
 use stats::Statistics;
 
 use super::StartError;
+use crate::record_files::{self, RecordFiles};
 use crate::record_store::{self, RecordStore};
 use crate::telemetry::Otlp;
 
@@ -21,16 +22,16 @@ pub(super) struct Opened {
     pub(super) audit_head: Option<PublishedHead>,
 }
 
-/// The observatory with its sinks, of which `store` is one.
+/// The observatory with its sinks, of which some are given.
 pub(super) fn observatory(
     settings: &Settings,
     workers: usize,
     otlp: &Otlp,
-    store: Option<Box<dyn Sink>>,
+    given: impl IntoIterator<Item = Box<dyn Sink>>,
 ) -> Result<Opened, StartError> {
     let statistics = Arc::new(Statistics::new(clock::now()));
     let counting: Box<dyn Sink> = Box::new(StatisticsSink::new(statistics.clone(), clock::now));
-    let more = otlp.sinks()?.into_iter().chain(store);
+    let more = otlp.sinks()?.into_iter().chain(given);
     let sinks = [counting].into_iter().chain(sinks(settings)?).chain(more).collect();
     let traces = otlp.traces().unwrap_or_default();
     let observatory = Observatory::new(workers, settings.limits.records, sinks).with_traces(traces);
@@ -63,6 +64,16 @@ pub(super) fn record_store(
         let spill = store.spill.as_ref().map(|spill| spill.path.clone());
         let path = store.path.clone().or(spill).unwrap_or_default();
         StartError::Sink { sink: "record store", path, why }
+    })
+}
+
+/// The files of records and their sink, if they are configured.
+pub(super) fn record_files(
+    settings: &Settings,
+) -> Result<(RecordFiles, Option<Box<dyn Sink>>), StartError> {
+    record_files::open(&settings.record_files).map_err(|why| {
+        let path = settings.record_files.path.clone().unwrap_or_default();
+        StartError::Sink { sink: "record files", path, why }
     })
 }
 

@@ -24,7 +24,7 @@ pub enum StartError {
     /// The file or folder of a sink cannot be written.
     #[error("cannot open the {sink} {path}: {why}")]
     Sink {
-        /// `audit log`, `access log` or `record store`.
+        /// `audit log`, `access log`, `record store` or `record files`.
         sink: &'static str,
         /// The file or folder.
         path: PathBuf,
