@@ -72,6 +72,8 @@ pub(crate) enum Command {
     },
     /// Print the statistics of running gateways.
     Stats(StatsArgs),
+    /// Copy records of a store or of files to files of another format.
+    Export(ExportArgs),
     /// Run, measure and train the detectors of guardrails.
     #[command(subcommand)]
     Shield(ShieldCommand),
@@ -316,6 +318,36 @@ pub(crate) struct StatsArgs {
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| "must be a number from 0 to 1".to_owned())
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ExportArgs {
+    /// Folder of a record store, a file, a folder of files, or - for JSON lines on standard input.
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) from: PathBuf,
+    /// File, folder, or - for standard output. A folder gets files records-000001 and so on.
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) to: PathBuf,
+    /// jsonl, csv, msgpack, protobuf, arrow or parquet. Default: by the end of the target's name.
+    #[arg(long, value_name = "FORMAT", value_parser = record_format)]
+    pub(crate) format: Option<lens::RecordFormat>,
+    /// Only records with this value, as in /api/records: route=chat, slower_than=2s, from=6h. All
+    /// conditions must hold.
+    #[arg(long = "where", value_name = "NAME=VALUE")]
+    pub(crate) conditions: Vec<String>,
+    /// Continue an interrupted export with the same arguments.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Maximum records of a file, if the target is a folder.
+    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) split: u64,
+}
+
+fn record_format(text: &str) -> Result<lens::RecordFormat, String> {
+    lens::RecordFormat::from_name(text).ok_or_else(|| {
+        let known = lens::RecordFormat::WORDS.map(|(word, _)| word).join(", ");
+        format!("must be one of {known}")
+    })
 }
 
 fn window(text: &str) -> Result<String, String> {

@@ -3,6 +3,7 @@
 mod args;
 mod audit;
 mod demo;
+mod export;
 mod key;
 mod load;
 mod logger;
@@ -59,6 +60,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Schema => write_stdout(&format!("{:#}\n", config::json_schema()))?,
         Command::Run(args) => return load::run_load_test(*args),
         Command::Compare { base, new, percent } => return load::compare(&base, &new, percent),
+        Command::Export(args) => return export::export(&args),
         Command::Stats(args) => return statistics::print_stats(&args),
         Command::Shield(ShieldCommand::Scan { file }) => return shield::scan(&file),
         Command::Shield(ShieldCommand::Eval { folder, sources, code }) => {
