@@ -30,6 +30,8 @@ mod models;
 mod otlp;
 /// Raw connections and frames, a strict engine, processes: for tests that need exact bytes.
 mod raw;
+/// Files of records, and `llm-lens export`.
+mod record_files;
 /// The store of records behind the admin listener.
 mod record_store;
 /// Requests and heads of answers: ids, credentials, routes, added and removed fields.
