@@ -18,7 +18,7 @@ help:
 	@echo "make fuzz-parsers  libFuzzer on the parsers of bytes from peers, a minute each (FUZZ_SECONDS=n); needs a nightly compiler and cargo-fuzz"
 	@echo "make test-onnx     local judges: ONNX models in the process (ten minutes of compiling)"
 	@echo "make test-kubernetes   discovery in Kubernetes (two minutes of compiling)"
-	@echo "make test-stack    the gateway beside a real Prometheus, Alertmanager, OTLP receiver and Chromium (packages; eight minutes)"
+	@echo "make test-stack    the gateway beside real Prometheus, Alertmanager, PostgreSQL, an OTLP receiver, duckdb, polars and Chromium (packages; ten minutes)"
 	@echo "make test-ui       the dashboard in a headless Chromium (packages; two minutes)"
 	@echo "make lint          formatting, clippy, architecture, documentation, words"
 	@echo "make bench         the gateway beside nginx, HAProxy and an idle pingora; microbenchmarks"
@@ -98,7 +98,7 @@ test-kubernetes: setup
 	cargo build --locked -p llm-lens-cli --features kubernetes
 	cargo test --locked -p llm-lens-discovery --features kubernetes,gateway
 
-# Servers from packages, Python libraries from PyPI. STACK_ARGS="--only prometheus" runs one part. Each command is COMMAND:PACKAGE.
+# Servers from packages, Python libraries from PyPI (330 MB once). STACK_ARGS="--only prometheus" runs one part. Each command is COMMAND:PACKAGE.
 STACK_COMMANDS := prometheus:prometheus prometheus-alertmanager:prometheus-alertmanager pg_ctlcluster:postgresql chromium:chromium
 stack-setup: setup
 	@missing=""; for pair in $(STACK_COMMANDS); do command -v $${pair%:*} >/dev/null || missing="$$missing $${pair#*:}"; done; \
