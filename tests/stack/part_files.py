@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gateway's files of records, read by pyarrow, duckdb, polars and Google's protobuf.
 
-*In*: a machine. *Out*: checks. Two gateways' worth of load is written as Parquet; `llm-lens export` converts it to every other format.
+*In*: a machine. *Out*: checks. The gateway writes Parquet under load; `llm-lens export` converts it to every other format.
 *Never*: a reader of our own: what other programs read is the point.
 """
+import collections
 import contextlib
 import json
 import pathlib
+import re
 import subprocess
 import time
 
-from machine import Load, eventually, free_port, get_json
+from machine import Load, eventually, free_port, get, get_json
 
 NAME = "files"
 REQUIREMENTS = ("pyarrow==26.0.1", "duckdb==2.0.1", "polars==2.1.0", "grpcio-tools==1.85.1")
@@ -18,6 +20,8 @@ REQUIREMENTS = ("pyarrow==26.0.1", "duckdb==2.0.1", "polars==2.1.0", "grpcio-too
 MIN_VALUES = 300
 # The gateway's percentiles are exact to 1.1 % (docs/measurement.md); those of the file are exact.
 TOLERANCE = 1.011
+# Counts at the bounds of classic buckets err by 2.2 % of the bound.
+BUCKET = 1.022
 SCHEMA = pathlib.Path(__file__).parents[2] / "crates" / "files" / "schema" / "record.proto"
 READERS = pathlib.Path(__file__).parent / "read_files.py"
 FORMATS = ("jsonl", "csv", "msgpack", "pb", "arrow", "parquet")
@@ -35,9 +39,9 @@ routes:
 
 
 class Target:
-    def __init__(self, machine, python, folder, timings, records):
+    def __init__(self, machine, python, folder, timings, records, metrics):
         self.machine, self.python, self.folder = machine, python, folder
-        self.timings, self.records = timings, records
+        self.timings, self.records, self.metrics = timings, records, metrics
         self.converted = machine.folder / "converted"
 
     def file(self, end):
@@ -80,7 +84,7 @@ def start(machine):
     while (now := (records()["records"], timings()[0]["client_ttft"]["count"])) != before:
         before = now
         time.sleep(1)
-    last = timings()[0], records()["records"]
+    last = timings()[0], records()["records"], get(f"{admin}/metrics")
     machine.stop("gateway")
     yield Target(machine, python, folder, *last)
 
@@ -118,7 +122,7 @@ def readers_agree(t):
 
 
 def percentiles_equal_those_of_the_gateway(t):
-    """percentiles of TTFT and TPOT are those of /api/routes and /metrics, within 1.1 %"""
+    """percentiles of TTFT and TPOT are those of /api/routes, within 1.1 %"""
     worst = 1.0
     for column, timing in (("client_ttft_us", "client_ttft"), ("engine_ttft_us", "engine_ttft"), ("tpot_us", "tpot")):
         got, want = t.read("percentiles", f"{t.folder}/*.parquet", column), t.timings[timing]
@@ -130,6 +134,24 @@ def percentiles_equal_those_of_the_gateway(t):
             assert factor <= TOLERANCE, f"{name} of {column} is {has}, /api/routes has {should}"
             worst = max(worst, factor)
     return f"at most a factor of {worst:.4f}"
+
+
+def buckets_equal_those_of_metrics(t):
+    """each bucket of TTFT in /metrics has the values of the files, within 2.2 % of its bound"""
+    checked = 0
+    for column, metric in (("client_ttft_us", "llm_lens_client_ttft_seconds"), ("engine_ttft_us", "llm_lens_engine_ttft_seconds")):
+        values = t.read("values", f"{t.folder}/*.parquet", column)
+        buckets = collections.Counter()
+        for labels, count in re.findall(rf"^{metric}_bucket{{(.*)}} ([0-9.e+]+)", t.metrics, re.MULTILINE):
+            if 'route="chat"' in labels:
+                buckets[float(re.search(r'le="([^"]+)"', labels)[1])] += float(count)
+        assert buckets[float("inf")] == len(values), f"{metric}: {buckets}"
+        for bound, count in buckets.items():
+            low, high = (sum(value <= bound * 1e6 * factor for value in values) for factor in (1 / BUCKET, BUCKET))
+            assert low <= count <= high, f"{metric} le={bound}: {count}, the files have {low} to {high}"
+            checked += 0 < count < len(values)
+    assert checked > 0, "no bound lies between the values"
+    return f"{checked} buckets between the least and the greatest value"
 
 
 def nested_parts_are_queried(t):
@@ -159,4 +181,4 @@ def converted_files_come_back(t):
 
 
 CHECKS = (end_completes_all_files, every_format_is_exported, readers_agree, percentiles_equal_those_of_the_gateway,
-          nested_parts_are_queried, the_query_of_the_documentation_runs, converted_files_come_back)
+          buckets_equal_those_of_metrics, nested_parts_are_queried, the_query_of_the_documentation_runs, converted_files_come_back)

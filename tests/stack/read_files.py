@@ -98,6 +98,12 @@ def percentiles(path, column):
     return {"count": len(values), **exact}
 
 
+def values(path, column):
+    import duckdb
+    rows = duckdb.connect().execute(f"SELECT {column} FROM read_parquet('{path}') WHERE {column} IS NOT NULL").fetchall()
+    return [row[0] for row in rows]
+
+
 def nested(path):
     import glob
     import duckdb
@@ -122,5 +128,5 @@ def query(text):
 
 if __name__ == "__main__":
     READERS = {"pyarrow": pyarrow, "duckdb": duckdb, "polars": polars, "protobuf": protobuf, "percentiles": percentiles,
-               "nested": nested, "query": query}
+               "nested": nested, "values": values, "query": query}
     print(json.dumps(READERS[sys.argv[1]](*sys.argv[2:])))

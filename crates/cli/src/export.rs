@@ -115,7 +115,8 @@ fn format(args: &ExportArgs) -> Result<RecordFormat> {
 
 fn target(args: &ExportArgs, format: RecordFormat) -> Result<Target> {
     if is_standard(&args.to) {
-        return Ok(Target::Stream(RowWriter::new(Box::new(std::io::stdout()), format)?));
+        let out: Box<dyn std::io::Write> = Box::new(std::io::stdout());
+        return Ok(Target::Stream(RowWriter::new(out, format)?));
     }
     Ok(match is_folder(&args.to) {
         true => Target::Folder(args.to.clone(), args.split),
