@@ -62,7 +62,7 @@ impl<R: BufRead + Send> Reader for MessagePackReader<R> {
                 self.position += read as u64;
                 Ok(Some(row))
             }
-            // The file cannot be read, which says nothing about the row.
+            // The system cannot read the file; the row may be good.
             Err(Error::InvalidMarkerRead(error) | Error::InvalidDataRead(error))
                 if error.kind() != io::ErrorKind::UnexpectedEof =>
             {

@@ -317,8 +317,10 @@ fn fields_of_newer_versions_are_left_out() {
 prop_compose! {
     fn any_row()(
         (id, owner, reasons) in (any::<String>(), any::<Option<String>>(), any::<Vec<String>>()),
-        (bytes, total, cost) in (any::<u64>(), any::<u64>(), proptest::option::of(-1e300..1e300f64)),
-        (status, stream, key) in (any::<Option<u16>>(), any::<bool>(), any::<Option<(String, u64, u64)>>()),
+        (bytes, total) in any::<(u64, u64)>(),
+        cost in proptest::option::of(-1e300..1e300f64),
+        (status, stream) in any::<(Option<u16>, bool)>(),
+        key in any::<Option<(String, u64, u64)>>(),
     ) -> Row {
         let record = Record {
             id,
@@ -331,7 +333,9 @@ prop_compose! {
             stream,
             ..(*bare().record).clone()
         };
-        let key = key.map(|(instance, epoch, sequence)| RecordKey { instance: instance.into(), epoch, sequence });
+        let key = key.map(|(instance, epoch, sequence)| {
+            RecordKey { instance: instance.into(), epoch, sequence }
+        });
         Row { key, record: Arc::new(record) }
     }
 }
@@ -348,7 +352,10 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_rows_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300), at in 0usize..2000) {
+    fn any_bytes_are_rows_or_an_error(
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+        at in 0usize..2000,
+    ) {
         let folder = tempfile::tempdir().unwrap();
         for format in formats().filter(|format| !format.is_columnar()) {
             let mut whole = fs::read(write(folder.path(), &[full()], format)).unwrap();

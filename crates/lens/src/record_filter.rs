@@ -164,7 +164,7 @@ pub fn micros(name: &str, text: &str) -> Result<u64, String> {
 /// The outcome with this name.
 ///
 /// # Errors
-/// There is none.
+/// The name is unknown.
 pub fn outcome(name: &str) -> Result<Outcome, String> {
     Outcome::ALL.into_iter().find(|outcome| outcome.name() == name).ok_or_else(|| {
         let known = Outcome::ALL.map(Outcome::name).join(", ");
