@@ -1,4 +1,5 @@
 //! Exports convert, filter, and continue after an interruption without a record twice.
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The sink of files: rotation, recovery after a kill, faults.
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
 mod support;
 

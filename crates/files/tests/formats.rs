@@ -1,4 +1,5 @@
 //! Every format keeps every field, and refuses what is damaged.
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
 mod support;
 
