@@ -78,7 +78,8 @@ fn assert_columns(columns: &[Column], value: &Value, path: &str) {
     let object = value.as_object().unwrap_or_else(|| panic!("{path} is a part"));
     let mut names: Vec<&str> = columns.iter().map(|column| column.name).collect();
     let mut has: Vec<&str> = object.keys().map(String::as_str).collect();
-    (names.sort_unstable(), has.sort_unstable());
+    names.sort_unstable();
+    has.sort_unstable();
     assert_eq!(names, has, "columns and fields of {path:?}");
     for column in columns {
         let (inside, value) = (format!("{path}.{}", column.name), &object[column.name]);
