@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 33] = [
+const CRATES: [(&str, &[&str]); 36] = [
     ("wire", &[]),
     ("base-url", &[]),
     ("lens", &["wire"]),

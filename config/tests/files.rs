@@ -230,7 +230,7 @@ fn endpoints_of_collectors_are_checked() {
 #[test]
 fn the_spill_of_otlp_is_bounded() {
     let load = |spill: &str| {
-        Settings::from_text(
+        config::parse(
             "gateway.yaml",
             &format!(
                 "backends: [{{name: a, url: 'http://a'}}]\nroutes: [{{name: r, backend: a}}]\n\

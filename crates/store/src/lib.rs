@@ -24,8 +24,7 @@ mod query;
 pub use query::{
     Chart, ChartQuery, ChartSeries, Cursor, FacetCounts, FacetQuery, Facets, Filter, MAX_LABELS,
     MAX_PAGE, MAX_POINTS, MAX_READ_LABELS, MAX_SERIES, Page, PageQuery, PartitionSummary, Row,
-    Scan, ScannedRecord,
-    Store, StoreError, Summary, automatic_step,
+    Scan, ScannedRecord, Store, StoreError, Summary, automatic_step,
 };
 
 mod chart;

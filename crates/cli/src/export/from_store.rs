@@ -54,23 +54,23 @@ fn failed(error: store::StoreError) -> SourceError {
 impl Source for StoreSource {
     fn next_row(&mut self) -> Result<Option<Row>, SourceError> {
         while self.rows.is_empty() && !self.is_at_end {
-            let mut scan = self.store.scan(self.next, &self.filter).map_err(failed)?;
+            let mut scan = self.store.scan(self.next.clone(), &self.filter).map_err(failed)?;
             self.is_at_end = scan.next.is_none();
-            self.next = scan.next.or(self.next);
             let records = std::mem::take(&mut scan.records);
             for scanned in records {
                 let place = scan.place(&scanned);
                 let row = Row { key: Some(scanned.key), record: Arc::new(scanned.record) };
                 self.rows.push_back((place, row));
             }
+            self.next = scan.next.or(self.next.take());
         }
         self.done += u64::from(!self.rows.is_empty());
         Ok(self.rows.pop_front().map(|(_, row)| row))
     }
 
     fn place(&self) -> Option<String> {
-        let place = self.rows.front().map_or(self.next, |(place, _)| *place);
-        place.map(|place| place.to_string())
+        let place = self.rows.front().map_or(self.next.as_ref(), |(place, _)| place.as_ref());
+        place.map(ToString::to_string)
     }
 
     fn progress(&self) -> Progress {
