@@ -208,13 +208,19 @@ async fn both_gateways_of_an_upgrade_write_one_audit_chain() {
     for _ in 0..4 {
         assert_eq!(try_chat(old.address(), MAIL).await, Ok(200));
     }
+    old.wait_until(|gateway| head(gateway).0 == 4).await;
     let stream = running_stream(old.address()).await;
     let new = setup.successor(&old).await;
-    assert!(head(&new).0 >= 4, "the successor has found the head");
     for _ in 0..4 {
         assert_eq!(try_chat(new.address(), MAIL).await, Ok(200));
     }
-    new.wait_until(|gateway| head(gateway).0 >= 8).await;
+    // Both have the listeners until the old one drains, so either may have answered.
+    let lines = || {
+        let files = std::fs::read_dir(&log).expect("its folder").flatten();
+        let files = files.filter(|file| !file.file_name().to_string_lossy().ends_with(".head"));
+        files.map(|file| std::fs::read_to_string(file.path()).unwrap_or_default().lines().count())
+    };
+    crate::support::eventually("all have written", || lines().sum::<usize>() >= 8).await;
     // The finding of the old gateway comes last, unless the machine is very slow.
     assert!(ends_well(stream).await);
     assert_eq!(old.ended(PATIENCE).await.and_then(|status| status.code()), Some(0));
@@ -401,6 +407,30 @@ async fn signals_are_heard_while_a_reload_hangs() {
     gateway.signal(Signal::SIGTERM);
     let status = gateway.ended(Duration::from_secs(5)).await.expect("it ends");
     assert_eq!(status.code(), Some(0));
+}
+
+/// A file that the settings name may be on a disk that hangs. The failure is counted, and the next
+/// reload does not wait for the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_that_hangs_fails_and_the_next_one_goes_on() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let keys = kit::gateway::folder().join("keys.yaml");
+    std::fs::write(&keys, "keys: []\n").expect("its folder");
+    let auth = format!("auth: {{keys: '{}', secret: {}}}", keys.display(), "s".repeat(32));
+    let gateway = Gateway::with_settings(&crate::raw::settings(&engine.url(), &auth)).await;
+    std::fs::remove_file(&keys).expect("its file");
+    nix::unistd::mkfifo(&keys, nix::sys::stat::Mode::S_IRWXU).expect("its folder");
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_until(|g| g.metric("llm_lens_reload_failures_total", "") >= 1.0).await;
+    let stale = "llm_lens_settings_stale_since_timestamp_seconds";
+    assert!(gateway.metric(stale, "") > 0.0);
+    let reload = gateway.get("/api/settings").1;
+    assert!(reload.contains("cannot be read within"), "{reload}");
+    std::fs::remove_file(&keys).expect("its file");
+    std::fs::write(&keys, "keys: []\n").expect("its folder");
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_until(|g| g.metric("llm_lens_reloads_total", "") >= 1.0).await;
+    assert_eq!(gateway.metric(stale, ""), 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,6 +12,7 @@ mod protection;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use config::{Found, MAX_DISCOVERED, Settings, Source};
@@ -30,8 +31,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_secs(1);
 /// The same for a file whose last line has no end: its writer may have paused inside the line.
 const SETTLE_UNTERMINATED: Duration = Duration::from_secs(5);
-/// A reload that takes longer is reported.
+/// A reload that takes longer has failed. The next one does not wait for it.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Maximum reads that wait for a file at a time, such as one on a network disk that is away.
+const MAX_READS: usize = 8;
 
 /// Reload the settings when their files have changed, and when `requested`; never ends. `at_start`
 /// are the stamps of the files that the start has read.
@@ -52,11 +55,12 @@ pub(crate) async fn watch(
         applied.clear();
     }
     let mut pending: Option<(Stamps, Instant)> = None;
+    let newest = Newest::default();
     loop {
         let is_requested = tokio::time::timeout(POLL_INTERVAL, requested.notified()).await.is_ok();
         let stamps = check_files(&shared, &certificates).await;
         if is_requested {
-            reload_settings(&shared, stamps.clone()).await;
+            reload_settings(&shared, stamps.clone(), &newest).await;
             (applied, pending) = (stamps, None);
             continue;
         }
@@ -73,7 +77,7 @@ pub(crate) async fn watch(
         match &pending {
             Some((seen, since)) if *seen == stamps => {
                 if since.elapsed() >= settle_time(&shared).await {
-                    reload_settings(&shared, stamps.clone()).await;
+                    reload_settings(&shared, stamps.clone(), &newest).await;
                     (applied, pending) = (stamps, None);
                 }
             }
@@ -167,21 +171,53 @@ fn must_be_file(path: &Path) -> std::io::Result<()> {
     }
 }
 
+/// The number of the newest reload. One that a file has held up changes nothing afterwards.
+#[derive(Clone, Default)]
+struct Newest(Arc<AtomicU64>);
+
+impl Newest {
+    /// Reads that have not ended.
+    fn reads(&self) -> usize {
+        Arc::strong_count(&self.0) - 1
+    }
+}
+
 /// Reload the settings. Files may be large and databases busy, so a blocking thread reads them.
 /// `stamps` are those of the files: one that changes while it is read is not used.
-async fn reload_settings(shared: &Arc<Shared>, stamps: Stamps) {
-    let reading = shared.clone();
-    let mut read = tokio::task::spawn_blocking(move || read(&reading, &stamps));
-    let done = match tokio::time::timeout(PATIENCE, &mut read).await {
-        Ok(done) => done,
-        Err(_) => {
-            tracing::error!("the files of the settings cannot be read in time, settings unchanged");
-            read.await
-        }
-    };
-    if let Err(error) = done {
-        tracing::error!(%error, "reload panicked, settings unchanged");
+async fn reload_settings(shared: &Arc<Shared>, stamps: Stamps, newest: &Newest) {
+    if newest.reads() >= MAX_READS {
+        return note_failure(shared, "earlier reads of the files have not ended".to_owned());
     }
+    let number = newest.0.fetch_add(1, Ordering::Relaxed) + 1;
+    let (reading, newest) = (shared.clone(), newest.clone());
+    let read = tokio::task::spawn_blocking(move || {
+        read(&reading, &stamps, || newest.0.load(Ordering::Relaxed) == number);
+        drop(newest);
+    });
+    match tokio::time::timeout(PATIENCE, read).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "reload panicked, settings unchanged"),
+        Err(_) => {
+            let problem = format!(
+                "the files of the settings cannot be read within {} s; the next change or HUP reads them again",
+                PATIENCE.as_secs()
+            );
+            note_failure(shared, problem);
+        }
+    }
+}
+
+/// Log and count a reload that changed nothing.
+fn note_failure(shared: &Shared, problems: String) {
+    let gauges = shared.observatory.gauges();
+    Gauges::count(&gauges.reload_failures);
+    gauges.settings_are_stale(clock::wall_us());
+    let listed = problems.replace('\n', "; ");
+    tracing::error!("reload failed, settings unchanged: {listed}");
+    let mut last = shared.last_reload.lock();
+    // What was removed stays listed while the settings are the same.
+    let removed = last.take().map(|last| last.removed).unwrap_or_default();
+    *last = Some(Reload { at_us: clock::wall_us(), problems: Some(problems), removed });
 }
 
 /// Apply discovered backends that are not in force yet. During a reload this does nothing: the next
@@ -260,8 +296,8 @@ fn still_found(found: &Found, before: &Settings, after: &Settings) -> Found {
         .collect()
 }
 
-fn read(shared: &Shared, expected: &[Option<Stamp>]) {
-    let gauges = shared.observatory.gauges();
+/// Read the files and apply them, unless they change meanwhile or `is_newest` is false at the end.
+fn read(shared: &Shared, expected: &[Option<Stamp>], is_newest: impl Fn() -> bool) {
     let Some(path) = &shared.file else { return };
     let loaded = must_be_file(path)
         .map_err(|error| format!("cannot read {}: {error}", path.display()))
@@ -269,45 +305,54 @@ fn read(shared: &Shared, expected: &[Option<Stamp>]) {
     if current_stamps(shared) != expected {
         return tracing::info!("settings changed while they were read, reading them again");
     }
-    // A new plan continues from the current one.
-    let mut found = shared.found.lock();
-    let before = shared.plan.load_full();
-    let built = loaded.and_then(|settings| {
-        restart_only(&shared.started_with, &settings);
-        let still = still_found(&found, &before.settings, &settings);
-        let plan = Plan::build(Arc::new(settings), &still, &shared.tools, Some(&before))
-            .map_err(|e| e.to_string())?;
-        Ok((plan, still))
-    });
-    let last = shared.last_reload.lock().clone();
-    // What was removed stays listed while the settings are the same.
-    let removed = last.map(|last| last.removed).unwrap_or_default();
-    let mut reload = Reload { at_us: clock::wall_us(), problems: None, removed };
-    match built {
-        Ok((plan, still)) => {
-            let removed = protection::removed(&before.settings, &plan.settings);
-            for removed in &removed {
-                tracing::warn!(removed, "the new settings protect less than the ones before");
-            }
-            if plan.settings != before.settings {
-                reload.removed = removed;
-            }
-            shared.plan.store(Arc::new(plan));
-            shared.configure_statistics();
-            *found = still;
-            Gauges::count(&gauges.reloads);
-            gauges.settings_are_current();
-            tracing::info!(path = %path.display(), "settings reloaded");
+    let settings = match loaded {
+        Ok(settings) => Arc::new(settings),
+        Err(problems) => return note_failure(shared, problems),
+    };
+    restart_only(&shared.started_with, &settings);
+    loop {
+        // A new plan continues from the current one.
+        let before = shared.plan.load_full();
+        let still = still_found(&shared.found.lock(), &before.settings, &settings);
+        // This reads files that the settings name, and may wait for them: nothing is locked.
+        let built = Plan::build(settings.clone(), &still, &shared.tools, Some(&before));
+        let mut found = shared.found.lock();
+        if !is_newest() {
+            return tracing::info!("a reload that took too long is not applied");
         }
-        Err(problems) => {
-            Gauges::count(&gauges.reload_failures);
-            gauges.settings_are_stale(clock::wall_us());
-            let listed = problems.replace('\n', "; ");
-            tracing::error!("reload failed, settings unchanged: {listed}");
-            reload.problems = Some(problems);
+        if !Arc::ptr_eq(&before, &shared.plan.load()) {
+            // Discovered backends were applied meanwhile.
+            continue;
         }
+        return match built {
+            Ok(plan) => {
+                apply(shared, plan, &before);
+                *found = still;
+                tracing::info!(path = %path.display(), "settings reloaded");
+            }
+            Err(error) => note_failure(shared, error.to_string()),
+        };
     }
-    *shared.last_reload.lock() = Some(reload);
+}
+
+/// Put a plan into force.
+fn apply(shared: &Shared, plan: Plan, before: &Plan) {
+    let removed = protection::removed(&before.settings, &plan.settings);
+    for removed in &removed {
+        tracing::warn!(removed, "the new settings protect less than the ones before");
+    }
+    let mut last = shared.last_reload.lock();
+    let mut reload = Reload { at_us: clock::wall_us(), problems: None, removed };
+    if plan.settings == before.settings {
+        // What was removed stays listed while the settings are the same.
+        reload.removed = last.take().map(|last| last.removed).unwrap_or_default();
+    }
+    *last = Some(reload);
+    shared.plan.store(Arc::new(plan));
+    shared.configure_statistics();
+    let gauges = shared.observatory.gauges();
+    Gauges::count(&gauges.reloads);
+    gauges.settings_are_current();
 }
 
 /// Warn about settings that differ from those at the start and take effect only after a restart.
