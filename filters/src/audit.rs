@@ -20,6 +20,10 @@ pub struct Entry<'r> {
     pub at: u64,
     /// The request's id.
     pub request_id: &'r str,
+    /// The gateway's own id, where the client chose `request_id`, which may be one of several
+    /// requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unique_id: Option<&'r str>,
     /// The trace, if the client has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<&'r str>,

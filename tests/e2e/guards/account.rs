@@ -131,6 +131,14 @@ async fn the_audit_log_has_caller_rule_and_place_but_not_the_text() {
         (&"content".into(), &"redact".into(), &"flag".into())
     );
     assert_eq!(gateway.metric("llm_lens_audit_lines_total", ""), 3.0);
+    // A client may use an id twice; the lines of each request have an id of its own.
+    ask(&gateway, CHAT, "one", &request(&format!("mail {MAIL}"), false)).await;
+    let read = || std::fs::read_to_string(&path).unwrap_or_default();
+    crate::support::eventually("the lines are written", || read().lines().count() > 3).await;
+    let unique = |line: &Value| line["unique_id"].as_str().expect("an id").to_owned();
+    let last = read().lines().last().map(|line| serde_json::from_str(line).expect("JSON"));
+    assert_eq!(unique(&lines[0]), unique(&lines[2]));
+    assert_ne!(unique(&lines[0]), unique(&last.expect("a line")));
     assert!(!gateway.get("/api/settings").1.contains("sesame"));
 }
 

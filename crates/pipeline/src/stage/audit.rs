@@ -22,6 +22,7 @@ pub fn write_findings(exchange: &Exchange, notes: &[Note]) {
         let entry = Entry {
             at,
             request_id: &exchange.accepted.id,
+            unique_id: exchange.accepted.unique_id.as_deref(),
             trace_id: exchange.accepted.trace.as_ref().map(|trace| trace.trace_id.as_str()),
             client: exchange.accepted.client,
             route: &routed.route.route.name,

@@ -91,7 +91,7 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &TokenUsage) -> Recor
     Record {
         schema: SCHEMA,
         id: accepted.id.to_string(),
-        unique_id: accepted.unique_id.take().map(|id| id.to_string()),
+        unique_id: accepted.unique_id.as_deref().map(str::to_owned),
         parent_span_id: accepted.trace.as_ref().map(|trace| trace.span_id.clone()),
         trace_flags: accepted.trace.as_ref().map(|trace| trace.flags).or(own_flags),
         trace_id: accepted.trace.take().map(|trace| trace.trace_id).or(own_trace),
