@@ -3,8 +3,8 @@
 use std::process::Command;
 
 /// Features that change what the binary can do, in the order of `Cargo.toml`.
-const FEATURES: [&str; 8] =
-    ["arrow", "dns", "jwt", "redis", "tokenizer", "sqlite", "onnx", "kubernetes"];
+const FEATURES: [&str; 9] =
+    ["arrow", "dns", "jwt", "redis", "tokenizer", "sqlite", "postgres", "onnx", "kubernetes"];
 
 fn main() {
     let features: Vec<&str> = FEATURES

@@ -248,18 +248,20 @@ fn every_commented_line_of_init_is_a_field() {
         .env("VLLM_API_KEY", "k")
         .env("LLM_LENS_SECRET", "sixteen-and-more")
         .env("LLM_LENS_AUDIT_CHAIN_KEY", "sixteen-and-more")
+        .env("LLM_LENS_DB_PASSWORD", "k")
         .env("OTLP_HEADERS", "a=b")
         .output()
         .unwrap();
     let told = text(&output.stderr);
-    // Permitted: missing files, TLS for a plain URL, both a backend and a pool, a second pool,
-    // several sources of discovery, several percentiles.
+    // Permitted: missing files, TLS for a plain URL, both a backend and a pool, a second pool, two
+    // stores of records, several sources of discovery, several percentiles.
     let may_be = [
         "cannot open",
         "cannot read ",
         "cannot write /var/",
         "needs an https:// url",
         "cannot be combined with backend",
+        "cannot be combined with record_store.path",
         "pool \"cloud\" does not exist",
         "needs exactly one of dns, srv and kubernetes",
         "needs one percentile and its maximum",
