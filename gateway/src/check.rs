@@ -25,7 +25,8 @@ pub struct Checked {
 /// Checks the files that the settings name, and the features that they need. Files that cannot be
 /// opened are problems of the settings, and not reported again.
 pub fn check(settings: &Settings, filters: &Registry) -> Checked {
-    let mut checked = Checked { problems: Vec::new(), notes: settings.warnings() };
+    let problems = [log_problems(settings), folder_problems(settings), store_problems(settings)];
+    let mut checked = Checked { problems: problems.concat(), notes: settings.warnings() };
     let keys = settings.auth.as_ref().and_then(|auth| auth.keys.as_ref());
     let new_keys = keys.map(|(file, _)| file).filter(|file| is_new(file));
     let (problems, warnings) = plan::check(settings, filters);
@@ -52,41 +53,27 @@ pub fn check(settings: &Settings, filters: &Registry) -> Checked {
             verifier(tls).err().into_iter().for_each(|e| wrong(".client_ca", e.to_string()));
         }
     }
-    for (setting, file) in [
-        ("audit.file", &settings.audit.file),
-        ("access_log.file", &settings.access_log.file),
-        ("usage_file", &settings.usage_file),
-    ] {
-        let Some(Err(error)) = file.as_deref().map(writable) else { continue };
-        let file = file.as_deref().unwrap_or(Path::new("")).display();
-        checked.problems.push((setting.to_owned(), format!("cannot write {file}: {error}")));
-    }
-    if let Some(file) = settings.audit.file.as_deref().filter(|file| writable(file).is_ok()) {
-        let head = audit_log::head_path(file);
-        let is_device = file.exists() && !file.is_file();
-        if let (false, Err(error)) = (is_device, writable(&head)) {
-            let problem = format!("cannot write {}: {error}", head.display());
-            checked.problems.push(("audit.file".to_owned(), problem));
-        }
-    }
-    checked.problems.extend(folder_problems(settings));
-    let store = &settings.record_store;
-    if store.postgres.is_some() && !cfg!(feature = "postgres") {
-        let problem = "this build has no feature `postgres`".to_owned();
-        checked.problems.push(("record_store.url".to_owned(), problem));
-    }
-    let ca = store.postgres.as_ref().and_then(|database| database.ca.as_deref());
-    if let Some(Err(error)) = ca.map(std::fs::File::open) {
-        let path = ca.unwrap_or(Path::new("")).display();
-        let problem = format!("cannot read {path}: {error}");
-        checked.problems.push(("record_store.ca".to_owned(), problem));
-    }
-    if settings.record_files.path.is_some()
-        && let Err(missing) = files::is_supported(settings.record_files.format)
-    {
-        checked.problems.push(("record_files.format".to_owned(), missing));
-    }
     checked
+}
+
+/// Files that cannot be written, by their setting.
+fn log_problems(settings: &Settings) -> Vec<(String, String)> {
+    let audit = settings.audit.file.as_deref();
+    // A device has no head.
+    let is_device = |file: &Path| file.exists() && !file.is_file();
+    let head = audit.filter(|file| writable(file).is_ok() && !is_device(file));
+    let head = head.map(audit_log::head_path);
+    let files = [
+        ("audit.file", audit),
+        ("audit.file", head.as_deref()),
+        ("access_log.file", settings.access_log.file.as_deref()),
+        ("usage_file", settings.usage_file.as_deref()),
+    ];
+    let problem = |(setting, file): (&str, Option<&Path>)| {
+        let error = writable(file?).err()?;
+        Some((setting.to_owned(), format!("cannot write {}: {error}", file?.display())))
+    };
+    files.into_iter().filter_map(problem).collect()
 }
 
 /// Folders that cannot be written, by their setting.
@@ -104,6 +91,28 @@ fn folder_problems(settings: &Settings) -> Vec<(String, String)> {
         Some((setting.to_owned(), format!("cannot write {}: {error}", path.display())))
     };
     folders.into_iter().filter_map(problem).collect()
+}
+
+/// What the stores of records need and do not have.
+fn store_problems(settings: &Settings) -> Vec<(String, String)> {
+    let mut problems = Vec::new();
+    let database = settings.record_store.postgres.as_ref();
+    if database.is_some() && !cfg!(feature = "postgres") {
+        let problem = "this build has no feature `postgres`".to_owned();
+        problems.push(("record_store.url".to_owned(), problem));
+    }
+    if let Some(ca) = database.and_then(|database| database.ca.as_deref())
+        && let Err(error) = std::fs::File::open(ca)
+    {
+        let problem = format!("cannot read {}: {error}", ca.display());
+        problems.push(("record_store.ca".to_owned(), problem));
+    }
+    if settings.record_files.path.is_some()
+        && let Err(missing) = files::is_supported(settings.record_files.format)
+    {
+        problems.push(("record_files.format".to_owned(), missing));
+    }
+    problems
 }
 
 /// The folder, or the nearest one above it that exists.

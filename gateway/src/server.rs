@@ -105,15 +105,10 @@ impl Gateway {
         let workers = workers(&options.settings);
         let connections = share_descriptors(&options.settings, workers);
         let otlp = Otlp::new(&options.settings.otlp)?;
-        let (record_store, store_sink) = sinks::record_store(&options.settings)?;
-        let (record_files, files_sink) = sinks::record_files(&options.settings)?;
         // Workers, and the thread of the admin listener.
-        let sinks::Opened { observatory, statistics, audit_head } = sinks::observatory(
-            &options.settings,
-            workers + 1,
-            &otlp,
-            store_sink.into_iter().chain(files_sink),
-        )?;
+        let opened = sinks::open(&options.settings, workers + 1, &otlp)?;
+        let sinks::Opened { observatory, statistics, record_store, record_files, audit_head } =
+            opened;
         let audit = Audit::new(&options.settings.audit);
         let tools = tools(&options.settings, observatory.clone(), options.filters);
         let mut usage_file =

@@ -18,21 +18,22 @@ pub(super) struct Opened {
     pub(super) observatory: Arc<Observatory>,
     /// Of the records.
     pub(super) statistics: Arc<Statistics>,
+    pub(super) record_store: RecordStore,
+    pub(super) record_files: RecordFiles,
     /// The head of the audit log, if there is one.
     pub(super) audit_head: Option<PublishedHead>,
 }
 
-/// The observatory with its sinks, of which some are given.
-pub(super) fn observatory(
-    settings: &Settings,
-    workers: usize,
-    otlp: &Otlp,
-    given: impl IntoIterator<Item = Box<dyn Sink>>,
-) -> Result<Opened, StartError> {
+/// Opens the sinks, and the observatory that `workers` deliver to.
+pub(super) fn open(settings: &Settings, workers: usize, otlp: &Otlp) -> Result<Opened, StartError> {
+    let (record_store, store_sink) = open_store(settings)?;
+    let (record_files, files_sink) = open_files(settings)?;
     let statistics = Arc::new(Statistics::new(clock::now()));
     let counting: Box<dyn Sink> = Box::new(StatisticsSink::new(statistics.clone(), clock::now));
-    let more = otlp.sinks()?.into_iter().chain(given);
-    let sinks = [counting].into_iter().chain(sinks(settings)?).chain(more).collect();
+    let mut sinks = vec![counting];
+    sinks.extend(access_log(settings)?);
+    sinks.extend(otlp.sinks()?);
+    sinks.extend(store_sink.into_iter().chain(files_sink));
     let traces = otlp.traces().unwrap_or_default();
     let observatory = Observatory::new(workers, settings.limits.records, sinks).with_traces(traces);
     let log = audit_log(settings)?;
@@ -41,24 +42,21 @@ pub(super) fn observatory(
         Some(log) => observatory.with_audit_log(workers, Box::new(log)),
         None => observatory,
     };
-    Ok(Opened { observatory: Arc::new(observatory), statistics, audit_head })
+    let observatory = Arc::new(observatory);
+    Ok(Opened { observatory, statistics, record_store, record_files, audit_head })
 }
 
-/// Sinks of records, besides the list of recent ones.
-fn sinks(settings: &Settings) -> Result<Vec<Box<dyn Sink>>, StartError> {
-    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+/// The access log, if one is configured.
+fn access_log(settings: &Settings) -> Result<Option<Box<dyn Sink>>, StartError> {
     let config::settings::AccessLog { file, max_size, keep, .. } = &settings.access_log;
-    if let Some(path) = file {
-        let wrong = |why| StartError::Sink { sink: "access log", path: path.clone(), why };
-        sinks.push(Box::new(AccessLog::open(path, *max_size, *keep).map_err(wrong)?));
-    }
-    Ok(sinks)
+    let Some(path) = file else { return Ok(None) };
+    let wrong = |why| StartError::Sink { sink: "access log", path: path.clone(), why };
+    let log = AccessLog::open(path, *max_size, *keep).map_err(wrong)?;
+    Ok(Some(Box::new(log)))
 }
 
 /// The store of records and its sink, if one is configured.
-pub(super) fn record_store(
-    settings: &Settings,
-) -> Result<(RecordStore, Option<Box<dyn Sink>>), StartError> {
+fn open_store(settings: &Settings) -> Result<(RecordStore, Option<Box<dyn Sink>>), StartError> {
     record_store::open(&settings.record_store).map_err(|why| {
         let store = &settings.record_store;
         let spill = store.spill.as_ref().map(|spill| spill.path.clone());
@@ -68,9 +66,7 @@ pub(super) fn record_store(
 }
 
 /// The files of records and their sink, if they are configured.
-pub(super) fn record_files(
-    settings: &Settings,
-) -> Result<(RecordFiles, Option<Box<dyn Sink>>), StartError> {
+fn open_files(settings: &Settings) -> Result<(RecordFiles, Option<Box<dyn Sink>>), StartError> {
     record_files::open(&settings.record_files).map_err(|why| {
         let path = settings.record_files.path.clone().unwrap_or_default();
         StartError::Sink { sink: "record files", path, why }
