@@ -25,6 +25,8 @@ let shown = 0;
 let timer = null;
 /** Ends what the shown page has started, such as its live stream. */
 let leave = null;
+/** Whether the shown page refreshes itself. */
+let refreshes = false;
 
 /** The page and the parameters of the address: `#/requests/ID?route=chat`. */
 function place() {
@@ -61,10 +63,17 @@ async function show(isRefresh) {
       return;
     }
     document.title = `${made.title} - LLM Latency Lens`;
-    if (!isRefresh) main.replaceChildren(...made.content);
-    else if (!isBusy()) keepFocus(() => main.replaceChildren(...made.content));
-    if (!isRefresh && made.leave) leave = made.leave;
-    showState(made.refreshes ? `live, ${new Date().toLocaleTimeString()}` : "loaded", false);
+    const isPaused = isRefresh && isBusy();
+    if (isPaused) {
+      made.leave?.();
+    } else {
+      keepFocus(() => main.replaceChildren(...made.content));
+      leave?.();
+      leave = made.leave;
+    }
+    refreshes = made.refreshes;
+    const live = isPaused ? "paused while you read" : `live, ${new Date().toLocaleTimeString()}`;
+    showState(made.refreshes ? live : "loaded", false);
     if (!isRefresh) main.focus({ preventScroll: true });
     if (made.refreshes) timer = setTimeout(() => (document.hidden ? null : show(true)), REFRESH_MS);
   } catch (error) {
@@ -97,8 +106,8 @@ function keepFocus(replace) {
 }
 
 addEventListener("hashchange", () => show(false));
-// A hidden page asks for nothing.
+// A hidden page reads nothing.
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) show(true);
+  if (!document.hidden && refreshes) show(true);
 });
 show(false);
