@@ -302,6 +302,9 @@ fn read(shared: &Shared, expected: &[Option<Stamp>], is_newest: impl Fn() -> boo
     let loaded = must_be_file(path)
         .map_err(|error| format!("cannot read {}: {error}", path.display()))
         .and_then(|()| config::load(path).map_err(|problems| problems.to_string()));
+    if !is_newest() {
+        return tracing::info!("a reload that took too long is not applied");
+    }
     if current_stamps(shared) != expected {
         return tracing::info!("settings changed while they were read, reading them again");
     }
