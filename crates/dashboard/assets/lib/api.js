@@ -21,12 +21,12 @@ export async function get(path, params = {}) {
   throw new Refused(answer.status, message);
 }
 
-/** Data, or null where this gateway does not have it. */
-export async function optional(path, params) {
+/** Stored data, or null where nothing is stored, or why it cannot be read: pages show what else there is. */
+export async function stored(path, params) {
   try {
-    return await get(path, params);
+    return { data: await get(path, params), problem: null };
   } catch (error) {
-    if (error instanceof Refused && error.status === 404) return null;
-    throw error;
+    if (!(error instanceof Refused) || ![404, 503].includes(error.status)) throw error;
+    return { data: null, problem: error.status === 503 ? error.message : null };
   }
 }

@@ -1,6 +1,6 @@
 // The overview: what is wrong and whose fault it is, the figures of the last minutes, and where the time goes.
 
-import { get, optional } from "../lib/api.js";
+import { get, stored } from "../lib/api.js";
 import { empty, h, table } from "../lib/dom.js";
 import { duration, FEW, number, percent, ratio, samples } from "../lib/format.js";
 import { chart } from "../lib/plot.js";
@@ -20,13 +20,13 @@ export async function make({ params }) {
     get("/api/routes"),
     get("/api/backends"),
     get("/api/sinks"),
-    optional("/api/charts", { from: "1h", step: "1m", route }),
+    stored("/api/charts", { from: "1h", step: "1m", route }),
   ]);
   const groups = stats.windows[0].groups;
   const byRoute = all.windows[0].groups;
   const names = byRoute.map((group) => group.route).sort();
   const ledgers = routes.routes.filter((row) => !route || row.route === route);
-  const points = series?.series[0]?.points ?? [];
+  const points = series.data?.series[0]?.points ?? [];
   return {
     title: "Overview",
     refreshes: true,
@@ -36,7 +36,7 @@ export async function make({ params }) {
         verdict({ groups: byRoute.filter((group) => !route || group.route === route), perBackend: groups, objectives: objectives.objectives, backends: backends.backends, sinks: sinks.sinks, ledgers })),
       filters(window, route, names),
       figures(groups, objectives.objectives, stats.windows[0].covered_s, points, ledgers),
-      h("section", { class: "two" }, charts(points, series !== null)),
+      h("section", { class: "two" }, charts(points, series)),
       h("section", { class: "card" }, whereTheTimeGoes(groups, ledgers)),
     ],
   };
@@ -103,8 +103,9 @@ function addedTtft(ledgers) {
   return [duration(p95_us), `p95 of ${most.route} / ${most.backend} since the start, ${samples(count)}`];
 }
 
-function charts(points, hasStore) {
-  if (!hasStore) {
+function charts(points, { data, problem }) {
+  if (problem) return h("div", { class: "card" }, h("h2", {}, "The last hour"), empty(`Stored records cannot be read: ${problem}.`));
+  if (!data) {
     return h("div", { class: "card" }, h("h2", {}, "The last hour"),
       empty("Charts need stored records. Set ", h("code", {}, "record_store: {path: FOLDER}"), " in the settings and restart the gateway."));
   }

@@ -1,6 +1,6 @@
 // One request: where its time went, its marks, its tokens, and what was decided.
 
-import { get, optional } from "../lib/api.js";
+import { get, stored } from "../lib/api.js";
 import { empty, h, list, table } from "../lib/dom.js";
 import { dateTime, duration, number, percent } from "../lib/format.js";
 import { stateColor, stateName, STATES } from "../lib/states.js";
@@ -27,8 +27,8 @@ export async function make({ argument }) {
 }
 
 async function find(id) {
-  const stored = await optional("/api/records", { id });
-  if (stored?.records.length > 0) return stored.records[0];
+  const { data } = await stored("/api/records", { id });
+  if (data?.records.length > 0) return data.records[0];
   return (await get("/api/requests", { id, limit: 1 })).requests[0] ?? null;
 }
 

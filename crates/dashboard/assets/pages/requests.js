@@ -1,6 +1,6 @@
 // Requests: stored ones by facets and pages, or the recent ones; and a live tail.
 
-import { get, optional } from "../lib/api.js";
+import { get, stored } from "../lib/api.js";
 import { empty, h, table } from "../lib/dom.js";
 import { dateTime, duration, number } from "../lib/format.js";
 
@@ -14,7 +14,8 @@ export async function make({ params, refresh }) {
   delete query.live;
   const content = [h("h1", {}, "Requests")];
   // Without a store, there are the recent records, which have fewer filters.
-  const facets = await optional("/api/facets", { fields: FIELDS.join(","), limit: 8, from: query.from });
+  const { data: facets, problem } = await stored("/api/facets", { fields: FIELDS.join(","), limit: 8, from: query.from });
+  if (problem) content.push(h("p", { class: "notice bad" }, `Stored records cannot be read, these are the recent ones: ${problem}.`));
   content.push(filters(query, facets !== null, isLive));
   if (facets) content.push(h("section", { class: "card facets", "aria-label": "Values of stored requests" }, facetLinks(facets.facets, query)));
   if (isLive) {
