@@ -119,6 +119,19 @@ async def tail(browser, _):
     assert not browser.faults, browser.faults
 
 
+async def unreadable(browser, _):
+    page = await browser.page()
+    body = json.dumps({"error": {"message": "the database is down", "param": None}})
+    for name in ("charts", "facets", "records"):
+        await page.route(f"**/api/{name}*", lambda route: route.fulfill(status=503, content_type="application/json", body=body))
+    for place in ("#/", "#/requests"):
+        await browser.open(page, place)
+        await expect(page.locator("main")).to_contain_text("the database is down")
+        await expect(page.locator("main tbody tr").first).to_be_visible()
+    await browser.open(page, f"#/request/{newest(browser.admin)}")
+    await expect(page.locator(".waterfall")).to_contain_text("100.0 %")
+
+
 async def hostile(browser, _):
     page = await browser.page()
     for place in PAGES.values():
@@ -144,7 +157,7 @@ async def restart(browser, _):
 async def main():
     admin, script, argument = sys.argv[1], sys.argv[2], (sys.argv[3:] or [None])[0]
     async with Browser(admin) as browser:
-        await {"pages": pages, "newcomer": newcomer, "tail": tail, "hostile": hostile, "restart": restart}[script](browser, argument)
+        await {"pages": pages, "newcomer": newcomer, "tail": tail, "hostile": hostile, "unreadable": unreadable, "restart": restart}[script](browser, argument)
 
 
 asyncio.run(main())

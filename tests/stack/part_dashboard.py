@@ -96,6 +96,11 @@ def names_are_no_markup(target):
     return target.browse("hostile")
 
 
+def unreadable_records_hide_nothing_else(target):
+    """While stored records cannot be read, pages say so and show what the gateway has in memory."""
+    return target.browse("unreadable")
+
+
 def a_restart_is_survived(target):
     """The page says that the gateway does not answer, and continues when it does."""
     target.machine.spawn("restart", [target.python, "-B", BROWSER, target.admin, "restart"])
@@ -109,4 +114,5 @@ def a_restart_is_survived(target):
     assert ended and process.returncode == 0, log.read_text()
 
 
-CHECKS = (pages_are_accessible, a_newcomer_finds_the_slow_backend, the_tail_is_live, names_are_no_markup, a_restart_is_survived)
+CHECKS = (pages_are_accessible, a_newcomer_finds_the_slow_backend, the_tail_is_live, names_are_no_markup,
+          unreadable_records_hide_nothing_else, a_restart_is_survived)
