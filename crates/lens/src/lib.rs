@@ -21,9 +21,12 @@ pub use histogram::{CountHistogram, Histogram, MAX_BUCKETS, MAX_VALUE, SCALE, Ti
 mod micros;
 pub use micros::Micros;
 
+mod counts;
 pub mod gaps;
 pub mod sketch;
+pub use counts::Counts;
 pub mod stream;
+mod tokens;
 pub use stream::{EngineError, MAX_CHOICES, StreamLens};
 
 mod engine_split;

@@ -14,13 +14,12 @@ use std::collections::VecDeque;
 use wire::{EngineTimes, Event, EventVisitor, Kinds, Part, Usage};
 
 use crate::Tick;
+use crate::counts::Counts;
 use crate::gaps::Gaps;
+use crate::tokens::TokenCount;
 
 /// Maximum bytes kept of a model name, an error kind or code, or a finish reason.
 const MAX_WORD: usize = 128;
-/// Average text bytes of the events of a stream up to which each event counts as one token. English
-/// text has four to five bytes per token.
-const MAX_TOKEN_BYTES: u64 = 8;
 /// Number of choices whose end is tracked.
 pub const MAX_CHOICES: u32 = u128::BITS;
 /// Maximum stalls whose times are kept; further ones are only counted.
@@ -58,25 +57,6 @@ pub struct Marks {
     pub last_token: Mark,
 }
 
-/// Counts of one answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Complete events, end marks included.
-    pub events: u64,
-    /// Events with generated text.
-    pub content_events: u64,
-    /// Comment lines.
-    pub comments: u64,
-    /// Token events that arrived in the same read as an earlier one.
-    pub coalesced: u64,
-    /// Gaps over the threshold.
-    pub stalls: u64,
-    /// Events whose data could not be parsed.
-    pub not_understood: u64,
-    /// Bytes of generated text.
-    pub text_bytes: u64,
-}
-
 /// An event that has not been completely written to the client.
 #[derive(Debug)]
 struct Unwritten {
@@ -100,7 +80,7 @@ pub struct StreamLens {
     counts: Counts,
     itl: Gaps,
     client_itl: Gaps,
-    usage: Option<Usage>,
+    tokens: TokenCount,
     engine_times: EngineTimes,
     model: Option<String>,
     finish: Vec<String>,
@@ -110,10 +90,6 @@ pub struct StreamLens {
     finished_choices: u32,
     /// Which of the first [`MAX_CHOICES`] choices have ended, one bit each.
     ended: u128,
-    /// Tokens generated before the last resume.
-    tokens_before_resume: u64,
-    /// Prompt tokens that an engine before the last resume reported.
-    prompt_before_resume: Option<u64>,
     /// Counts at the last resume.
     counts_at_resume: Counts,
     /// End and nanoseconds of the first stalls.
@@ -136,7 +112,7 @@ impl StreamLens {
             counts: Counts::default(),
             itl: Gaps::default(),
             client_itl: Gaps::default(),
-            usage: None,
+            tokens: TokenCount::default(),
             engine_times: EngineTimes::default(),
             model: None,
             finish: Vec::new(),
@@ -144,11 +120,15 @@ impl StreamLens {
             end: None,
             finished_choices: 0,
             ended: 0,
-            tokens_before_resume: 0,
-            prompt_before_resume: None,
             counts_at_resume: Counts::default(),
             stalls: Vec::new(),
         }
+    }
+
+    /// The request permits the engine so many tokens, all choices together. Estimates do not exceed
+    /// them.
+    pub fn limit_tokens(&mut self, most: Option<u64>) {
+        self.tokens.limit(most);
     }
 
     /// The first byte of the answer was read.
@@ -236,15 +216,7 @@ impl StreamLens {
     /// Usage as reported by the engine. After a resume, its prompt is that of the client's request;
     /// the generated tokens are those of the last engine.
     pub fn usage(&self) -> Option<Usage> {
-        let (prompt_tokens, _) = self.prompt_tokens();
-        let known = prompt_tokens.map(|_| Usage::default());
-        let mut usage = self.usage.or(known)?;
-        usage.prompt_tokens = prompt_tokens;
-        if self.tokens_before_resume > 0 {
-            usage.cached_tokens =
-                usage.cached_tokens.map(|tokens| tokens.min(prompt_tokens.unwrap_or(tokens)));
-        }
-        Some(usage)
+        self.tokens.usage()
     }
 
     /// Durations as reported by the engine.
@@ -252,16 +224,9 @@ impl StreamLens {
         self.engine_times
     }
 
-    /// Prompt tokens of the client's request, and whether the number is an estimate. The prompt of
-    /// a resuming engine contains the earlier text, whose tokens are subtracted; they are an
-    /// estimate.
+    /// Prompt tokens of the client's request, and whether the number is an estimate.
     pub fn prompt_tokens(&self) -> (Option<u64>, bool) {
-        let stated = self.usage.and_then(|usage| usage.prompt_tokens);
-        match (self.prompt_before_resume, self.tokens_before_resume) {
-            (Some(first), _) => (Some(first), false),
-            (None, 0) => (stated, false),
-            (None, before) => (stated.map(|tokens| tokens.saturating_sub(before)), true),
-        }
+        self.tokens.prompt_tokens()
     }
 
     /// The model that answered.
@@ -293,20 +258,20 @@ impl StreamLens {
     /// Another backend resumes the answer of a failed one. The usage it reports covers only its own
     /// part, and the error and the end that the failed one reported do not count.
     pub fn resume_point(&mut self) {
-        let (prompt_tokens, is_estimated) = self.prompt_tokens();
-        self.prompt_before_resume = prompt_tokens.filter(|_| !is_estimated);
-        self.tokens_before_resume = self.completion_tokens().0.unwrap_or(0);
-        (self.usage, self.error, self.end) = (None, None, None);
+        self.tokens.resume(&self.counts);
+        (self.error, self.end) = (None, None);
         self.counts_at_resume = self.counts;
     }
 
     /// Discard everything that the resuming backend generated from byte `from` of the body on. Its
     /// tokens do not count, and the answer has not ended there.
     pub fn discard_from(&mut self, from: u64) {
-        (self.counts.content_events, self.counts.text_bytes) =
-            (self.counts_at_resume.content_events, self.counts_at_resume.text_bytes);
+        let before = self.counts_at_resume;
+        self.counts.content_events = before.content_events;
+        (self.counts.text_bytes, self.counts.text_chars) = (before.text_bytes, before.text_chars);
         self.unwritten.retain(|event| event.upto <= from);
-        (self.usage, self.end, self.finished_choices, self.ended) = (None, None, 0, 0);
+        self.tokens.discard();
+        (self.end, self.finished_choices, self.ended) = (None, 0, 0);
         self.finish.clear();
     }
 
@@ -315,24 +280,14 @@ impl StreamLens {
         self.ended & 1u128.checked_shl(choice).unwrap_or(0) != 0
     }
 
-    /// Generated tokens, and whether the number is an estimate. The estimate without usage is the
-    /// number of token events: engines send one for each token. If the events are longer than
-    /// tokens are ([`MAX_TOKEN_BYTES`]), it is a quarter of the text bytes, the average of current
-    /// tokenizers for English text.
+    /// Generated tokens, and whether the number is an estimate.
     pub fn completion_tokens(&self) -> (Option<u64>, bool) {
-        if let Some(tokens) = self.usage.and_then(|u| u.completion_tokens) {
-            // A failed backend did not report its usage, so its tokens are an estimate.
-            return (
-                Some(tokens.saturating_add(self.tokens_before_resume)),
-                self.tokens_before_resume > 0,
-            );
-        }
-        let Counts { content_events, text_bytes, .. } = self.counts;
-        let estimate = match text_bytes > content_events * MAX_TOKEN_BYTES {
-            true => content_events.max(text_bytes.div_ceil(4)),
-            false => content_events,
-        };
-        ((estimate > 0).then_some(estimate), true)
+        self.tokens.generated(&self.counts)
+    }
+
+    /// Generated tokens of an answer that has not ended.
+    pub fn tokens_so_far(&self) -> u64 {
+        self.tokens.generated_so_far(&self.counts)
     }
 
     /// Time per output token after the first event, in microseconds: (last token event - first
@@ -346,7 +301,7 @@ impl StreamLens {
         let (first, last) = (self.marks.first_token.arrival?, self.marks.last_token.arrival?);
         let span = last.nanos_since(first);
         let (tokens, _) = self.completion_tokens();
-        let usage = self.usage.unwrap_or_default();
+        let usage = self.tokens.reported().unwrap_or_default();
         let was_sent = self.marks.reasoning.arrival.is_some();
         let timed = match (was_sent, usage.separate_reasoning()) {
             (true, Some(separate)) => tokens?.saturating_add(separate),
@@ -423,7 +378,7 @@ impl EventVisitor for StreamLens {
     fn part(&mut self, part: Part<'_>) {
         match part {
             Part::Role | Part::Text { .. } => {}
-            Part::Usage(usage) => self.usage.get_or_insert_default().update(usage),
+            Part::Usage(usage) => self.tokens.add(usage),
             Part::Times(times) => self.engine_times.update(times),
             Part::Model(model) => {
                 if self.model.is_none() {
@@ -455,6 +410,7 @@ impl EventVisitor for StreamLens {
         let first = self.counts.events == 0;
         self.counts.events += 1;
         self.counts.text_bytes += event.text_bytes as u64;
+        self.counts.text_chars += event.text_chars as u64;
         self.counts.not_understood += u64::from(!event.understood);
         if !self.streamed {
             return;

@@ -42,6 +42,8 @@ pub struct Context {
     pub echoes_prompt: bool,
     /// Number of choices in the answer.
     pub choices: u64,
+    /// Maximum tokens that the request permits, all choices together.
+    pub max_tokens: Option<u64>,
     /// Minimum gap between two events that counts as a stall, in nanoseconds.
     pub stall_ns: u64,
     /// The route's guardrail.

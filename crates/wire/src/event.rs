@@ -88,12 +88,10 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Merge the counts of a later event, field by field. A later zero does not undo what was
-    /// counted: servers that count once write zeros afterwards.
+    /// Merge the counts of a later event, field by field. Counts are cumulative, so the larger one
+    /// is right: servers that count once write zeros afterwards.
     pub fn update(&mut self, later: Usage) {
-        let merge = |count: &mut Option<u64>, later: Option<u64>| {
-            *count = later.filter(|later| *later > 0).or(*count).or(later);
-        };
+        let merge = |count: &mut Option<u64>, later: Option<u64>| *count = later.max(*count);
         merge(&mut self.prompt_tokens, later.prompt_tokens);
         merge(&mut self.completion_tokens, later.completion_tokens);
         merge(&mut self.total_tokens, later.total_tokens);
@@ -199,6 +197,8 @@ pub struct Event {
     pub kinds: Kinds,
     /// Bytes of generated text; for estimates only.
     pub text_bytes: usize,
+    /// Characters of generated text; for estimates only.
+    pub text_chars: usize,
     /// Generated tokens so far, if the event reports them (for example `continuous_usage_stats`).
     pub tokens_so_far: Option<u64>,
     /// Offset just past the event in the chunk that completed it.
@@ -244,7 +244,8 @@ impl EventVisitor for () {}
 pub(crate) struct EventReporter<'l, L> {
     listener: &'l mut L,
     pub(crate) kinds: Kinds,
-    pub(crate) text_bytes: usize,
+    text_bytes: usize,
+    text_chars: usize,
     pub(crate) tokens_so_far: Option<u64>,
     pub(crate) no_choices: bool,
     /// The last text reported.
@@ -259,6 +260,7 @@ impl<'l, L: EventVisitor> EventReporter<'l, L> {
             listener,
             kinds: Kinds::default(),
             text_bytes: 0,
+            text_chars: 0,
             tokens_so_far: None,
             no_choices: false,
             slot: None,
@@ -267,13 +269,13 @@ impl<'l, L: EventVisitor> EventReporter<'l, L> {
     }
 
     pub(crate) fn done(self, end: usize, understood: bool, same_shape: bool) {
-        let EventReporter { listener, kinds, text_bytes, tokens_so_far, no_choices, .. } = self;
-        listener.event(&Event {
-            kinds,
-            text_bytes,
-            tokens_so_far,
+        self.listener.event(&Event {
+            kinds: self.kinds,
+            text_bytes: self.text_bytes,
+            text_chars: self.text_chars,
+            tokens_so_far: self.tokens_so_far,
             end,
-            no_choices,
+            no_choices: self.no_choices,
             understood,
             same_shape,
         });
@@ -294,7 +296,9 @@ impl<'l, L: EventVisitor> EventReporter<'l, L> {
             Channel::ToolName | Channel::ToolArguments => Kinds::TOOL_CALL,
             Channel::Auxiliary => Kinds::default(),
         });
-        self.text_bytes += text.decoded_len();
+        let (bytes, chars) = text.decoded_size();
+        self.text_bytes += bytes;
+        self.text_chars += chars;
         self.told += 1;
         self.slot = Some(Slot {
             channel,

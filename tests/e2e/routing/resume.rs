@@ -319,6 +319,46 @@ async fn a_stream_at_its_limit_ends_by_length() {
     assert!(engines[1].seen().is_empty());
 }
 
+/// Tokens of other languages are longer than eight bytes, and words may be longer than eight
+/// characters: a stream below its limit is resumed whatever its words are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_long_words_is_resumed_below_its_limit() {
+    for word in [" नमस्ते", " Geschwindigkeitsbegrenzung"] {
+        let dying = Engine::start(move |_| {
+            let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role())];
+            steps.extend((0..8).map(|_| Step::chunk(sse::content(word))));
+            steps.extend([Step::ms(20), Step::Reset]);
+            steps
+        })
+        .await;
+        let ending = Engine::start(move |_| {
+            let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::content(word))];
+            steps.extend([sse::finish(), sse::done()].map(Step::chunk));
+            steps.push(Step::end());
+            steps
+        })
+        .await;
+        let gateway = Gateway::with_settings(&settings(
+            &[&dying, &ending],
+            ", balance: round_robin",
+            ", resume: on",
+            "",
+        ))
+        .await;
+        let body = BODY.replace("\"stream\":true", "\"stream\":true,\"max_tokens\":20");
+        let answer = ask(&gateway, CHAT, "x", &body).await;
+        assert_eq!(heard(&answer.text()), (word.repeat(9), 1, false), "{}", answer.text());
+        let asked: serde_json::Value =
+            serde_json::from_slice(&ending.seen()[0].body).expect("JSON");
+        assert_eq!(asked["max_tokens"], 20 - 8, "{word}");
+        settled(&gateway).await;
+        let record = gateway.record("x").await;
+        assert_eq!((record.outcome, record.routing.resumes[0].after_tokens), (Outcome::Ok, 8));
+        let tokens = record.usage.as_ref().and_then(|usage| usage.completion_tokens);
+        assert!(tokens.is_some_and(|tokens| (9..=20).contains(&tokens)), "{tokens:?}");
+    }
+}
+
 /// A text completion is resumed with a longer prompt, which every engine supports.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_completion_survives_too() {

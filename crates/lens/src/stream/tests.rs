@@ -159,6 +159,63 @@ fn timings_are_counts_and_not_estimates() {
     );
 }
 
+/// Tokens of Hindi, Thai or German have more than eight bytes, but not more than eight characters.
+#[test]
+fn long_tokens_of_other_scripts_are_one_token_each() {
+    let hindi = delta("\"content\":\" नमस्ते\"");
+    assert!(" नमस्ते".len() > 8);
+    let events = [(0, 0, hindi.as_str()), (9, 9, &hindi), (19, 19, &hindi)];
+    assert_eq!(play(&events).completion_tokens(), (Some(3), true));
+    let escaped = delta("\"content\":\" \\u0928\\u092e\\u0938\\u094d\\u0924\\u0947\"");
+    assert_eq!(play(&[(0, 0, &escaped)]).completion_tokens(), (Some(1), true));
+}
+
+/// An engine does not generate more than the request permits, and ends an answer there.
+#[test]
+fn estimates_stay_within_the_maximum_of_the_request() {
+    let long = delta("\"content\":\" Donaudampfschifffahrtsgesellschaft\"");
+    let estimate = |most| {
+        let mut lens = StreamLens::new(true, u64::MAX);
+        lens.limit_tokens(most);
+        let mut reader = Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
+        for _ in 0..3 {
+            reader.feed(long.as_bytes(), &mut lens);
+        }
+        (lens.completion_tokens().0.unwrap(), lens.tokens_so_far())
+    };
+    assert_eq!(estimate(None), (27, 27));
+    assert_eq!(estimate(Some(100)), (27, 27));
+    assert_eq!(estimate(Some(20)), (20, 3), "the answer has not ended");
+    assert_eq!(estimate(Some(3)), (3, 3), "each event is one token at least");
+    assert_eq!(estimate(Some(0)), (27, 27), "no maximum");
+}
+
+/// llama.cpp reports the usage of each choice where it ends.
+#[test]
+fn usage_of_each_choice_is_added() {
+    let end = |choice: u32, prompt: u64, cached: u64| {
+        format!(
+            "data: {{\"choices\":[{{\"index\":{choice},\"text\":\"\",\"delta\":{{}},\"finish_reason\":\"length\"}}],\"usage\":{{\"completion_tokens\":8,\"prompt_tokens\":{prompt},\"prompt_tokens_details\":{{\"cached_tokens\":{cached}}}}},\"timings\":{{\"cache_n\":{cached},\"prompt_n\":{},\"predicted_n\":8}}}}\n\n",
+            prompt - cached
+        )
+    };
+    let read = |dialect, events: &[String]| {
+        let mut lens = StreamLens::new(true, u64::MAX);
+        let mut reader = Reader::new(dialect, Framing::Sse, ReaderLimits::default());
+        events.iter().for_each(|event| reader.feed(event.as_bytes(), &mut lens));
+        let usage = lens.usage().unwrap();
+        (usage.prompt_tokens, usage.cached_tokens, lens.completion_tokens())
+    };
+    let choices = [end(1, 5, 4), end(0, 5, 0)];
+    let sum = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":16}}\n\n";
+    let summed = [&choices[..], &[sum.to_owned()]].concat();
+    for dialect in [Dialect::OpenAiChat, Dialect::OpenAiCompletions] {
+        for events in [&choices[..], &summed] {
+            assert_eq!(read(dialect, events), (Some(5), Some(0), (Some(16), false)), "{dialect:?}");
+        }
+    }
+}
+
 /// vLLM's `metrics` and llama.cpp's `timings`, in milliseconds with fractions.
 #[test]
 fn engine_times_are_read_from_metrics_and_timings() {

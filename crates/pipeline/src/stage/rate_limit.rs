@@ -123,12 +123,24 @@ pub fn expected(exchange: &Exchange, body: &[u8]) -> TokenUsage {
     let input =
         if facts.tokens { text.max((body.len() as u64).div_ceil(BYTES_A_TOKEN)) } else { text };
     let generates = exchange.accepted.dialect.is_some_and(Dialect::generates);
-    let each =
-        facts.max_tokens.unwrap_or_else(|| route.map_or(0, |route| route.default_output_tokens));
-    let answers =
-        choices(exchange).max(facts.best_of.unwrap_or(1).saturating_mul(prompts(exchange)));
-    let output = if generates { each.saturating_mul(answers) } else { 0 };
+    let by_default = || {
+        let each = route.map_or(0, |route| route.default_output_tokens);
+        each.saturating_mul(generated_answers(exchange))
+    };
+    let output = if generates { max_output(exchange).unwrap_or_else(by_default) } else { 0 };
     TokenUsage { input, output, ..TokenUsage::default() }
+}
+
+/// Maximum tokens that the request permits, all answers together.
+pub fn max_output(exchange: &Exchange) -> Option<u64> {
+    let each = exchange.inspected.facts.as_ref()?.max_tokens?;
+    Some(each.saturating_mul(generated_answers(exchange)))
+}
+
+/// Number of answers that the engine generates, of which it may return fewer.
+fn generated_answers(exchange: &Exchange) -> u64 {
+    let best_of = exchange.inspected.facts.as_ref().and_then(|facts| facts.best_of).unwrap_or(1);
+    choices(exchange).max(best_of.saturating_mul(prompts(exchange)))
 }
 
 /// Number of prompts: more than one only in dialects that batch them.
@@ -243,7 +255,8 @@ fn used_in_all(exchange: &Exchange) -> TokenUsage {
         && answer.lens.marks().first_byte.arrival.is_some()
         && (unread || no_text || !answer.streamed)
     {
-        let by_bytes = answer.bytes_to_client.div_ceil(BYTES_A_TOKEN);
+        let most = max_output(exchange).filter(|most| *most > 0).unwrap_or(u64::MAX);
+        let by_bytes = answer.bytes_to_client.div_ceil(BYTES_A_TOKEN).min(most);
         used.output =
             used.output.max(by_bytes).max(if unread { exchange.expected.output } else { 0 });
     }

@@ -36,6 +36,7 @@ pub fn context(exchange: &Exchange) -> Context {
         reader_limits: exchange.plan.reader_limits,
         echoes_prompt: exchange.inspected.facts.as_ref().is_some_and(|facts| facts.echo),
         choices: rate_limit::choices(exchange),
+        max_tokens: rate_limit::max_output(exchange),
         stall_ns: routed.map_or(u64::MAX, |routed| routed.route.stall_ns),
         guardrail: exchange.guardrail(),
         usage_of_prompt: usage_of_prompt(exchange),

@@ -82,6 +82,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         answer.streamed = matches!(head.framing, Framing::Sse | Framing::Ndjson);
         let comments = answer.lens.counts().comments;
         answer.lens = StreamLens::new(answer.streamed, self.context.stall_ns);
+        answer.lens.limit_tokens(self.context.max_tokens);
         answer.lens.add_comments(comments);
         answer.lens.first_byte(head.first_byte);
         answer.not_parsed = match (self.context.dialect, head.framing) {

@@ -342,6 +342,7 @@ pub fn context(dialect: Dialect) -> Context {
         reader_limits: ReaderLimits::default(),
         echoes_prompt: false,
         choices: 1,
+        max_tokens: None,
         stall_ns: u64::MAX,
         guardrail: None,
         usage_of_prompt: None,

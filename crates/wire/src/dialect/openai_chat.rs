@@ -18,15 +18,16 @@ pub(super) fn read<'a, L: EventVisitor>(
 ) -> Result<(), Malformed> {
     let mut whole = *scan;
     let (mut error, mut error_type, mut is_error) = (None, None, false);
-    let (mut usage, mut timings, mut last_choice) = (Usage::default(), None, 0);
+    let (mut usage, mut timings, mut only_choice) = (Usage::default(), None, None);
     scan.object(|key, v| {
         match key {
             b"choices" => {
                 let mut any = false;
                 let list = v.peek() == Some(b'[');
                 v.array(|at, v| {
+                    let index = choice(state, v, at, report)?;
+                    only_choice = (!any).then_some(index);
                     any = true;
-                    last_choice = choice(state, v, at, report)?;
                     Ok(())
                 })?;
                 report.no_choices = list && !any;
@@ -53,9 +54,11 @@ pub(super) fn read<'a, L: EventVisitor>(
     })?;
     if let Some((counts, times)) = timings {
         report.times(times);
-        if usage.is_blank() {
-            usage = state.choice_tokens.add(last_choice, counts);
-        }
+        let counts = if usage.is_blank() { counts } else { usage };
+        usage = match only_choice {
+            Some(choice) => state.choice_tokens.add(choice, counts),
+            None => counts,
+        };
     }
     report.usage(usage);
     match error {

@@ -12,7 +12,7 @@ pub(super) fn read<L: EventVisitor>(
     report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     let mut whole = *scan;
-    let (mut usage, mut timings, mut last_choice) = (Usage::default(), None, 0);
+    let (mut usage, mut timings, mut only_choice) = (Usage::default(), None, None);
     let mut is_error = false;
     scan.object(|key, v| {
         match key {
@@ -20,8 +20,9 @@ pub(super) fn read<L: EventVisitor>(
                 let mut any = false;
                 let list = v.peek() == Some(b'[');
                 v.array(|at, v| {
+                    let index = choice(v, at, report)?;
+                    only_choice = (!any).then_some(index);
                     any = true;
-                    last_choice = choice(v, at, report)?;
                     Ok(())
                 })?;
                 report.no_choices = list && !any;
@@ -39,9 +40,11 @@ pub(super) fn read<L: EventVisitor>(
     })?;
     if let Some((counts, times)) = timings {
         report.times(times);
-        if usage.is_blank() {
-            usage = state.choice_tokens.add(last_choice, counts);
-        }
+        let counts = if usage.is_blank() { counts } else { usage };
+        usage = match only_choice {
+            Some(choice) => state.choice_tokens.add(choice, counts),
+            None => counts,
+        };
     }
     report.usage(usage);
     // vLLM and SGLang: the whole object is the error.

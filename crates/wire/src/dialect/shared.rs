@@ -100,30 +100,36 @@ pub(super) fn metrics(scan: &mut Scan<'_>) -> Result<EngineTimes, Malformed> {
     Ok(times)
 }
 
-/// Generated tokens of the choices of one stream, for engines that count each choice separately.
+/// Usage of the choices of one stream, for engines that report it for each choice (llama.cpp).
 #[derive(Debug, Default)]
-pub(crate) struct ChoiceTokens(Vec<(u32, u64)>);
+pub(crate) struct ChoiceTokens(Vec<(u32, Usage)>);
 
 impl ChoiceTokens {
     /// Maximum choices that are counted.
     const MAX: usize = 128;
 
-    /// Set the count of a choice, and return the sum. The prompt is counted with the first choice.
+    /// Set the usage of a choice, and return the sum. The prompt is counted with the first choice.
     pub(super) fn add(&mut self, choice: u32, mut usage: Usage) -> Usage {
-        if let Some(tokens) = usage.completion_tokens {
-            let is_full = self.0.len() >= Self::MAX;
-            match self.0.iter_mut().find(|(known, _)| *known == choice) {
-                Some((_, count)) => *count = tokens,
-                None if !is_full => self.0.push((choice, tokens)),
-                None => {}
-            }
-            usage.completion_tokens =
-                Some(self.0.iter().fold(0, |sum: u64, (_, count)| sum.saturating_add(*count)));
-        }
         if choice > 0 {
             (usage.prompt_tokens, usage.cached_tokens) = (None, None);
         }
-        usage
+        // It would have the prompt as well.
+        usage.total_tokens = None;
+        let is_full = self.0.len() >= Self::MAX;
+        match self.0.iter_mut().find(|(known, _)| *known == choice) {
+            Some((_, known)) => *known = usage,
+            None if !is_full => self.0.push((choice, usage)),
+            None => {}
+        }
+        let sum = |count: fn(&Usage) -> Option<u64>| {
+            self.0.iter().filter_map(|(_, usage)| count(usage)).reduce(u64::saturating_add)
+        };
+        Usage {
+            prompt_tokens: sum(|usage| usage.prompt_tokens),
+            completion_tokens: sum(|usage| usage.completion_tokens),
+            cached_tokens: sum(|usage| usage.cached_tokens),
+            ..usage
+        }
     }
 }
 

@@ -33,11 +33,14 @@ impl<'a> Text<'a> {
         self.escaped
     }
 
-    /// Bytes of the decoded text.
-    pub fn decoded_len(&self) -> usize {
+    /// Bytes and characters of the decoded text.
+    pub fn decoded_size(&self) -> (usize, usize) {
         match self.escaped {
-            true => self.units().map(|(_, c)| c.len_utf8()).sum(),
-            false => self.raw.len(),
+            true => self.units().fold((0, 0), |size, (_, c)| (size.0 + c.len_utf8(), size.1 + 1)),
+            false => {
+                let is_start = |byte: &&u8| **byte as i8 >= -0x40;
+                (self.raw.len(), self.raw.iter().filter(is_start).count())
+            }
         }
     }
 

@@ -33,7 +33,7 @@ pub fn keep_for_resume(exchange: &mut Exchange, asked: &UpstreamRequest) {
 /// Whether another backend may resume after `text`. If so, it is selected and paid for, and its
 /// request is ready.
 pub fn may_resume(exchange: &mut Exchange, text: &str) -> Resume {
-    let tokens = exchange.answer.lens.completion_tokens().0.unwrap_or(0);
+    let tokens = exchange.answer.lens.tokens_so_far();
     let Some(request) = exchange.attempts.resumable.clone() else { return Resume::Impossible };
     let Some(dialect) = exchange.accepted.dialect else { return Resume::Impossible };
     let body = match continued(dialect, request.body(), text, tokens) {
@@ -170,7 +170,7 @@ pub fn resumed(exchange: &mut Exchange) {
     let Some(upstream) = exchange.routed.as_ref().and_then(Routed::upstream) else { return };
     let resume = RecordResume {
         backend: upstream.backend.name.clone(),
-        after_tokens: exchange.answer.lens.completion_tokens().0.unwrap_or(0),
+        after_tokens: exchange.answer.lens.tokens_so_far(),
         at_us: clock::now().micros_since(exchange.accepted.head_at),
     };
     let (backend, after_tokens) = (&*resume.backend, resume.after_tokens);
