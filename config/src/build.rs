@@ -151,10 +151,8 @@ impl Builder {
             self.wrong(table, "tls", "needs an https:// url; change the url or remove tls");
         }
         let ca = tls_table.and_then(|t| t.text("ca")).map(PathBuf::from);
-        if let (Some(path), Some(at)) = (&ca, tls_table)
-            && let Err(e) = std::fs::File::open(path)
-        {
-            self.wrong(at, "ca", format!("cannot open {}: {e}", path.display()));
+        if let Some(at) = tls_table {
+            self.openable(at, "ca");
         }
         let (admission, health) = (self.admission(table), self.health(table));
         let (engine_metrics, unsupported) = (self.engine_metrics(table), self.unsupported(table));
@@ -250,6 +248,7 @@ impl Builder {
         let canary = self.canary(table, count);
         let hedges = self.hedges(table, pools.as_deref().unwrap_or_default().first());
         let offload = self.offload(table);
+        self.openable(table, "tokenizer");
         // Everything is checked before a route without valid pools is given up.
         let pools = pools?;
         Some(Route {
@@ -285,6 +284,14 @@ impl Builder {
             strict: table.text("validation") == Some("strict"),
             labels,
         })
+    }
+
+    /// A file that cannot be opened is a problem of its setting.
+    pub(super) fn openable(&mut self, table: &Table, setting: &'static str) {
+        let Some(path) = table.text(setting) else { return };
+        if let Err(e) = std::fs::File::open(path) {
+            self.wrong(table, setting, format!("cannot open {path}: {e}"));
+        }
     }
 
     fn path(&mut self, conditions: &Table) -> Option<Pattern> {

@@ -147,6 +147,14 @@ fn check_reads_the_files_that_the_settings_name() {
     fails_with(&["check", &file], &places);
     let file = folder.file("gateway.yaml", settings + "workers: many\n").display().to_string();
     fails_with(&["check", &file], &[&wanted[..], &["workers: \"many\""]].concat());
+    // A route whose pool is unknown, too.
+    let settings = format!(
+        "backends: [{{name: e, url: 'http://127.0.0.1:1'}}]\n\
+         routes: [{{name: r, backend: f, tokenizer: '{missing}'}}]\n"
+    );
+    let file = folder.file("gateway.yaml", &settings).display().to_string();
+    let problems = ["backend \"f\"", "routes[0].tokenizer: cannot open "];
+    fails_with(&["check", &file], &problems);
 }
 
 /// `key create` makes the file of keys from the settings, so they are valid without it.

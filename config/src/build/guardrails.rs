@@ -260,15 +260,8 @@ impl Builder {
 
     fn model_files(&mut self, table: &Table) -> ModelFiles {
         let mut file = |field| {
-            let path = PathBuf::from(table.text(field).unwrap_or_default());
-            if let Err(e) = std::fs::File::open(&path) {
-                self.wrong(
-                    table,
-                    field,
-                    format!("cannot open {:?}: {e}", path.display().to_string()),
-                );
-            }
-            path
+            self.openable(table, field);
+            PathBuf::from(table.text(field).unwrap_or_default())
         };
         let (model, tokenizer) = (file("model_file"), file("tokenizer_file"));
         let labels = table.texts("labels").to_vec();

@@ -46,14 +46,8 @@ impl Builder {
                 client_ca: tls.text("client_ca").map(PathBuf::from),
                 client_required: tls.text("client_certificates") != Some("optional"),
             });
-            if let (Some(files), Some(at)) = (&tls, table.table("tls")) {
-                let client_ca = files.client_ca.as_ref().map(|path| ("client_ca", path));
-                let files = [("cert", &files.cert), ("key", &files.key)];
-                for (field, path) in files.into_iter().chain(client_ca) {
-                    if let Err(e) = std::fs::File::open(path) {
-                        self.wrong(at, field, format!("cannot open {}: {e}", path.display()));
-                    }
-                }
+            if let Some(at) = table.table("tls") {
+                ["cert", "key", "client_ca"].iter().for_each(|file| self.openable(at, file));
             }
             let proxy_protocol = table.flag("proxy_protocol");
             if proxy_protocol && trusts_none {

@@ -55,9 +55,7 @@ impl Builder {
         let jwks = if jwks.contains("://") {
             JwksSource::Server(Arc::new(self.backend_at(table, "jwks")?))
         } else {
-            if let Err(e) = std::fs::File::open(jwks) {
-                self.wrong(table, "jwks", format!("cannot open {jwks}: {e}"));
-            }
+            self.openable(table, "jwks");
             JwksSource::File(jwks.into())
         };
         let issuer = Issuer {

@@ -86,18 +86,19 @@ pub struct Tools {
 
 /// Check what parsing the settings does not: features of this build, guardrail rules, tokenizers,
 /// and files of keys and certificates. Returns all problems, each with the path of its setting,
-/// which is empty where the problem has its own place, and warnings about keys. That a certificate
-/// file cannot be opened is a problem of the settings, and not among them.
+/// which is empty where the problem has its own place, and warnings about keys. That a file of
+/// certificates or a tokenizer cannot be opened is a problem of the settings, and not among them.
 pub fn check(settings: &Settings, filters: &Registry) -> (Vec<(String, BuildError)>, Vec<String>) {
     let guardrails = settings.guardrails.iter().enumerate().filter_map(|(at, guardrail)| {
         let error = Guardrail::build(guardrail, filters, &load_model).err()?;
         Some((guardrail_path(at, guardrail, &error), error.into()))
     });
-    let tokenizers = settings.routes.iter().enumerate().filter_map(|(at, route)| {
-        let error = Tokenizer::load(route.tokenizer.as_deref()?, &[]).err()?;
-        Some((format!("routes[{at}].tokenizer"), error.into()))
-    });
     let can_be_opened = |file: &Path| std::fs::File::open(file).is_ok();
+    let tokenizers = settings.routes.iter().filter_map(|route| {
+        let file = route.tokenizer.as_deref().filter(|file| can_be_opened(file))?;
+        let error = Tokenizer::load(file, &[]).err()?;
+        Some((format!("routes[{}].tokenizer", route.index), error.into()))
+    });
     let has_ca = |backend: &Backend| {
         backend.tls.as_ref().and_then(|tls| tls.ca.as_deref()).is_none_or(can_be_opened)
     };
