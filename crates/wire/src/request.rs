@@ -78,6 +78,8 @@ pub struct RequestFacts {
     pub model: Option<String>,
     /// Range of the model's name in the body, without quotes.
     pub model_at: Option<Range<usize>>,
+    /// `models`: models that the server may use instead (OpenRouter).
+    pub other_models: Vec<String>,
     /// `stream`; Ollama streams by default, so absent and false differ.
     pub stream: Option<bool>,
     /// `max_tokens`, `max_completion_tokens`, `max_output_tokens`, `n_predict`,
@@ -178,6 +180,10 @@ impl RequestFacts {
                 self.model = v.text()?.map(|t| t.decode().into_owned());
                 self.model_at = self.model.is_some().then(|| start..v.offset() - 1);
             }
+            b"models" => v.array(|_, v| {
+                self.other_models.extend(v.text()?.map(|model| model.decode().into_owned()));
+                Ok(())
+            })?,
             b"stream" => self.stream = flag(v)?,
             b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens" | b"n_predict" => {
                 let tokens = self.count(v)?;

@@ -132,6 +132,26 @@ async fn keys_restrict_the_model_of_the_path() {
     assert!(String::from_utf8_lossy(&seen.body).contains("\"linden-7b\""));
 }
 
+/// OpenRouter may answer with any model of the list `models`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_restrict_every_model_of_the_body() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let flags: &[&str] = &["--owner", "a", "--model", "team-*"];
+    let (keyed, keys) = Keyed::start(&engine, "{name: r, backend: e}", "", &[flags]).await;
+    for (others, want) in [
+        ("[\"team-a\",\"team-b\"]", 200),
+        ("[\"team-a\",\"dear\"]", 403),
+        ("[\"d\\u0065ar\"]", 403),
+        ("[]", 200),
+    ] {
+        let body = request("").replace("\"m\"", &format!("\"team-chat\",\"models\":{others}"));
+        let mut client = keyed.gateway.client().await;
+        client.post(CHAT, &bearer(&keys[0]), &body).await;
+        assert_eq!(client.answer().await.status, want, "{others}");
+    }
+    assert_eq!(engine.seen().len(), 2);
+}
+
 /// A key is for inference: requests that manage an engine are refused, though the backend has no
 /// `api_key` that could be misused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -79,9 +79,12 @@ pub fn authorize(exchange: &mut Exchange) -> Result<(), Refusal> {
     let Some(routed) = &exchange.routed else { return Ok(()) };
     let route = &routed.route.route;
     let Some(caller) = caller_on(&exchange.plan, &who, route)? else { return Ok(()) };
-    let model = exchange.inspected.facts.as_ref().and_then(|facts| facts.model.as_deref());
+    let facts = exchange.inspected.facts.as_ref();
+    let model = facts.and_then(|facts| facts.model.as_deref());
     // A key that is restricted to models must not call without naming one.
-    if exchange.accepted.dialect.is_some() && !caller.may_use_model(model.unwrap_or_default()) {
+    let mut models = std::iter::once(model.unwrap_or_default())
+        .chain(facts.into_iter().flat_map(|facts| &facts.other_models).map(String::as_str));
+    if exchange.accepted.dialect.is_some() && !models.all(|model| caller.may_use_model(model)) {
         return Err(Refusal::forbidden_model());
     }
     exchange.caller = Some(caller);
