@@ -35,6 +35,8 @@ const SETTLE_UNTERMINATED: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Maximum reads that wait for a file at a time, such as one on a network disk that is away.
 const MAX_READS: usize = 8;
+/// The problem when there are that many.
+const STUCK: &str = "earlier reads of the files have not ended";
 
 /// Reload the settings when their files have changed, and when `requested`; never ends. `at_start`
 /// are the stamps of the files that the start has read.
@@ -58,7 +60,7 @@ pub(crate) async fn watch(
     let newest = Newest::default();
     loop {
         let is_requested = tokio::time::timeout(POLL_INTERVAL, requested.notified()).await.is_ok();
-        let stamps = check_files(&shared, &certificates).await;
+        let Some(stamps) = check_files(&shared, &certificates, &newest).await else { continue };
         if is_requested {
             reload_settings(&shared, stamps.clone(), &newest).await;
             (applied, pending) = (stamps, None);
@@ -94,16 +96,41 @@ fn warn_of_missing_file(shared: &Shared) {
 }
 
 /// Check all files on a blocking thread. Changed certificates take effect; the stamps of the other
-/// files are returned.
-async fn check_files(shared: &Arc<Shared>, certificates: &Arc<[Arc<Certificate>]>) -> Stamps {
-    let (shared, certificates) = (shared.clone(), certificates.clone());
+/// files are returned. `None`: a file held up the check, which is a failed reload.
+async fn check_files(
+    shared: &Arc<Shared>,
+    certificates: &Arc<[Arc<Certificate>]>,
+    newest: &Newest,
+) -> Option<Stamps> {
+    let (looking, certificates, newest) = (shared.clone(), certificates.clone(), newest.clone());
+    if newest.reads() > MAX_READS {
+        tokio::time::sleep(PATIENCE).await;
+        note_failure(shared, STUCK.to_owned());
+        return None;
+    }
     let looked = tokio::task::spawn_blocking(move || {
         // Each is read, also after one that is not current.
         let stale = certificates.iter().filter(|one| !one.reload_if_changed()).count();
-        shared.observatory.gauges().set_certificates(stale == 0, clock::wall_us());
-        current_stamps(&shared)
+        looking.observatory.gauges().set_certificates(stale == 0, clock::wall_us());
+        let stamps = current_stamps(&looking);
+        drop(newest);
+        stamps
     });
-    looked.await.unwrap_or_default()
+    match tokio::time::timeout(PATIENCE, looked).await {
+        Ok(looked) => Some(looked.unwrap_or_default()),
+        Err(_) => {
+            note_failure(shared, too_slow());
+            None
+        }
+    }
+}
+
+/// The problem of files that are not read in time.
+fn too_slow() -> String {
+    format!(
+        "the files of the settings cannot be read within {} s; the next change or HUP reads them again",
+        PATIENCE.as_secs()
+    )
 }
 
 /// Whether the settings file and the files of pools still have the settings of the start. They were
@@ -115,7 +142,8 @@ async fn has_start_settings(shared: &Arc<Shared>) -> bool {
         must_be_file(path).ok()?;
         config::load(path).ok().filter(|settings| *settings == *shared.started_with)
     };
-    tokio::task::spawn_blocking(look).await.is_ok_and(|settings| settings.is_some())
+    let looked = tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(look)).await;
+    looked.is_ok_and(|looked| looked.is_ok_and(|settings| settings.is_some()))
 }
 
 fn current_stamps(shared: &Shared) -> Stamps {
@@ -144,8 +172,8 @@ async fn settle_time(shared: &Arc<Shared>) -> Duration {
         let pools = settings.pools.iter().filter_map(|pool| pool.file.as_deref());
         shared.file.as_deref().into_iter().chain(pools).all(is_terminated)
     };
-    match tokio::task::spawn_blocking(look).await {
-        Ok(true) => SETTLE,
+    match tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(look)).await {
+        Ok(Ok(true)) => SETTLE,
         _ => SETTLE_UNTERMINATED,
     }
 }
@@ -186,7 +214,7 @@ impl Newest {
 /// `stamps` are those of the files: one that changes while it is read is not used.
 async fn reload_settings(shared: &Arc<Shared>, stamps: Stamps, newest: &Newest) {
     if newest.reads() >= MAX_READS {
-        return note_failure(shared, "earlier reads of the files have not ended".to_owned());
+        return note_failure(shared, STUCK.to_owned());
     }
     let number = newest.0.fetch_add(1, Ordering::Relaxed) + 1;
     let (reading, newest) = (shared.clone(), newest.clone());
@@ -197,13 +225,7 @@ async fn reload_settings(shared: &Arc<Shared>, stamps: Stamps, newest: &Newest) 
     match tokio::time::timeout(PATIENCE, read).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::error!(%error, "reload panicked, settings unchanged"),
-        Err(_) => {
-            let problem = format!(
-                "the files of the settings cannot be read within {} s; the next change or HUP reads them again",
-                PATIENCE.as_secs()
-            );
-            note_failure(shared, problem);
-        }
+        Err(_) => note_failure(shared, too_slow()),
     }
 }
 
