@@ -9,6 +9,8 @@
 mod index;
 pub use index::HeadIndex;
 
+use std::sync::LazyLock;
+
 use memchr::{memchr3_iter, memmem};
 
 use super::body::BodyFraming;
@@ -33,6 +35,10 @@ impl Default for HeadLimits {
 pub const MAX_FIELDS: usize = 256;
 /// Maximum bytes of a method. The longest registered one has 17.
 const MAX_METHOD: usize = 32;
+
+/// Finds the end of a head. Making it costs as much as a search.
+static EMPTY_LINE: LazyLock<memmem::Finder<'static>> =
+    LazyLock::new(|| memmem::Finder::new(b"\r\n\r\n"));
 
 /// Why a head is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -157,8 +163,7 @@ pub fn field_buffer<'a>() -> FieldBuffer<'a> {
 /// the caller does not wait for a head that can never become valid.
 pub fn find_end(bytes: &[u8], seen: usize, limits: HeadLimits) -> Result<Option<usize>, HeadError> {
     let from = seen.min(bytes.len()).saturating_sub(3);
-    let end =
-        memmem::find(bytes.get(from..).unwrap_or_default(), b"\r\n\r\n").map(|at| from + at + 4);
+    let end = EMPTY_LINE.find(bytes.get(from..).unwrap_or_default()).map(|at| from + at + 4);
     if end.unwrap_or(bytes.len()) > limits.bytes {
         return Err(HeadError::TooLarge);
     }

@@ -52,10 +52,15 @@ impl HeadIndex {
         bytes: &'a [u8],
         room: &'a mut FieldBuffer<'a>,
     ) -> Head<'a, RequestLine<'a>> {
-        let part =
-            |span: &Span| bytes.get(span.start as usize..span.end as usize).unwrap_or_default();
-        // Parsing has found these to be ASCII.
-        let text = |span: &Span| std::str::from_utf8(part(span)).unwrap_or_default();
+        let range = |span: &Span| span.start as usize..span.end as usize;
+        let part = |span: &Span| bytes.get(range(span)).unwrap_or_default();
+        // Parsing has found the names to be ASCII. Most heads are ASCII as a whole, and checked
+        // once.
+        let whole = bytes.get(..self.len).and_then(|head| std::str::from_utf8(head).ok());
+        let text = |span: &Span| match whole {
+            Some(head) => head.get(range(span)).unwrap_or_default(),
+            None => std::str::from_utf8(part(span)).unwrap_or_default(),
+        };
         for (field, (name, value)) in room.iter_mut().zip(&self.fields) {
             *field = httparse::Header { name: text(name), value: part(value) };
         }
@@ -86,6 +91,7 @@ mod tests {
             "POST /v1/chat/completions?a=b HTTP/1.1\r\nhost: a\r\nx-empty:\r\nX-Odd:  \t v \r\ncontent-length: 5\r\n\r\n",
             "GET http://engine HTTP/1.1\r\nhost: engine\r\n\r\n",
             "GET http://engine/models HTTP/1.0\r\n\r\n",
+            "GET / HTTP/1.1\r\nhost: engine\r\nx-name: \u{fc}\r\n\r\n",
             "OPTIONS * HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n",
         ] {
             let (mut first, mut second) = (field_buffer(), field_buffer());
