@@ -9,7 +9,7 @@
 //! there are too many series, the place of one without requests in the last 15 minutes is reused;
 //! without such a series, requests count under `other`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lens::observe::{Observe, Samples};
@@ -19,7 +19,7 @@ use crate::budget::{BURN_WINDOWS, History};
 use crate::labels::Labels;
 use crate::objectives::{Objectives, Slo, Verdict};
 use crate::report::{BudgetReport, BurnReport};
-use crate::windows::{SecondCells, Window, WindowCells, Windows};
+use crate::windows::{HashMap, SecondCells, Window, WindowCells, Windows};
 
 /// Maximum series with labels of their own.
 pub const MAX_SERIES: usize = 512;
@@ -33,7 +33,7 @@ pub struct Statistics(Mutex<State>);
 #[derive(Debug)]
 struct State {
     models: Arc<HashSet<Arc<str>>>,
-    known: HashSet<Labels>,
+    known: HashSet<Labels, foldhash::fast::RandomState>,
     /// Those of `known` that an owner has for itself.
     owned: usize,
     /// Whether a series has no recent requests, as far as is known.
@@ -54,11 +54,11 @@ impl Statistics {
     pub fn new(started: Tick) -> Self {
         Statistics(Mutex::new(State {
             models: Arc::default(),
-            known: HashSet::new(),
+            known: HashSet::default(),
             owned: 0,
             may_have_idle: false,
             windows: Windows::new(started),
-            objectives: HashMap::new(),
+            objectives: HashMap::default(),
         }))
     }
 

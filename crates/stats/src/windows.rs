@@ -10,7 +10,7 @@
 //! seconds, these into the open minute and into the total. Closed intervals do not change, so they
 //! are kept encoded: some hundred bytes for each series.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use lens::Tick;
@@ -67,6 +67,9 @@ impl Window {
         })
     }
 }
+
+/// A map of few keys that is looked up several times for each record.
+pub(crate) type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 
 /// The cells of one second, by series and outcome.
 pub type SecondCells = HashMap<(Labels, Outcome), Cell>;
