@@ -89,8 +89,9 @@ async function show(isRefresh) {
 /** Whether the reader is in the middle of something that a new page would take away. */
 function isBusy() {
   const focused = document.activeElement;
-  const isTyping = main.contains(focused) && ["INPUT", "SELECT"].includes(focused.tagName);
-  return isTyping || main.querySelector("details[open]") !== null || !document.getSelection()?.isCollapsed;
+  const isTyping = main.contains(focused) && ["INPUT", "SELECT", "TEXTAREA"].includes(focused.tagName);
+  const isAsked = main.querySelector("[role=status] button") !== null;
+  return isTyping || isAsked || main.querySelector("details[open]") !== null || !document.getSelection()?.isCollapsed;
 }
 
 /** Replaces the content; what had the focus has it afterwards, too. */

@@ -34,6 +34,7 @@ files![
     "lib/definitions.js",
     "lib/dom.js",
     "lib/format.js",
+    "lib/heat.js",
     "lib/plot.js",
     "lib/shares.js",
     "lib/states.js",

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use lens::record::Outcome;
-use lens::{TimeHistogram, record_filter};
+use lens::{TimeHistogram, Timing, record_filter};
 use serde_json::{Map, Value, json};
 
 use crate::field::Field;
@@ -50,8 +50,13 @@ const RECORDS: &[&str] = &[
     "ttft_over",
 ];
 const FACETS: &[&str] = &["fields", "from", "to", "limit"];
-const CHARTS: &[&str] =
-    &["from", "to", "step", "by", "series", "route", "backend", "model", "owner", "outcome"];
+const CHARTS: &[&str] = &[
+    "from", "to", "step", "by", "series", "cells", "route", "backend", "model", "owner", "outcome",
+];
+/// Upper bounds of the cells of a heat map: two for each octave, from 100 us to 28 minutes.
+const CELL_BOUNDS: usize = 49;
+/// The first of them, in seconds.
+const FIRST_CELL_BOUND: f64 = 1e-4;
 
 impl ApiPage {
     /// The page with these parameters. `now_us` is the wall-clock time in Unix microseconds. It
@@ -131,18 +136,27 @@ fn charts(store: &dyn Store, params: &Params<'_>) -> Result<Value, StoreError> {
         group_by: params.get("by").map(|name| field("by", name)).transpose()?,
         series: params.count("series", 10)?,
     };
+    let cells = params.get("cells").map(rolled_up_timing).transpose()?;
     let chart = store.chart(&query)?;
     let series = chart.series.into_iter().map(|series| {
         let points: Vec<Value> =
-            series.points.iter().map(|(at_s, rollup)| point(*at_s, rollup)).collect();
+            series.points.iter().map(|(at_s, rollup)| point(*at_s, rollup, cells)).collect();
         json!({"label": series.label, "points": points})
     });
     let series: Vec<Value> = series.collect();
     Ok(json!({"step_s": step_s, "series": series, "problems": chart.problems}))
 }
 
-/// A step of a chart.
-fn point(at_s: u64, rollup: &Rollup) -> Value {
+/// The position of a timing among those of rollups.
+fn rolled_up_timing(name: &str) -> Result<usize, StoreError> {
+    ROLLUP_TIMINGS.iter().position(|timing| timing.name() == name).ok_or_else(|| {
+        let known = ROLLUP_TIMINGS.map(Timing::name).join(", ");
+        StoreError::Query(format!("cells must be one of {known}, not {name:?}"))
+    })
+}
+
+/// A step of a chart, with the cells of this timing.
+fn point(at_s: u64, rollup: &Rollup, cells_of: Option<usize>) -> Value {
     let outcomes = Outcome::ALL
         .into_iter()
         .map(|outcome| (outcome.name().to_owned(), Value::from(rollup.with_outcome(outcome))));
@@ -160,8 +174,26 @@ fn point(at_s: u64, rollup: &Rollup) -> Value {
         for (timing, sketch) in ROLLUP_TIMINGS.into_iter().zip(&rollup.times) {
             point.insert(format!("{}_us", timing.name()), percentiles(sketch));
         }
+        if let Some(sketch) = cells_of.and_then(|timing| rollup.times.get(timing)) {
+            point.insert("cells".to_owned(), cells(sketch));
+        }
     }
     point
+}
+
+/// The cells of a heat map that have requests: upper bound in microseconds, and count. The last
+/// bound is that of all larger values, too.
+fn cells(sketch: &TimeHistogram) -> Value {
+    let bounds: Vec<f64> =
+        (0..CELL_BOUNDS).map(|at| FIRST_CELL_BOUND * (at as f64 / 2.0).exp2()).collect();
+    let mut below = 0;
+    let counts = bounds.iter().zip(sketch.cumulative(&bounds)).enumerate();
+    let cells = counts.filter_map(|(at, (bound, cumulative))| {
+        let upto = if at + 1 == CELL_BOUNDS { sketch.count() } else { cumulative };
+        let count = upto - std::mem::replace(&mut below, upto);
+        (count > 0).then(|| json!([(bound * 1e6).round() as u64, count]))
+    });
+    cells.collect()
 }
 
 /// Count, exact mean and maximum, and percentiles of a sketch; null without values.
@@ -245,6 +277,16 @@ mod tests {
     }
 
     #[test]
+    fn cells_have_every_value_once() {
+        let mut sketch = TimeHistogram::default();
+        for us in [0, 50, 130, 135, 1_000_000, u64::from(u32::MAX) * 1000] {
+            sketch.record(us);
+        }
+        assert_eq!(cells(&sketch), json!([[100, 2], [141, 2], [1_158_524, 1], [1_677_721_600, 1]]));
+        assert_eq!(cells(&TimeHistogram::default()), json!([]));
+    }
+
+    #[test]
     fn wrong_parameters_name_themselves() {
         let all = params(&[("limit", "-1"), ("slower_than", "5 parsecs"), ("outcome", "good")]);
         let params = Params { all: &all, now_us: NOW };
@@ -253,6 +295,7 @@ mod tests {
             (params.micros("slower_than").unwrap_err(), "slower_than: "),
             (params.equals().unwrap_err(), "outcome must be one of ok"),
             (field("by", "colour").unwrap_err(), "by must be of route, backend"),
+            (rolled_up_timing("itl").unwrap_err(), "cells must be one of engine_ttft, "),
         ] {
             assert!(error.to_string().starts_with(expected), "{error}");
         }

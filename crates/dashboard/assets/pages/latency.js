@@ -1,7 +1,8 @@
-// Latency: every timing of a route and backend, and the states of its ledger.
+// Latency: every timing of a route and backend, the states of its ledger, and its requests over time.
 
-import { get } from "../lib/api.js";
+import { get, stored } from "../lib/api.js";
 import { empty, h, table } from "../lib/dom.js";
+import { heatMap } from "../lib/heat.js";
 import { duration, number, percent, samples } from "../lib/format.js";
 import { OWNERS, stateColor, stateName, stateOwner, STATES } from "../lib/states.js";
 import { DEFINITIONS } from "../lib/definitions.js";
@@ -15,8 +16,9 @@ export async function make({ params }) {
   if (!row) return { title, refreshes: true, content: [h("h1", {}, title), empty("No request yet. Send one to the gateway: clients only change their base URL.")] };
   const go = (event) => {
     const [route, backend, operation] = JSON.parse(event.currentTarget.value);
-    location.hash = `#/latency?${new URLSearchParams({ route, backend, operation })}`;
+    location.hash = `#/latency?${new URLSearchParams({ ...Object.fromEntries(params), route, backend, operation })}`;
   };
+  const over = await overTime(row, params);
   return {
     title,
     refreshes: true,
@@ -26,7 +28,8 @@ export async function make({ params }) {
         h("label", {}, "Route, backend and operation", h("select", { onchange: go }, routes.map((one) =>
           h("option", { value: key(one), selected: one === row }, [one.route, one.backend, one.operation].filter(Boolean).join(" / "))))),
         h("a", { href: `#/requests?${new URLSearchParams({ route: row.route, backend: row.backend })}` }, "Its requests")),
-      h("section", { class: "card" }, ledger(row)),
+      h("section", { class: "card" }, ledger(row), engineReport(row)),
+      over,
       h("section", { class: "card" }, timings(row)),
     ],
   };
@@ -52,6 +55,53 @@ function ledger(row) {
     h("div", { class: "waterfall" }, rows,
       h("span", { class: "sum" }, "total"), h("span", { class: "sum" }, " "), h("span", { class: "number sum" }, duration(total)), h("span", { class: "number sum share" }, percent(before))),
   ];
+}
+
+/** What engines report of their time to first token, as means of the requests with a report. */
+function engineReport(row) {
+  const parts = [["engine_queue", "queue of the engine", "--engine_queue"], ["engine_prefill", "prefill", "--prefill"], ["engine_unexplained", "network and unknown", "--connect"]]
+    .map(([id, name, color]) => ({ id, name, color, timing: row.timings[id] })).filter(({ timing }) => timing?.count > 0);
+  if (parts.length === 0) return null;
+  const total = parts.reduce((sum, { timing }) => sum + timing.mean_us, 0);
+  let before = 0;
+  const rows = parts.map(({ id, name, color, timing }) => {
+    const share = total > 0 ? timing.mean_us / total : 0;
+    const left = before;
+    before += share;
+    return [
+      h("span", {}, h("a", { href: `#/definitions?of=${id}` }, name), h("small", { class: "notice" }, ` ${samples(timing.count)}`)),
+      h("span", { class: "track", "aria-hidden": "true" }, h("i", { style: { left: `${100 * left}%`, width: `${100 * share}%`, background: `var(${color})` } })),
+      h("span", { class: "number" }, duration(timing.mean_us)),
+      h("span", { class: "number share" }, percent(share)),
+    ];
+  });
+  return h("div", {}, h("h2", {}, "Time to first token, as the engine reports it"), h("div", { class: "waterfall" }, rows));
+}
+
+const HEAT_TIMINGS = [["client_ttft", "Client TTFT"], ["engine_ttft", "Engine TTFT"], ["tpot", "TPOT"], ["total", "Duration"]];
+const HEAT_RANGES = [["1h", "hour", 60], ["6h", "6 hours", 300], ["1d", "day", 900], ["7d", "7 days", 6 * 3600]];
+
+/** The heat map of the stored requests. */
+async function overTime(row, params) {
+  const chosen = (all, name) => all.find(([id]) => id === params.get(name)) ?? all[0];
+  const [timing, title] = chosen(HEAT_TIMINGS, "timing");
+  const [from, , step] = chosen(HEAT_RANGES, "from");
+  const { data, problem } = await stored("/api/charts", { from, step: `${step}s`, cells: timing, route: row.route, backend: row.backend });
+  const card = (...content) => h("section", { class: "card" }, h("h2", {}, h("a", { href: `#/definitions?of=${timing}` }, title), " over time", h("small", {}, " darker cells have more requests; a cell leads to them")), content);
+  if (problem) return card(empty(`Stored records cannot be read: ${problem}.`));
+  if (!data) return card(empty("A heat map needs stored records. Set ", h("code", {}, "record_store: {path: FOLDER}"), " in the settings and restart the gateway."));
+  const go = (event) => {
+    const form = Object.fromEntries(new FormData(event.currentTarget));
+    location.hash = `#/latency?${new URLSearchParams({ ...Object.fromEntries(params), ...form })}`;
+  };
+  const select = (name, label, all, value) => h("label", {}, label, h("select", { name }, all.map(([id, text]) => h("option", { value: id, selected: id === value }, text))));
+  const form = h("form", { class: "filters", onchange: go, onsubmit: (event) => event.preventDefault() }, select("timing", "Timing", HEAT_TIMINGS, timing), select("from", "The last", HEAT_RANGES, from));
+  const iso = (at) => new Date(at * 1000).toISOString();
+  const filter = { client_ttft: "ttft_over", total: "slower_than" }[timing];
+  const link = (since, until, us) => `#/requests?${new URLSearchParams({ route: row.route, backend: row.backend ?? "", from: iso(since), to: iso(until), ...(filter ? { [filter]: `${us}us` } : {}) })}`;
+  const points = (data.series[0]?.points ?? []).filter((point) => point.cells.length > 0);
+  const map = points.length > 0 ? heatMap(title, points, step, link) : [empty("No request of this route and backend in this time.")];
+  return card(form, map);
 }
 
 function timings(row) {

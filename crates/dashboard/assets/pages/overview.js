@@ -13,7 +13,8 @@ const definition = (id, text) => h("a", { href: `#/definitions?of=${id}` }, text
 export async function make({ params }) {
   const window = WINDOWS.some(([id]) => id === params.get("window")) ? params.get("window") : "5m";
   const route = params.get("route") ?? "";
-  const [stats, all, objectives, routes, backends, sinks, series] = await Promise.all([
+  const step = { "1m": 60, "5m": 300 }[window] ?? 900;
+  const [stats, all, objectives, routes, backends, sinks, series, steps] = await Promise.all([
     get("/api/stats", { window, by: "route,backend", route }),
     get("/api/stats", { window, by: "route" }),
     get("/api/objectives", { route }),
@@ -21,6 +22,7 @@ export async function make({ params }) {
     get("/api/backends"),
     get("/api/sinks"),
     stored("/api/charts", { from: "1h", step: "1m", route }),
+    stored("/api/charts", { from: `${3 * step}s`, step: `${step}s`, route }),
   ]);
   const groups = stats.windows[0].groups;
   const byRoute = all.windows[0].groups;
@@ -35,7 +37,7 @@ export async function make({ params }) {
       h("section", { class: "card verdict", "aria-label": "Verdict" },
         verdict({ groups: byRoute.filter((group) => !route || group.route === route), perBackend: groups, objectives: objectives.objectives, backends: backends.backends, sinks: sinks.sinks, ledgers })),
       filters(window, route, names),
-      figures(groups, objectives.objectives, stats.windows[0].covered_s, points, ledgers),
+      figures(groups, objectives.objectives, stats.windows[0].covered_s, before(steps, step), ledgers),
       h("section", { class: "two" }, charts(points, series)),
       h("section", { class: "card" }, whereTheTimeGoes(groups, ledgers)),
     ],
@@ -53,6 +55,20 @@ function filters(window, route, names) {
     h("label", {}, "Route", h("select", { name: "route" }, options([["", "all"], ...names.map((name) => [name, name])], route))));
 }
 
+/** The last full step and the one before it, of all requests that are stored. */
+function before({ data }, step) {
+  const points = data?.series[0]?.points ?? [];
+  // The newest step has not ended.
+  const open = Math.floor(Date.now() / 1000 / step) * step;
+  const at = (start) => points.find((point) => point.at_s === start);
+  const [last, earlier] = [at(open - step), at(open - 2 * step)];
+  const minutes = step === 60 ? "minute" : `${step / 60} minutes`;
+  return (of) => {
+    const change = last && earlier ? ratio(of(last), of(earlier)) : null;
+    return change ? `; last full ${minutes} ${change}` : "";
+  };
+}
+
 /** A percentile over several groups cannot be computed from theirs: the worst one is shown, and named. */
 function worst(groups, timing, percentile) {
   const of = (group) => group.timings[timing];
@@ -65,7 +81,7 @@ function figure(name, value, note, isBad) {
   return h("div", { class: "card" }, h("span", {}, name), h("strong", {}, value), h("em", { class: isBad ? "bad" : null }, note));
 }
 
-function figures(groups, objectives, covered, points, ledgers) {
+function figures(groups, objectives, covered, change, ledgers) {
   const sum = (of) => groups.reduce((total, group) => total + (of(group) ?? 0), 0);
   const requests = sum((group) => group.requests);
   const failures = sum((group) => group.service_failures);
@@ -78,18 +94,18 @@ function figures(groups, objectives, covered, points, ledgers) {
     const group = worst(groups, timing, "p95_us");
     if (!group) return ["–", "no request with this time yet"];
     const { p95_us, count } = group.timings[timing];
-    return [duration(p95_us), `${group.route}${group.backend ? ` / ${group.backend}` : ""}, ${samples(count)}`];
+    const all = change((point) => point[`${timing}_us`]?.p95);
+    return [duration(p95_us), `${group.route}${group.backend ? ` / ${group.backend}` : ""}, ${samples(count)}${all && `; p95 of all${all.slice(1)}`}`];
   };
   const left = objectives.filter((one) => one.events > 0).sort((a, b) => a.budget_remaining - b.budget_remaining)[0];
-  // The last point is of a minute that has not ended.
-  const change = ratio(points.at(-2)?.requests, points.at(-3)?.requests);
+  const failed = (point) => (point.requests - (point.outcomes.ok ?? 0)) / point.requests;
   const [ttft, tpot] = [slow("client_ttft"), slow("tpot")];
   return h("section", { class: "figures", "aria-label": "Figures" },
-    figure("Requests", `${number(requests / Math.max(covered, 1))} /s`, `${number(requests)} in ${duration(covered * 1e6)}${change ? `; last full minute ${change}` : ""}`),
+    figure("Requests", `${number(requests / Math.max(covered, 1))} /s`, `${number(requests)} in ${duration(covered * 1e6)}${change((point) => point.requests)}`),
     figure("Goodput", judged ? percent(good / judged) : "–", judged ? `${number(judged)} requests judged by objectives` : "no objectives; set objectives in the settings", judged && good / judged < 0.95),
     figure(definition("client_ttft", "TTFT p95, slowest"), ...ttft),
     figure(definition("tpot", "TPOT p95, slowest"), ...tpot),
-    figure("Failures of the service", requests ? percent(failures / requests, 2) : "–", first ? `most: ${first[0]} (${number(first[1])})` : "no errors", failures > 0),
+    figure("Failures of the service", requests ? percent(failures / requests, 2) : "–", first ? `most: ${first[0]} (${number(first[1])})${change(failed) && `; requests that are not ok${change(failed).slice(1)}`}` : "no errors", failures > 0),
     figure(definition("added_ttft", "TTFT added by guardrails"), ...addedTtft(ledgers)),
     figure("Error budget left", left ? percent(left.budget_remaining, 0) : "–", left ? `${left.route}, ${left.slo}; burn rate ${number(left.burn_rate)}` : "no objective has events yet", left && left.budget_remaining < 0.25));
 }

@@ -6,7 +6,7 @@ import { dateTime, duration, number } from "../lib/format.js";
 
 const FIELDS = ["route", "backend", "model", "outcome", "owner", "error_code", "status"];
 const TAIL_ROWS = 200;
-const FROM = [["15m", "15 minutes"], ["1h", "hour"], ["6h", "6 hours"], ["1d", "day"], ["7d", "7 days"], ["", "all stored"]];
+const FROM = [["15m", "15 minutes"], ["1h", "hour"], ["6h", "6 hours"], ["1d", "day"], ["7d", "7 days"], ["", "any time"]];
 
 export async function make({ params, refresh }) {
   const query = Object.fromEntries(params);
@@ -14,9 +14,10 @@ export async function make({ params, refresh }) {
   delete query.live;
   const content = [h("h1", {}, "Requests")];
   // Without a store, there are the recent records, which have fewer filters.
-  const { data: facets, problem } = await stored("/api/facets", { fields: FIELDS.join(","), limit: 8, from: query.from });
+  const { data: facets, problem } = await stored("/api/facets", { fields: FIELDS.join(","), limit: 8, from: query.from, to: query.to });
   if (problem) content.push(h("p", { class: "notice bad" }, `Stored records cannot be read, these are the recent ones: ${problem}.`));
   content.push(filters(query, facets !== null, isLive));
+  if (query.to) content.push(h("p", { class: "notice" }, `Requests from ${dateTime(new Date(query.from))} to ${dateTime(new Date(query.to))}. `, h("a", { href: link({ ...query, from: "", to: "", after: "" }) }, "Show all times")));
   if (facets) content.push(h("section", { class: "card facets", "aria-label": "Values of stored requests" }, facetLinks(facets.facets, query)));
   if (isLive) {
     const tail = liveTail(query);
@@ -41,6 +42,9 @@ function filters(query, hasStore, isLive) {
   const submit = (event) => {
     event.preventDefault();
     const form = Object.fromEntries(new FormData(event.currentTarget));
+    // A time that was chosen replaces the interval of a cell.
+    if (form.from) form.to = "";
+    else delete form.from;
     if (form.id) location.hash = link({ id: form.id });
     else location.hash = link({ ...query, ...form, after: "" });
   };

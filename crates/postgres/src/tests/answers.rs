@@ -142,7 +142,7 @@ const QUERIES: &[(&str, &[(&str, &str)])] = &[
     ("/api/charts", &[("from", "6h"), ("step", "1m")]),
     ("/api/charts", &[("from", "6h"), ("step", "1h"), ("by", "model"), ("series", "3")]),
     ("/api/charts", &[("from", "6h"), ("step", "5m"), ("by", "outcome")]),
-    ("/api/charts", &[("from", "6h"), ("owner", "team0")]),
+    ("/api/charts", &[("from", "6h"), ("owner", "team0"), ("cells", "client_ttft")]),
     ("/api/charts", &[("from", "6h"), ("route", "r1"), ("by", "backend")]),
     ("/api/charts", &[("from", "6h"), ("route", "r1"), ("model", "m2"), ("backend", "b1")]),
     ("/api/charts", &[("from", "6h"), ("model", "absent")]),
