@@ -8,13 +8,14 @@
 mod prometheus;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use lens::observe::Sample;
 use lens::record::Outcome;
 use lens::{FilterSeries, Histogram, Record, Series, State, Timing};
 
+use crate::SeriesMap;
 use crate::audit::AuditLine;
 use crate::exemplars::{Exemplars, TracedRecords};
 use crate::gauges::{DROPPED_LOG_LINES, Gauges};
@@ -84,7 +85,7 @@ pub trait MetricWriter {
 
 /// What the metrics of an observatory are made from.
 pub(crate) struct Sources<'a> {
-    pub(crate) series: &'a HashMap<SeriesKey, Series>,
+    pub(crate) series: &'a SeriesMap<SeriesKey, Series>,
     pub(crate) traced: TracedRecords,
     pub(crate) groups: &'a Groups,
     pub(crate) gauges: &'a Gauges,

@@ -71,11 +71,14 @@ use sink::Pump;
 /// exported.
 pub const REMOVED_BACKEND_TTL: Duration = Duration::from_secs(600);
 
+/// A map that each request looks up. Its keys come from settings.
+pub(crate) type SeriesMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 /// Series and rates, of one worker or of all.
 #[derive(Debug, Default)]
 struct Shard {
-    series: HashMap<SeriesKey, Series>,
-    rates: HashMap<GroupId, Rate>,
+    series: SeriesMap<SeriesKey, Series>,
+    rates: SeriesMap<GroupId, Rate>,
 }
 
 /// Records, series and gauges of one process.

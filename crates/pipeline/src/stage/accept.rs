@@ -74,7 +74,7 @@ pub fn accepted(
         head_at,
         endpoint: recorded_path(endpoint),
         dialect,
-        errors: error_format(endpoint, head.get("anthropic-version").is_some()),
+        errors: error_format(endpoint, dialect, head.get("anthropic-version").is_some()),
         bytes: head.len as u64,
         peer: Peer::default(),
         client: None,
@@ -84,8 +84,13 @@ pub fn accepted(
 /// The format of errors for a request. Clients of Anthropic send `anthropic-version`, also on
 /// paths that other APIs share with it, such as `/v1/models`. A path that is refused for its empty
 /// or dot segments has the format of the path without them.
-fn error_format(path: &str, is_anthropic: bool) -> ErrorFormat {
-    match ErrorFormat::from_path(&normalized(&decode(path))) {
+fn error_format(path: &str, dialect: Option<Dialect>, is_anthropic: bool) -> ErrorFormat {
+    // Embeddings have the same last segment in several APIs.
+    let format = match dialect.filter(|dialect| *dialect != Dialect::Embeddings) {
+        Some(dialect) => dialect.error_format(),
+        None => ErrorFormat::from_path(&normalized(&decode(path))),
+    };
+    match format {
         ErrorFormat::OpenAi if is_anthropic => ErrorFormat::Anthropic,
         format => format,
     }
@@ -126,7 +131,7 @@ pub fn unknown(head_at: Tick, bytes: &[u8]) -> Accepted {
         head_at,
         endpoint: String::new(),
         dialect: None,
-        errors: error_format(path(target), is_anthropic),
+        errors: error_format(path(target), None, is_anthropic),
         bytes: bytes.len() as u64,
         peer: Peer::default(),
         client: None,

@@ -72,7 +72,7 @@ impl Drop for Counted {
 }
 
 thread_local! {
-    static IDLE: RefCell<HashMap<usize, Vec<Idle>>> = RefCell::default();
+    static IDLE: RefCell<HashMap<usize, Vec<Idle>, foldhash::fast::RandomState>> = RefCell::default();
     static SWEEPING: Cell<bool> = const { Cell::new(false) };
 }
 
