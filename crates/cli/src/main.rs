@@ -7,6 +7,8 @@ mod export;
 mod key;
 mod load;
 mod logger;
+mod packaging;
+mod probe;
 mod shield;
 mod statistics;
 
@@ -58,6 +60,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::Init { file, full, force } => init(&file, full, force)?,
         Command::Schema => write_stdout(&format!("{:#}\n", config::json_schema()))?,
+        Command::Probe(args) => return probe::probe_gateway(&args),
         Command::Run(args) => return load::run_load_test(*args),
         Command::Compare { base, new, percent } => return load::compare(&base, &new, percent),
         Command::Export(args) => return export::export(&args),
@@ -71,6 +74,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Audit(AuditCommand::Verify(args)) => return audit::verify_log(&args),
         Command::Simulate(args) => simulate(args)?,
         Command::Demo(args) => demo::run_demo(&args)?,
+        Command::Completions { shell } => write_stdout(&packaging::completions(shell))?,
+        Command::Man { folder } => packaging::write_man_pages(&folder)?,
     }
     Ok(ExitCode::SUCCESS)
 }

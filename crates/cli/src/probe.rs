@@ -1,0 +1,81 @@
+//! `probe`: asks a gateway whether it is ready, for health checks of containers.
+//!
+//! - *In*: the address of an admin listener.
+//! - *Out*: what `/readyz` says. Exit code 0 if it is 200, otherwise 1.
+//! - *Never*: a wait beyond the timeout, or another program in the image, such as curl.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum as _;
+
+use crate::args::ProbeArgs;
+use crate::write_stdout;
+
+/// Maximum bytes of an answer.
+const MAX_ANSWER: usize = 16 << 10;
+
+/// Prints the answer of the gateway. Fails if it is not ready.
+pub(crate) fn probe_gateway(args: &ProbeArgs) -> Result<ExitCode> {
+    let answer = exchange(args).with_context(|| {
+        format!("{} is not ready: its admin listener does not answer", args.admin)
+    })?;
+    let (status, body) = parse(&answer).with_context(|| {
+        format!("{} is not the admin listener of a gateway: no HTTP answer", args.admin)
+    })?;
+    if status == 200 {
+        write_stdout(body)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    anyhow::bail!("{} is not ready: {status}: {}", args.admin, body.trim_end());
+}
+
+/// The whole answer, within the timeout.
+fn exchange(args: &ProbeArgs) -> std::io::Result<String> {
+    let until = Instant::now() + args.timeout;
+    let left = || {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
+    };
+    let mut socket = TcpStream::connect_timeout(&args.admin, args.timeout)?;
+    let value = args.backends.to_possible_value();
+    let backends = value.as_ref().map_or("any", clap::builder::PossibleValue::get_name);
+    socket.set_write_timeout(Some(left()?))?;
+    write!(
+        socket,
+        "GET /readyz?backends={backends} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
+        args.admin
+    )?;
+    read(&mut socket, left)
+}
+
+/// Read to the end, or to the maximum.
+fn read(
+    socket: &mut TcpStream,
+    left: impl Fn() -> std::io::Result<Duration>,
+) -> std::io::Result<String> {
+    let (mut answer, mut part) = (Vec::new(), [0; 1024]);
+    while answer.len() < MAX_ANSWER {
+        socket.set_read_timeout(Some(left()?))?;
+        match socket.read(&mut part) {
+            Ok(0) => break,
+            Ok(len) => answer.extend_from_slice(part.get(..len).unwrap_or_default()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// Status and body of an answer.
+fn parse(answer: &str) -> Option<(u16, &str)> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.split(' ').next()?.parse().ok()?;
+    Some((status, body))
+}
