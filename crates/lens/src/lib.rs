@@ -26,6 +26,9 @@ pub mod sketch;
 pub mod stream;
 pub use stream::{EngineError, MAX_CHOICES, StreamLens};
 
+mod finish_reason;
+pub use finish_reason::FinishReason;
+
 mod engine_split;
 pub use engine_split::{EngineSplit, Measured};
 
