@@ -106,7 +106,7 @@ async fn a_probe_has_the_exit_code_of_the_readiness() {
     assert_eq!(gateway.get("/livez"), (200, "ok\n".into()));
 
     for (address, wanted) in
-        [(free_address(), "does not answer"), (gateway.address(), "is not ready: 404")]
+        [(free_address(), "does not answer"), (gateway.address(), "is not ready: 502")]
     {
         let failed = probe(&[&address.to_string(), "--timeout", "1s"]);
         assert_eq!(failed.status.code(), Some(1));
