@@ -150,11 +150,11 @@ def tail(log: pathlib.Path, lines=15):
 class Load:
     """Streams requests of some clients to a gateway until it is stopped; can pause. Failed requests are part of it."""
 
-    def __init__(self, url, headers, clients=4, tokens=8):
+    def __init__(self, url, headers, clients=4, tokens=8, prompt="Name three colors."):
         self.address = url.removeprefix("http://")
         self.headers = {"content-type": "application/json", **headers}
         self.body = json.dumps({"model": "m", "stream": True, "stream_options": {"include_usage": True}, "max_tokens": tokens,
-                                "messages": [{"role": "user", "content": "Name three colors."}]})
+                                "messages": [{"role": "user", "content": prompt}]})
         self.stopped, self.go = threading.Event(), threading.Event()
         self.go.set()
         self.threads = [threading.Thread(target=self.client, daemon=True) for _ in range(clients)]

@@ -20,12 +20,13 @@ import traceback
 
 import part_dashboard
 import part_files
+import part_grafana
 import part_otlp
 import part_postgres
 import part_prometheus
 from machine import LeftOut, Machine
 
-PARTS = (part_otlp, part_files, part_prometheus, part_postgres, part_dashboard)
+PARTS = (part_otlp, part_files, part_prometheus, part_grafana, part_postgres, part_dashboard)
 # Twice what a busy machine takes.
 PART_SECONDS = 900
 
