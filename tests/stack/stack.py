@@ -19,6 +19,7 @@ import tempfile
 import traceback
 
 import part_dashboard
+import part_deploy
 import part_files
 import part_grafana
 import part_otlp
@@ -26,7 +27,7 @@ import part_postgres
 import part_prometheus
 from machine import LeftOut, Machine
 
-PARTS = (part_otlp, part_files, part_prometheus, part_grafana, part_postgres, part_dashboard)
+PARTS = (part_otlp, part_files, part_prometheus, part_grafana, part_postgres, part_dashboard, part_deploy)
 # Twice what a busy machine takes.
 PART_SECONDS = 900
 
