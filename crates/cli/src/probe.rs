@@ -1,4 +1,4 @@
-//! `probe`: asks a gateway whether it is ready, for health checks of containers.
+//! `probe`: prints whether a gateway is ready, for health checks of containers.
 //!
 //! - *In*: the address of an admin listener.
 //! - *Out*: what `/readyz` says. Exit code 0 if it is 200, otherwise 1.

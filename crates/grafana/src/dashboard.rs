@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 
 use crate::FAMILIES;
-use crate::panel::{COLUMNS, Panel};
+use crate::panel::{COLUMNS, Chart};
 
 /// Version of Grafana's model: that of Grafana 10.4, which newer versions migrate.
 const SCHEMA_VERSION: u64 = 39;
@@ -16,7 +16,7 @@ const SCHEMA_VERSION: u64 = 39;
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) title: &'static str,
-    pub(crate) panels: Vec<Panel>,
+    pub(crate) panels: Vec<Chart>,
 }
 
 /// A dashboard.

@@ -29,7 +29,7 @@ enum Kind {
 
 /// A panel.
 #[derive(Clone, Debug)]
-pub(crate) struct Panel {
+pub(crate) struct Chart {
     title: &'static str,
     kind: Kind,
     unit: &'static str,
@@ -39,34 +39,34 @@ pub(crate) struct Panel {
     pub(crate) height: u64,
 }
 
-impl Panel {
+impl Chart {
     fn new(
         title: &'static str,
         kind: Kind,
         unit: &'static str,
         (width, height): (u64, u64),
     ) -> Self {
-        Panel { title, kind, unit, queries: Vec::new(), note: "", width, height }
+        Chart { title, kind, unit, queries: Vec::new(), note: "", width, height }
     }
 
     /// Lines over time.
     pub(crate) fn lines(title: &'static str, unit: &'static str) -> Self {
-        Panel::new(title, Kind::Lines, unit, (8, 8))
+        Chart::new(title, Kind::Lines, unit, (8, 8))
     }
 
     /// Areas over time that add up.
     pub(crate) fn stacked(title: &'static str, unit: &'static str) -> Self {
-        Panel::new(title, Kind::Stacked, unit, (8, 8))
+        Chart::new(title, Kind::Stacked, unit, (8, 8))
     }
 
     /// A distribution over time.
     pub(crate) fn heat_map(title: &'static str, unit: &'static str, expression: String) -> Self {
-        Panel::new(title, Kind::HeatMap, unit, (8, 8)).query(expression, "{{le}}")
+        Chart::new(title, Kind::HeatMap, unit, (8, 8)).query(expression, "{{le}}")
     }
 
     /// One number.
     pub(crate) fn number(title: &'static str, unit: &'static str, expression: String) -> Self {
-        Panel::new(title, Kind::Number, unit, (4, 4)).query(expression, "")
+        Chart::new(title, Kind::Number, unit, (4, 4)).query(expression, "")
     }
 
     /// The same with one more query.

@@ -5,7 +5,7 @@
 //! - *Never*: a figure of the engine without its source.
 
 use crate::dashboard::{Dashboard, Row};
-use crate::panel::Panel;
+use crate::panel::Chart;
 use crate::query::{Timing, distribution, max, quantile, rate, ratio, sum};
 
 const QUEUE: Timing = Timing(&["llm_lens_queue_seconds"]);
@@ -22,19 +22,19 @@ pub(super) fn dashboard() -> Dashboard {
 fn scheduler() -> Row {
     let by = ["pool", "backend"];
     let panels = vec![
-        Panel::lines("Scheduler state", "short")
+        Chart::lines("Scheduler state", "short")
             .query(max("llm_lens_engine_running", &by), "running {{backend}}")
             .query(max("llm_lens_engine_waiting", &by), "waiting {{backend}}")
             .note("Needs engine_metrics of the backend."),
-        Panel::lines("KV cache", "percentunit")
+        Chart::lines("KV cache", "percentunit")
             .query(max("llm_lens_engine_cache_ratio", &by), "{{backend}}")
             .note("Needs engine_metrics of the backend."),
-        Panel::lines("In flight, as counted by the gateways", "short")
+        Chart::lines("In flight, as counted by the gateways", "short")
             .query(sum("llm_lens_backend_in_flight", &by), "{{backend}}"),
-        Panel::lines("Tokens in flight", "short")
+        Chart::lines("Tokens in flight", "short")
             .query(sum("llm_lens_backend_tokens_in_flight", &by), "{{backend}}")
             .wide(),
-        Panel::lines("Attempts", "reqps")
+        Chart::lines("Attempts", "reqps")
             .query(rate("llm_lens_backend_attempts_total", &by), "{{pool}} {{backend}}")
             .wide(),
     ];
@@ -43,19 +43,19 @@ fn scheduler() -> Row {
 
 fn admission() -> Row {
     let panels = vec![
-        Panel::lines("Queue depth", "short")
+        Chart::lines("Queue depth", "short")
             .query(sum("llm_lens_queue_depth", &["backend"]), "{{backend}}"),
-        Panel::lines("Queue time", "s").percentiles(QUEUE),
-        Panel::lines("Queue time by backend, p95", "s")
+        Chart::lines("Queue time", "s").percentiles(QUEUE),
+        Chart::lines("Queue time by backend, p95", "s")
             .query(quantile("0.95", QUEUE, &["backend"]), "{{backend}}"),
-        Panel::lines("Admitted and limit", "short")
+        Chart::lines("Admitted and limit", "short")
             .query(sum("llm_lens_admitted_in_flight", &["backend"]), "admitted {{backend}}")
             .query(sum("llm_lens_admission_limit", &["backend"]), "limit {{backend}}"),
-        Panel::lines("Shed", "reqps").query(
+        Chart::lines("Shed", "reqps").query(
             rate("llm_lens_shed_requests_total", &["backend", "reason"]),
             "{{backend}} {{reason}}",
         ),
-        Panel::heat_map("Queue time", "s", distribution(QUEUE, &[])),
+        Chart::heat_map("Queue time", "s", distribution(QUEUE, &[])),
     ];
     Row { title: "Admission queue", panels }
 }
@@ -65,13 +65,13 @@ fn health() -> Row {
     let failures = rate("llm_lens_backend_failures_total", &by);
     let attempts = rate("llm_lens_backend_attempts_total", &by);
     let panels = vec![
-        Panel::lines("State", "short").query(
+        Chart::lines("State", "short").query(
             max("llm_lens_backend_state", &["pool", "backend", "state"]),
             "{{backend}} {{state}}",
         ),
-        Panel::lines("Failed attempts", "percentunit")
+        Chart::lines("Failed attempts", "percentunit")
             .query(ratio(&failures, &attempts), "{{pool}} {{backend}}"),
-        Panel::lines("Ejections", "short")
+        Chart::lines("Ejections", "short")
             .query(rate("llm_lens_backend_ejections_total", &by), "{{pool}} {{backend}}")
             .note("A second."),
     ];
@@ -83,22 +83,22 @@ fn selection() -> Row {
     let hits = rate("llm_lens_prefix_block_hits_total", &tier);
     let blocks = rate("llm_lens_prefix_blocks_total", &tier);
     let panels = vec![
-        Panel::lines("Prefix hits", "percentunit")
+        Chart::lines("Prefix hits", "percentunit")
             .query(ratio(&hits, &blocks), "{{pool}}")
             .note("Of pools with `balance: prefix`."),
-        Panel::lines("Hedges", "reqps")
+        Chart::lines("Hedges", "reqps")
             .query(rate("llm_lens_hedges_total", &tier), "sent {{pool}}")
             .query(rate("llm_lens_hedges_won_total", &tier), "won {{pool}}"),
-        Panel::lines("Canary", "percentunit")
+        Chart::lines("Canary", "percentunit")
             .query(max("llm_lens_canary_share", &["route"]), "share {{route}}")
             .query(max("llm_lens_canary_rolled_back", &["route"]), "rolled back {{route}}"),
-        Panel::lines("Error of predictions", "percentunit")
+        Chart::lines("Error of predictions", "percentunit")
             .query(
                 max("llm_lens_prediction_error_ratio", &["pool", "backend", "target"]),
                 "{{backend}} {{target}}",
             )
             .wide(),
-        Panel::lines("Edge or cloud", "reqps")
+        Chart::lines("Edge or cloud", "reqps")
             .query(
                 rate("llm_lens_offload_decisions_total", &["route", "decision"]),
                 "{{route}} {{decision}}",

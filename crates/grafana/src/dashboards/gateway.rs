@@ -5,7 +5,7 @@
 //! - *Never*: a figure about requests: the other dashboards have them.
 
 use crate::dashboard::{Dashboard, Row};
-use crate::panel::Panel;
+use crate::panel::Chart;
 use crate::query::{max, rate, sum};
 
 pub(super) fn dashboard() -> Dashboard {
@@ -20,20 +20,20 @@ pub(super) fn dashboard() -> Dashboard {
 fn resources() -> Row {
     let by = ["instance"];
     let panels = vec![
-        Panel::lines("CPU", "short")
+        Chart::lines("CPU", "short")
             .query(rate("process_cpu_seconds_total", &by), "{{instance}}")
             .note("Cores."),
-        Panel::lines("Resident memory", "bytes")
+        Chart::lines("Resident memory", "bytes")
             .query(max("process_resident_memory_bytes", &by), "{{instance}}"),
-        Panel::lines("Buffered bytes", "bytes")
+        Chart::lines("Buffered bytes", "bytes")
             .query(max("llm_lens_buffered_bytes", &by), "{{instance}}")
             .query(max("llm_lens_max_buffered_bytes", &by), "maximum {{instance}}"),
-        Panel::lines("Open files", "short")
+        Chart::lines("Open files", "short")
             .query(max("process_open_fds", &by), "{{instance}}")
             .query(max("process_max_fds", &by), "maximum {{instance}}"),
-        Panel::lines("Version", "short")
+        Chart::lines("Version", "short")
             .query(sum("llm_lens_build_info", &["version"]), "{{version}}"),
-        Panel::lines("Panics", "short")
+        Chart::lines("Panics", "short")
             .query(rate("llm_lens_panics_total", &by), "{{instance}}")
             .note("A second."),
     ];
@@ -43,10 +43,10 @@ fn resources() -> Row {
 fn connections() -> Row {
     let by = ["instance"];
     let panels = vec![
-        Panel::lines("Client connections", "short")
+        Chart::lines("Client connections", "short")
             .query(sum("llm_lens_client_connections", &by), "{{instance}}")
             .query(sum("llm_lens_max_client_connections", &by), "maximum {{instance}}"),
-        Panel::lines("Refused", "short")
+        Chart::lines("Refused", "short")
             .query(rate("llm_lens_client_limited_connections_total", &[]), "connections, by limits")
             .query(
                 rate("llm_lens_client_denied_connections_total", &[]),
@@ -60,7 +60,7 @@ fn connections() -> Row {
                 "requests, by open files",
             )
             .note("A second."),
-        Panel::lines("Bytes", "Bps")
+        Chart::lines("Bytes", "Bps")
             .query(rate("llm_lens_client_received_bytes_total", &[]), "received")
             .query(rate("llm_lens_client_sent_bytes_total", &[]), "sent"),
     ];
@@ -70,11 +70,11 @@ fn connections() -> Row {
 fn settings() -> Row {
     let by = ["instance"];
     let panels = vec![
-        Panel::lines("Reloads", "short")
+        Chart::lines("Reloads", "short")
             .query(rate("llm_lens_reloads_total", &by), "{{instance}}")
             .query(rate("llm_lens_reload_failures_total", &by), "failed {{instance}}")
             .note("A second."),
-        Panel::lines("Settings are stale since", "dateTimeAsIso")
+        Chart::lines("Settings are stale since", "dateTimeAsIso")
             .query(
                 format!(
                     "{} * 1000 > 0",
@@ -83,7 +83,7 @@ fn settings() -> Row {
                 "{{instance}}",
             )
             .note("No data means that the settings are current."),
-        Panel::lines("Store of shared limits", "short")
+        Chart::lines("Store of shared limits", "short")
             .query(max("llm_lens_store_up", &by), "connected {{instance}}")
             .query(rate("llm_lens_store_failures_total", &by), "failed calls {{instance}}")
             .query(rate("llm_lens_store_fallbacks_total", &by), "requests without it {{instance}}"),
@@ -94,10 +94,10 @@ fn settings() -> Row {
 fn sinks() -> Row {
     let by = ["sink"];
     let panels = vec![
-        Panel::lines("Records", "short")
+        Chart::lines("Records", "short")
             .query(rate("llm_lens_sink_records_total", &by), "{{sink}}")
             .note("A second."),
-        Panel::lines("Lost", "short")
+        Chart::lines("Lost", "short")
             .query(
                 rate("llm_lens_sink_dropped_records_total", &["sink", "reason"]),
                 "{{sink}} {{reason}}",
@@ -106,7 +106,7 @@ fn sinks() -> Row {
             .query(rate("llm_lens_log_lines_dropped_total", &[]), "log lines")
             .query(rate("llm_lens_audit_lines_dropped_total", &[]), "audit lines")
             .note("A second. Requests are not affected."),
-        Panel::lines("Waiting", "short")
+        Chart::lines("Waiting", "short")
             .query(sum("llm_lens_sink_queued_records", &by), "memory {{sink}}")
             .query(sum("llm_lens_sink_spilled_records", &by), "spill {{sink}}"),
     ];

@@ -6,7 +6,7 @@
 //! - *Never*: a timing of the client and one of the engine in one line.
 
 use crate::dashboard::{Dashboard, Row};
-use crate::panel::Panel;
+use crate::panel::Chart;
 use crate::query::{
     ENGINE_E2E, ENGINE_TTFT, ITL, TPOT, Timing, distribution, quantile, quantile_where, rate,
     rate_of_sum, ratio,
@@ -33,9 +33,9 @@ pub(super) fn dashboard() -> Dashboard {
 
 fn client() -> Row {
     let panels = vec![
-        Panel::lines("TTFT at the client", "s").percentiles(CLIENT_TTFT),
-        Panel::lines("Gaps between tokens at the client", "s").percentiles(CLIENT_ITL),
-        Panel::lines("Duration of requests", "s").percentiles(CLIENT_E2E),
+        Chart::lines("TTFT at the client", "s").percentiles(CLIENT_TTFT),
+        Chart::lines("Gaps between tokens at the client", "s").percentiles(CLIENT_ITL),
+        Chart::lines("Duration of requests", "s").percentiles(CLIENT_E2E),
     ];
     Row { title: "What clients wait for", panels }
 }
@@ -45,7 +45,7 @@ fn split() -> Row {
     let backends = rate(ledger, &["route", "backend"]);
     let requests = rate("llm_lens_requests_total", &["route", "backend"]);
     let panels = vec![
-        Panel::stacked("Time by state", "percentunit")
+        Chart::stacked("Time by state", "percentunit")
             .query(
                 format!(
                     "{} / on () group_left () ({} > 0)",
@@ -56,13 +56,13 @@ fn split() -> Row {
             )
             .note("Share of the time of all selected requests; the states sum to the whole.")
             .wide(),
-        Panel::lines("Mean time of a request by backend", "s")
+        Chart::lines("Mean time of a request by backend", "s")
             .query(ratio(&backends, &requests), "{{route}} {{backend}}")
             .note("Find the slow backend here, and the state in the panel to the left.")
             .wide(),
-        Panel::lines("The gateway's own work", "s").percentiles(GATEWAY),
-        Panel::lines("Rate limits and admission queue", "s").percentiles(QUEUE),
-        Panel::stacked("The engine's own report", "s")
+        Chart::lines("The gateway's own work", "s").percentiles(GATEWAY),
+        Chart::lines("Rate limits and admission queue", "s").percentiles(QUEUE),
+        Chart::stacked("The engine's own report", "s")
             .query(rate_of_sum(SPLIT, &["part"], &[]), "{{part}}")
             .note("Seconds a second. Only of engines that report their times."),
     ];
@@ -72,21 +72,21 @@ fn split() -> Row {
 fn engine() -> Row {
     let by = |timing| quantile("0.95", timing, &["backend"]);
     let panels = vec![
-        Panel::lines("TTFT at the engine", "s").percentiles(ENGINE_TTFT),
-        Panel::lines("Inter-token latency", "s").percentiles(ITL),
-        Panel::lines("Time per output token", "s").percentiles(TPOT),
-        Panel::lines("End-to-end latency of the engine", "s").percentiles(ENGINE_E2E),
-        Panel::lines("TTFT by backend, p95", "s").query(by(ENGINE_TTFT), "{{backend}}"),
-        Panel::lines("Time per output token by backend, p95", "s").query(by(TPOT), "{{backend}}"),
+        Chart::lines("TTFT at the engine", "s").percentiles(ENGINE_TTFT),
+        Chart::lines("Inter-token latency", "s").percentiles(ITL),
+        Chart::lines("Time per output token", "s").percentiles(TPOT),
+        Chart::lines("End-to-end latency of the engine", "s").percentiles(ENGINE_E2E),
+        Chart::lines("TTFT by backend, p95", "s").query(by(ENGINE_TTFT), "{{backend}}"),
+        Chart::lines("Time per output token by backend, p95", "s").query(by(TPOT), "{{backend}}"),
     ];
     Row { title: "Engine, as observed by the gateway", panels }
 }
 
 fn heat_maps() -> Row {
     let panels = vec![
-        Panel::heat_map("TTFT", "s", distribution(ENGINE_TTFT, &[])),
-        Panel::heat_map("Inter-token latency", "s", distribution(ITL, &[])),
-        Panel::heat_map("End-to-end latency", "s", distribution(ENGINE_E2E, &[])),
+        Chart::heat_map("TTFT", "s", distribution(ENGINE_TTFT, &[])),
+        Chart::heat_map("Inter-token latency", "s", distribution(ITL, &[])),
+        Chart::heat_map("End-to-end latency", "s", distribution(ENGINE_E2E, &[])),
     ];
     Row { title: "Distributions", panels }
 }
@@ -94,11 +94,11 @@ fn heat_maps() -> Row {
 fn guardrails() -> Row {
     let filters = quantile_where("0.95", FILTER, &["filter", "side"], &[("part", "wall")]);
     let panels = vec![
-        Panel::lines("Guardrail time before the first token", "s").percentiles(ADDED_TTFT),
-        Panel::lines("TTFT with and without guardrail, p95", "s")
+        Chart::lines("Guardrail time before the first token", "s").percentiles(ADDED_TTFT),
+        Chart::lines("TTFT with and without guardrail, p95", "s")
             .query(quantile("0.95", CLIENT_TTFT, &[]), "with")
             .query(quantile("0.95", WITHOUT_GUARDRAIL, &[]), "without"),
-        Panel::lines("Filters, p95", "s").query(filters, "{{filter}} {{side}}"),
+        Chart::lines("Filters, p95", "s").query(filters, "{{filter}} {{side}}"),
     ];
     Row { title: "Guardrails", panels }
 }

@@ -5,7 +5,7 @@
 //! - *Never*: an error of a client counted as a failure of the service.
 
 use crate::dashboard::{Dashboard, Row};
-use crate::panel::Panel;
+use crate::panel::Chart;
 use crate::query::{
     Timing, distribution, increase, quantile_where, rate, rate_of_sum, ratio, recorded, sum,
 };
@@ -27,32 +27,32 @@ fn overview() -> Row {
     let requests = rate("llm_lens_requests_total", &[]);
     let failures = rate("llm_lens_service_failures_total", &[]);
     let panels = vec![
-        Panel::number("Requests", "reqps", requests.clone()),
-        Panel::number("Failed by the service", "percentunit", ratio(&failures, &requests)),
-        Panel::number("In flight", "short", sum("llm_lens_in_flight_requests", &[])),
-        Panel::number("Output tokens", "short", rate_of_sum(TOKENS, &[], &OUTPUT)),
-        Panel::number("Requests in this time", "short", increase("llm_lens_requests_total", &[])),
-        Panel::number("Client connections", "short", sum("llm_lens_client_connections", &[])),
+        Chart::number("Requests", "reqps", requests.clone()),
+        Chart::number("Failed by the service", "percentunit", ratio(&failures, &requests)),
+        Chart::number("In flight", "short", sum("llm_lens_in_flight_requests", &[])),
+        Chart::number("Output tokens", "short", rate_of_sum(TOKENS, &[], &OUTPUT)),
+        Chart::number("Requests in this time", "short", increase("llm_lens_requests_total", &[])),
+        Chart::number("Client connections", "short", sum("llm_lens_client_connections", &[])),
     ];
     Row { title: "Now", panels }
 }
 
 fn endings() -> Row {
     let panels = vec![
-        Panel::stacked("Requests by outcome", "reqps")
+        Chart::stacked("Requests by outcome", "reqps")
             .query(rate("llm_lens_requests_total", &["outcome"]), "{{outcome}}"),
-        Panel::lines("Failures of the service", "reqps").query(
+        Chart::lines("Failures of the service", "reqps").query(
             rate("llm_lens_service_failures_total", &["route", "backend"]),
             "{{route}} {{backend}}",
         ),
-        Panel::stacked("Finish reasons", "reqps")
+        Chart::stacked("Finish reasons", "reqps")
             .query(rate("llm_lens_finish_reasons_total", &["finish_reason"]), "{{finish_reason}}"),
-        Panel::stacked("Requests by route", "reqps")
+        Chart::stacked("Requests by route", "reqps")
             .query(rate("llm_lens_requests_total", &["route"]), "{{route}}"),
-        Panel::lines("Stalls of streams", "short")
+        Chart::lines("Stalls of streams", "short")
             .query(rate("llm_lens_stalls_total", &["backend"]), "{{backend}}")
             .note("A second."),
-        Panel::lines("Retries, fallbacks and resumes", "reqps")
+        Chart::lines("Retries, fallbacks and resumes", "reqps")
             .query(rate("llm_lens_retries_total", &["route"]), "retries {{route}}")
             .query(rate("llm_lens_retries_denied_total", &["route"]), "denied {{route}}")
             .query(rate("llm_lens_fallbacks_total", &["route"]), "fallbacks {{route}}")
@@ -64,21 +64,21 @@ fn endings() -> Row {
 fn tokens() -> Row {
     let estimated = rate("llm_lens_estimated_tokens_total", &[]);
     let panels = vec![
-        Panel::lines("Token throughput", "short")
+        Chart::lines("Token throughput", "short")
             .query(rate_of_sum(TOKENS, &["gen_ai_token_type"], &[]), "{{gen_ai_token_type}}")
             .query(estimated, "output, estimated")
             .note("Tokens a second."),
-        Panel::lines("Cached, cache writes, reasoning", "short")
+        Chart::lines("Cached, cache writes, reasoning", "short")
             .query(rate("llm_lens_cached_tokens_total", &[]), "cached")
             .query(rate("llm_lens_cache_write_tokens_total", &[]), "cache writes")
             .query(rate("llm_lens_reasoning_tokens_total", &[]), "reasoning")
             .note("Tokens a second."),
-        Panel::lines("Tokens of a request, p95", "short").query(
+        Chart::lines("Tokens of a request, p95", "short").query(
             quantile_where("0.95", TOKENS, &["gen_ai_token_type"], &[]),
             "{{gen_ai_token_type}}",
         ),
-        Panel::heat_map("Prompt length", "short", distribution(TOKENS, &INPUT)).wide(),
-        Panel::heat_map("Generation length", "short", distribution(TOKENS, &OUTPUT)).wide(),
+        Chart::heat_map("Prompt length", "short", distribution(TOKENS, &INPUT)).wide(),
+        Chart::heat_map("Generation length", "short", distribution(TOKENS, &OUTPUT)).wide(),
     ];
     Row { title: "Tokens", panels }
 }
@@ -86,13 +86,13 @@ fn tokens() -> Row {
 fn objectives() -> Row {
     let series = |name: &str| recorded(name);
     let panels = vec![
-        Panel::lines("Burn rate, 1 h", "short")
+        Chart::lines("Burn rate, 1 h", "short")
             .query(series("route:llm_lens_slo_burn:ratio1h"), "{{route}} {{slo}}")
             .note("1 uses up exactly what the objective allows. Needs the recording rules of deploy/prometheus."),
-        Panel::lines("Share of misses, 5 min", "percentunit")
+        Chart::lines("Share of misses, 5 min", "percentunit")
             .query(series("route:llm_lens_slo_misses:ratio5m"), "{{route}} {{slo}}")
             .note("Of the objectives of the recording rules of deploy/prometheus."),
-        Panel::lines("Burn rate, 6 h", "short")
+        Chart::lines("Burn rate, 6 h", "short")
             .query(series("route:llm_lens_slo_burn:ratio6h"), "{{route}} {{slo}}")
             .note("Needs the recording rules of deploy/prometheus."),
     ];
@@ -103,12 +103,12 @@ fn protection() -> Row {
     let findings = rate("llm_lens_guardrail_findings_total", &["side", "rule"]);
     let verdicts = rate("llm_lens_guardrail_verdicts_total", &["filter", "side", "verdict"]);
     let panels = vec![
-        Panel::lines("Findings of guardrails", "short")
+        Chart::lines("Findings of guardrails", "short")
             .query(findings, "{{side}} {{rule}}")
             .note("A second."),
-        Panel::lines("Verdicts of filters", "reqps")
+        Chart::lines("Verdicts of filters", "reqps")
             .query(verdicts, "{{filter}} {{side}} {{verdict}}"),
-        Panel::lines("Refused by limits", "reqps")
+        Chart::lines("Refused by limits", "reqps")
             .query(
                 rate("llm_lens_rate_limited_requests_total", &["limit", "unit"]),
                 "{{limit}} {{unit}}",
