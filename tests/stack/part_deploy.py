@@ -47,8 +47,8 @@ class Target:
         return run([self.python.parent / name, *words], text)
 
 
-def run(command, text=None, **options):
-    done = subprocess.run([str(word) for word in command], input=text, capture_output=True, text=True, timeout=120, **options)
+def run(command, text=None, seconds=120, **options):
+    done = subprocess.run([str(word) for word in command], input=text, capture_output=True, text=True, timeout=seconds, **options)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout + done.stderr
 
@@ -268,5 +268,26 @@ def upgrade_refuses_nothing(t):
             call("systemctl", "stop", f"llm-lens@{instance}.service")
 
 
+def release_is_whole(t):
+    """package.sh makes an archive with manual pages and completions of every command, and its checksums hold"""
+    folder = t.machine.folder / "package"
+    # Compressing a debug binary takes minutes.
+    environment = {**os.environ, "LLM_LENS_BIN": str(t.machine.binary)}
+    run([DEPLOY / "packaging" / "package.sh", folder], seconds=600, env=environment)
+    run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder)
+    [archive] = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as files:
+        files.extractall(folder, filter="data")
+    root = folder / archive.name.removesuffix(".tar.gz")
+    commands = re.findall(r"^  ([a-z]+)  ", run([root / "bin/llm-lens", "--help"]), re.M)
+    assert len(commands) > 10, commands
+    completions = root / "share/bash-completion/completions/llm-lens"
+    run(["bash", "-n", completions])
+    for command in commands:
+        assert command == "help" or (root / f"share/man/man1/llm-lens-{command}.1.gz").exists(), f"no manual page of {command}"
+        assert command in completions.read_text(), f"no completion of {command}"
+    return ", ".join(sorted(file.name for file in folder.iterdir() if file.is_file()))
+
+
 CHECKS = (dockerfile_is_clean, image_serves, compose_is_valid, chart_is_valid, custom_objects_are_valid, chart_settings_are_valid,
-          unit_is_valid, upgrade_refuses_nothing)
+          unit_is_valid, upgrade_refuses_nothing, release_is_whole)
