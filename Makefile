@@ -18,7 +18,7 @@ help:
 	@echo "make fuzz-parsers  libFuzzer on the parsers of bytes from peers, a minute each (FUZZ_SECONDS=n); needs a nightly compiler and cargo-fuzz"
 	@echo "make test-onnx     local judges: ONNX models in the process (ten minutes of compiling)"
 	@echo "make test-kubernetes   discovery in Kubernetes (two minutes of compiling)"
-	@echo "make test-stack    the gateway beside real Prometheus, Alertmanager, PostgreSQL, an OTLP receiver, duckdb, polars and Chromium (packages; ten minutes)"
+	@echo "make test-stack    the gateway beside real Prometheus, Alertmanager, PostgreSQL, an OTLP receiver, duckdb, polars, helm and Chromium (packages; ten minutes)"
 	@echo "make test-ui       the dashboard in a headless Chromium (packages; two minutes)"
 	@echo "make lint          formatting, clippy, architecture, documentation, words"
 	@echo "make bench         the gateway beside nginx, HAProxy and an idle pingora; microbenchmarks"
