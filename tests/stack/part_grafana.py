@@ -10,6 +10,7 @@ import http.server
 import json
 import pathlib
 import re
+import subprocess
 import threading
 import time
 import urllib.parse
@@ -19,6 +20,10 @@ from prometheus import monitoring
 
 NAME = "grafana"
 DASHBOARDS = pathlib.Path(__file__).resolve().parents[2] / "deploy" / "grafana" / "dashboards"
+READER = pathlib.Path(__file__).with_name("read_dashboards.py")
+# Grafana's types of its version 10.1, and the fields that newer versions have.
+TYPES = "grafana-foundation-sdk==1769699998!10.1.0"
+NEWER = {".templating.list[].definition", ".panels[].options.tooltip.mode"}
 # Long enough for blocks that prefix balancing remembers.
 PROMPT = "Name three colors. " * 400
 # The longest window of the shortened rules is 20 s.
@@ -118,8 +123,8 @@ class Engine:
 
 
 class Target:
-    def __init__(self, admin, servers):
-        self.admin, self.servers = admin, servers
+    def __init__(self, machine, servers):
+        self.machine, self.servers = machine, servers
 
 
 @contextlib.contextmanager
@@ -133,7 +138,7 @@ def start(machine):
         for route, clients in (("chat", 6), ("offload", 1), ("canary", 2)):
             stack.enter_context(Load(url, {"x-route": route}, clients=clients, prompt=PROMPT))
         time.sleep(HISTORY_SECONDS)
-        yield Target(admin, servers)
+        yield Target(machine, servers)
 
 
 def queries():
@@ -148,6 +153,15 @@ def queries():
                     text = target["expr"].replace("${family}", option["value"])
                     text = text.replace("$__rate_interval", WINDOW).replace("$__range", "1m")
                     yield dashboard["title"], panel["title"], re.sub(r"\$(instance|route|backend|model)\b", ".*", text)
+
+
+def fields_are_known(t):
+    """Grafana's own types know every field of the dashboards"""
+    python = t.machine.venv("grafana", TYPES)
+    done = subprocess.run([python, "-B", READER, *sorted(DASHBOARDS.glob("*.json"))], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    unknown = set(done.stdout.split("\n")) - NEWER - {""}
+    assert not unknown, "\n".join(sorted(unknown))
 
 
 def every_query_has_data(t):
@@ -200,4 +214,4 @@ def share_of_states_is_whole(t):
         assert total and abs(total - 1) < 0.001, f"{server.kind}: {total}"
 
 
-CHECKS = (every_query_has_data, variables_have_values, families_agree, share_of_states_is_whole)
+CHECKS = (fields_are_known, every_query_has_data, variables_have_values, families_agree, share_of_states_is_whole)
