@@ -9,7 +9,7 @@ use kit::client::PATIENCE;
 use kit::{Engine, Gateway, sse};
 use nix::sys::signal::Signal;
 
-use crate::raw::{Folder, ends_well, free_address, running_stream, settings};
+use crate::raw::{Folder, ends_well, free_address, running_stream, settings, settings_at};
 
 /// A service manager: the next report of the gateway, other than those of the watchdog.
 struct Manager(UnixDatagram);
@@ -147,6 +147,30 @@ async fn an_operator_drains_the_gateway() {
     assert!(stream.await.expect("no panic"), "the stream ends well");
     let status = gateway.ended(PATIENCE).await.expect("it ends with its last stream");
     assert_eq!(status.code(), Some(0), "{}", gateway.stderr());
+}
+
+/// A dry run finds the problems of a start, and binds nothing: the address is in use.
+#[test]
+fn a_dry_run_checks_and_exits() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound");
+    let folder = Folder::new();
+    let good = folder.file("good.yaml", settings_at(address, free_address(), "http://e:1", ""));
+    let bad = folder.file("bad.yaml", "routes: 1\n");
+    let listen = address.to_string();
+    let (good, bad) = (good.display().to_string(), bad.display().to_string());
+    for (arguments, code) in [
+        (&["--config", &good][..], 0),
+        (&["--config", &bad], 1),
+        (&["--upstream", "http://127.0.0.1:1", "--listen", &listen], 0),
+        (&["--upstream", "ftp://x"], 1),
+        (&["--config", &good, "--upgrade"], 2),
+    ] {
+        let mut command = Command::new(kit::gateway::binary());
+        command.args(["gateway", "--dry-run"]).args(arguments);
+        let done = command.stdin(Stdio::null()).output().expect("the binary runs");
+        assert_eq!(done.status.code(), Some(code), "{arguments:?}: {}", text(&done.stderr));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,6 +11,7 @@ use testbench::simulate::Profile;
 use tracing::level_filters::LevelFilter;
 
 use crate::logger::LogFormat;
+use crate::probe::ProbeArgs;
 
 /// The version, the commit, the features.
 const VERSION: &str = concat!(
@@ -252,42 +253,12 @@ pub(crate) struct GatewayArgs {
     /// Worker threads (with --upstream). Default: one for each core.
     #[arg(long, env = "LLM_LENS_WORKERS", value_name = "N")]
     pub(crate) workers: Option<usize>,
+    /// Check everything that the start reads, as `check` does, and exit. Nothing is bound or sent.
+    #[arg(long, conflicts_with = "upgrade")]
+    pub(crate) dry_run: bool,
     /// Take over the listeners of a running gateway: start this one, then send QUIT to the old one.
     #[arg(long)]
     pub(crate) upgrade: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct ProbeArgs {
-    /// Address of the admin listener.
-    #[arg(default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
-    pub(crate) admin: SocketAddr,
-    /// Backends that must be up.
-    #[arg(long, value_enum, default_value_t = NeededBackends::Any)]
-    pub(crate) backends: NeededBackends,
-    /// Maximum wait for an answer.
-    #[arg(long, default_value = "2s", value_parser = probe_timeout, value_name = "D")]
-    pub(crate) timeout: Duration,
-}
-
-/// Backends that a ready gateway has.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum NeededBackends {
-    /// One backend of any route.
-    Any,
-    /// One backend of every route.
-    EveryRoute,
-    /// None.
-    Ignore,
-}
-
-fn probe_timeout(text: &str) -> Result<Duration, String> {
-    let time = lens::duration::parse(text).map_err(|bad| bad.to_string())?;
-    match time.is_zero() {
-        true => Err("must be more than 0s".into()),
-        false => Ok(time),
-    }
 }
 
 #[derive(Debug, ClapArgs)]

@@ -5,18 +5,50 @@
 //! - *Never*: a wait beyond the timeout, or another program in the image, such as curl.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use clap::ValueEnum as _;
+use clap::{Args as ClapArgs, ValueEnum};
 
-use crate::args::ProbeArgs;
 use crate::write_stdout;
 
 /// Maximum bytes of an answer.
 const MAX_ANSWER: usize = 16 << 10;
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ProbeArgs {
+    /// Address of the admin listener.
+    #[arg(default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
+    pub(crate) admin: SocketAddr,
+    /// Backends that must be up.
+    #[arg(long, value_enum, default_value_t = NeededBackends::Any)]
+    pub(crate) backends: NeededBackends,
+    /// Maximum wait for an answer.
+    #[arg(long, default_value = "2s", value_parser = probe_timeout, value_name = "D")]
+    pub(crate) timeout: Duration,
+}
+
+/// Backends that a ready gateway has.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum NeededBackends {
+    /// One backend of any route.
+    Any,
+    /// One backend of every route.
+    EveryRoute,
+    /// None.
+    Ignore,
+}
+
+fn probe_timeout(text: &str) -> Result<Duration, String> {
+    let time = lens::duration::parse(text).map_err(|bad| bad.to_string())?;
+    match time.is_zero() {
+        true => Err("must be more than 0s".into()),
+        false => Ok(time),
+    }
+}
 
 /// Prints the answer of the gateway. Fails if it is not ready.
 pub(crate) fn probe_gateway(args: &ProbeArgs) -> Result<ExitCode> {
