@@ -6,12 +6,14 @@ compose files and Kubernetes objects are held against their schemas, and the uni
 *Never*: a port of the host's services, a file outside of temporary folders.
 """
 import contextlib
+import ctypes.util
 import hashlib
 import json
 import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -228,6 +230,35 @@ def unit_is_valid(t):
     return f"exposure {exposure} of 10"
 
 
+def filter_permits_the_gateway(t):
+    """under the unit's filter of system calls, the gateway serves, keeps records, reloads and drains"""
+    t.machine.tool("systemd-analyze", "systemd")
+    if not ctypes.util.find_library("seccomp"):
+        left_out("install the package libseccomp2 first")
+    folder = t.machine.folder / "filtered"
+    for name in ("var/lib/llm-lens", "var/log/llm-lens"):
+        (folder / name).mkdir(parents=True)
+    listen, admin = free_port(), free_port()
+    text = (DEPLOY / "systemd" / "gateway.yaml").read_text().replace(":8080", f":{listen}").replace(":9090", f":{admin}")
+    settings = folder / "gateway.yaml"
+    settings.write_text(text.replace("http://127.0.0.1:8000", t.machine.engine("filtered-engine", free_port()))
+                        .replace("/var/", f"{folder}/var/"))
+    gateway = t.machine.spawn("filtered", [
+        sys.executable, "-B", pathlib.Path(__file__).with_name("syscall_filter.py"), DEPLOY / "systemd" / "llm-lens@.service",
+        t.machine.binary, "gateway", "--config", settings])
+    t.machine.wait_until("filtered", f"http://127.0.0.1:{admin}/readyz")
+    state = pathlib.Path(f"/proc/{gateway.pid}/status").read_text()
+    assert re.search(r"^Seccomp:\s+2$", state, re.M), "the filter is not in force"
+    run([t.machine.binary, "run", "--base-url", f"http://127.0.0.1:{listen}", "--requests", "5"])
+    stored = eventually(lambda: len(json.loads(get(f"http://127.0.0.1:{admin}/api/records?limit=10"))["records"]) >= 5)
+    assert stored, "no records"
+    gateway.send_signal(signal.SIGHUP)
+    metrics = f"http://127.0.0.1:{admin}/metrics"
+    assert eventually(lambda: re.search(r"^llm_lens_reloads_total 1$", get(metrics), re.M)), "no reload"
+    gateway.terminate()
+    assert gateway.wait(timeout=30) == 0, tail(t.machine.log("filtered"))
+
+
 def upgrade_refuses_nothing(t):
     """upgrade.sh starts the other instance, back and forth, under load: every request is served; a failed one changes nothing"""
     folder = t.machine.folder / "service"
@@ -297,4 +328,4 @@ def release_is_whole(t):
 
 
 CHECKS = (dockerfile_is_clean, image_serves, compose_is_valid, chart_is_valid, custom_objects_are_valid, chart_settings_are_valid,
-          unit_is_valid, upgrade_refuses_nothing, release_is_whole)
+          unit_is_valid, filter_permits_the_gateway, upgrade_refuses_nothing, release_is_whole)
