@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What upgrade.sh needs of systemctl, for two instances of a unit, without systemd.
 
-*In*: a folder, the gateway's binary, the unit, the words of systemctl. *Out*: processes of the unit's ExecStart, active once they
-report READY=1. *Never*: a second process of an instance, a restart.
+*In*: a folder, the gateway's binary, the unit, the words of systemctl. *Out*: processes of the unit's ExecStartPre and ExecStart,
+active once they report READY=1. *Never*: a second process of an instance, a restart.
 
     systemctl.py FOLDER BINARY UNIT start|stop|kill|is-active|is-failed|... [OPTION ...] llm-lens@INSTANCE.service
 """
@@ -31,11 +31,11 @@ def pid_of(folder, instance):
         return None
 
 
-def command(folder, binary, unit):
-    """The unit's command, with the settings of the folder."""
-    [line] = [line for line in unit.read_text().splitlines() if line.startswith("ExecStart=")]
+def command(folder, binary, unit, key):
+    """A command of the unit, with the settings of the folder."""
+    [line] = [line for line in unit.read_text().splitlines() if line.startswith(f"{key}=")]
     start = folder / "start.env"
-    words = line.removeprefix("ExecStart=").split()
+    words = line.removeprefix(f"{key}=").split()
     upgrade = start.read_text().strip().partition("=")[2] if start.exists() else ""
     replaced = {"/usr/bin/llm-lens": str(binary), "/etc/llm-lens/gateway.yaml": str(folder / "gateway.yaml")}
     return [word for word in (upgrade if word == "$LLM_LENS_START" else replaced.get(word, word) for word in words) if word]
@@ -50,7 +50,11 @@ def supervise(folder, binary, unit, instance):
         manager.bind(str(path))
         manager.settimeout(0.1)
         environment = {**os.environ, "NOTIFY_SOCKET": str(path), "RUNTIME_DIRECTORY": str(folder / "run")}
-        child = subprocess.Popen(command(folder, binary, unit), env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        streams = {"env": environment, "stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+        if subprocess.call(command(folder, binary, unit, "ExecStartPre"), **streams):
+            state.write_text("failed")
+            return
+        child = subprocess.Popen(command(folder, binary, unit, "ExecStart"), **streams)
         (folder / f"{instance}.pid").write_text(str(child.pid))
         while child.poll() is None:
             try:
