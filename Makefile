@@ -7,7 +7,7 @@ export CARGO_TERM_COLOR ?= never
 # What a Debian-like system with only Rust lacks: a C compiler and cmake for zlib-ng, make for the allocator.
 PACKAGES := cmake make gcc g++ libc6-dev
 
-.PHONY: help setup test-setup stack-setup demo test test-interleavings test-real-engine fuzz fuzz-parsers test-onnx test-kubernetes test-stack test-ui lint bench bench-store test-engines build
+.PHONY: help setup test-setup stack-setup demo test test-interleavings test-real-engine fuzz fuzz-parsers test-onnx test-kubernetes test-stack test-ui lint bench bench-store test-engines build package
 
 help:
 	@echo "make demo          two simulated engines, the gateway, a short load, and its measurements"
@@ -18,13 +18,14 @@ help:
 	@echo "make fuzz-parsers  libFuzzer on the parsers of bytes from peers, a minute each (FUZZ_SECONDS=n); needs a nightly compiler and cargo-fuzz"
 	@echo "make test-onnx     local judges: ONNX models in the process (ten minutes of compiling)"
 	@echo "make test-kubernetes   discovery in Kubernetes (two minutes of compiling)"
-	@echo "make test-stack    the gateway beside real Prometheus, Alertmanager, PostgreSQL, an OTLP receiver, duckdb, polars and Chromium (packages; ten minutes)"
+	@echo "make test-stack    the gateway beside real Prometheus, Alertmanager, PostgreSQL, an OTLP receiver, duckdb, polars, helm and Chromium (packages; ten minutes)"
 	@echo "make test-ui       the dashboard in a headless Chromium (packages; two minutes)"
 	@echo "make lint          formatting, clippy, architecture, documentation, words"
 	@echo "make bench         the gateway beside nginx, HAProxy and an idle pingora; microbenchmarks"
 	@echo "make bench-store   the store of records: rate, size, queries, retention (BENCH_ARGS='--records 10000000' for more)"
 	@echo "make test-engines  official clients through the gateway to real vLLM and llama.cpp (large downloads)"
 	@echo "make build         the release binary, target/release/llm-lens"
+	@echo "make package       an archive, a Debian package, a bill of materials, checksums: target/package"
 
 # Installs missing packages, or names them in one line.
 setup:
@@ -38,6 +39,9 @@ setup:
 
 build: setup
 	cargo build --release --locked -p llm-lens-cli
+
+package: build
+	LLM_LENS_BIN=$(CURDIR)/target/release/llm-lens deploy/packaging/package.sh
 
 demo: build
 	target/release/llm-lens demo $(DEMO_ARGS)

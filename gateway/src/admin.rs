@@ -2,12 +2,13 @@
 //!
 //! - *In*: GET requests of people and scrapers.
 //! - *Out*: text and JSON. Secrets are masked by their type.
-//! - *Never*: a change, except of a canary's share; the threads of the data path. Connections are
-//!   served on the control thread, and pages are built on blocking threads, so that health checks
-//!   wait for neither.
+//! - *Never*: a change, except of a canary's share and a drain; the threads of the data path.
+//!   Connections are served on the control thread, and pages are built on blocking threads, so that
+//!   health checks wait for neither.
 
 mod audit;
 mod connections;
+mod drain;
 mod host;
 #[cfg(feature = "sqlite")]
 mod records;
@@ -35,7 +36,7 @@ use pingora::server::ShutdownWatch;
 use pipeline::shared::Shared;
 use plan::clock;
 use serde_json::{Map, Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use traffic::{GroupBy, Totals, UsageRow};
 
 use crate::listeners::peer_address;
@@ -55,9 +56,10 @@ pub(crate) struct AdminApp {
 }
 
 impl AdminApp {
-    /// An app for `shared`, the other components, and the exporter.
-    pub(crate) fn new(shared: Arc<Shared>, observed: Observed, otlp: Otlp) -> Self {
-        let router = router(shared.clone(), observed, otlp);
+    /// An app for `shared`, the other components, and the exporter. It notifies `drain` when the
+    /// operator requests a drain.
+    pub(crate) fn new(shared: Arc<Shared>, parts: (Observed, Otlp), drain: Arc<Notify>) -> Self {
+        let router = router(shared.clone(), parts, drain);
         AdminApp { shared, router, connections: Connections::default() }
     }
 
@@ -84,7 +86,7 @@ impl ServerApp for AdminApp {
     }
 }
 
-fn router(shared: Arc<Shared>, observed: Observed, otlp: Otlp) -> Router {
+fn router(shared: Arc<Shared>, (observed, otlp): (Observed, Otlp), drain: Arc<Notify>) -> Router {
     let router = Router::new();
     #[cfg(feature = "sqlite")]
     let router = records::add_pages(router, observed.record_store.queries());
@@ -97,7 +99,9 @@ fn router(shared: Arc<Shared>, observed: Observed, otlp: Otlp) -> Router {
         .route(dashboard::PATH, get(dashboard_file))
         .route("/metrics", get(metrics))
         .route("/healthz", get("ok\n"))
+        .route("/livez", get("ok\n"))
         .route("/readyz", get(ready))
+        .route("/api/drain", post(drain::page(drain)))
         .route("/api/routes", json_page(&[], routes))
         .route("/api/routes/explain", json_page(routing::EXPLAIN_PARAMS, routing::explain))
         .route("/api/routes/release", post(release))
@@ -273,7 +277,7 @@ fn usage(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
 
 const INDEX: &str = "\
 /metrics            Prometheus text, OpenMetrics or protobuf, as the scraper accepts it
-/healthz            liveness
+/healthz, /livez    liveness
 /readyz             readiness: 503 while draining, or if no backend of any route is up
                     (?backends=every_route|ignore)
 /api/routes         counts, rates, percentiles and ledger shares by route and backend
@@ -293,6 +297,7 @@ const INDEX: &str = "\
                     &findings=true)
 /api/routes/release sets the share of a route's canary: POST with x-llm-lens-operator
                     (?route=NAME&share=0..1)
+/api/drain          drains and ends the gateway, as TERM does: POST with x-llm-lens-operator
 /api/backends       state, load and latency of backends
 /api/guardrails     cost of guardrails: by route, phase, filter and percentile (?route=NAME)
 /api/usage          usage and its cost (?by=owner,key,model&per=day|month&from=2026-01-31)

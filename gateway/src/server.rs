@@ -35,6 +35,7 @@ use plan::clock::{self, when};
 use plan::host::ThreadPool;
 use plan::{Plan, Tools};
 use process::hand_over::{self, Predecessor};
+use process::notify::Notifier;
 use process::signals::{Signals, Wanted};
 use process::{descriptors, memory};
 use tokio::sync::{Notify, watch};
@@ -63,6 +64,8 @@ const WORKERS_END: Duration = Duration::from_millis(500);
 const LAST_WORDS: Duration = Duration::from_millis(250);
 /// How long a draining gateway may take to return its shared limits.
 const LAST_CHORES: Duration = Duration::from_secs(1);
+/// Upper bound of everything after the delay or the grace period, for the service manager.
+const END_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a gateway is started with.
 #[derive(Debug)]
@@ -94,6 +97,7 @@ pub struct Gateway {
     workers: usize,
     /// Maximum wait for the first discovered backends.
     patience: Duration,
+    notifier: Arc<Notifier>,
 }
 
 impl Gateway {
@@ -162,6 +166,7 @@ impl Gateway {
             read,
             workers,
             patience: patience(options.upgrade),
+            notifier: Arc::new(Notifier::from_env()),
         })
     }
 
@@ -262,7 +267,9 @@ impl Gateway {
     ) -> Result<End, StartError> {
         // The admin listener serves until the end, or until a successor takes over.
         let (hand_admin_over, staying) = watch::channel(false);
-        let app = AdminApp::new(self.shared.clone(), self.observed.clone(), self.otlp.clone());
+        let drain = Arc::new(Notify::new());
+        let parts = (self.observed.clone(), self.otlp.clone());
+        let app = AdminApp::new(self.shared.clone(), parts, drain.clone());
         let mut admin = self.admin.service(app);
         let admin = admin.start_service(Some(self.fds.clone()), staying, 1);
         let reload = Arc::new(Notify::new());
@@ -270,14 +277,18 @@ impl Gateway {
         // Streams that still run while the gateway drains are still charged.
         let (end_paying, paid) = watch::channel(false);
         let paying = shared_limits::keep(self.shared.clone(), paid);
-        tokio::pin!(admin, watching, paying);
+        // Also while the gateway drains.
+        let alive = self.notifier.keep_alive();
+        tokio::pin!(admin, watching, paying, alive);
         // Workers accept, and this thread is about to: the predecessor may drain.
         self.predecessor.lock().take().into_iter().for_each(Predecessor::report_serving);
+        self.notifier.ready();
         let leaves = tokio::select! {
-            leaves = self.serve_until_drain(&mut signals, &reload) => leaves,
+            leaves = self.serve_until_drain(&mut signals, &reload, &drain) => leaves,
             () = &mut admin => None,
             () = &mut watching => None,
             () = &mut paying => None,
+            () = &mut alive => None,
         };
         let Some(is_replaced) = leaves else { return Ok(End::Now) };
         if is_replaced {
@@ -286,6 +297,7 @@ impl Gateway {
         let grace = self.begin_drain(leave);
         tokio::select! {
             () = &mut paying => {}
+            () = &mut alive => {}
             () = self.drained() => tracing::info!("drained"),
             () = tokio::time::sleep(grace + LAST_WORDS) => {
                 tracing::warn!(?grace, "shutdown.grace exceeded, closing the remaining streams")
@@ -305,9 +317,18 @@ impl Gateway {
     }
 
     /// Wait until the gateway has to drain; whether a successor replaces it. `None`: it ends now.
-    async fn serve_until_drain(&self, signals: &mut Signals, reload: &Notify) -> Option<bool> {
+    async fn serve_until_drain(
+        &self,
+        signals: &mut Signals,
+        reload: &Notify,
+        drain: &Notify,
+    ) -> Option<bool> {
         loop {
-            let wanted = match signals.wait(reload).await {
+            let wanted = tokio::select! {
+                wanted = signals.wait(reload) => wanted,
+                () = drain.notified() => Wanted::Drain,
+            };
+            let wanted = match wanted {
                 Wanted::HandOver => tokio::select! {
                     handed = self.hand_over() => match handed {
                         true => return Some(true),
@@ -324,6 +345,7 @@ impl Gateway {
             // Load balancers send requests until they have noticed.
             self.shared.draining.store(true, Ordering::Relaxed);
             let delay = self.shared.plan.load().settings.shutdown.delay;
+            self.notifier.stopping(delay + END_TIMEOUT);
             return tokio::select! {
                 () = tokio::time::sleep(delay) => Some(false),
                 () = signals.interrupted() => None,
@@ -335,7 +357,12 @@ impl Gateway {
     async fn watch(&self, discovery: Discovery, reload: Arc<Notify>) {
         let certificates = self.listeners.iter().filter_map(Bound::certificate).collect();
         tokio::join!(
-            reload::watch(self.shared.clone(), self.read.clone(), certificates, reload),
+            reload::watch(
+                self.shared.clone(),
+                self.read.clone(),
+                certificates,
+                (reload, self.notifier.clone())
+            ),
             discovery.keep(self.shared.clone()),
             health_checks::keep(self.shared.clone()),
             jwks::keep(self.shared.clone()),
@@ -351,6 +378,7 @@ impl Gateway {
         let until =
             clock::now().0.saturating_add(u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX));
         self.shared.drain.set(Tick(until));
+        self.notifier.stopping(grace + END_TIMEOUT);
         tracing::info!(?grace, "draining");
         grace
     }

@@ -451,6 +451,13 @@ pub const CATALOG: &[Metric] = &[
         &["route"],
         "Requests that were sent to a fallback pool.",
     ),
+    metric(
+        "llm_lens_finish_reasons_total",
+        Kind::Counter,
+        Unit::One,
+        &["route", "backend", "gen_ai_request_model", "finish_reason"],
+        "Finish reasons of answers, one for each choice: stop, length, tool_calls, content_filter, other.",
+    ),
     histogram(
         "llm_lens_gateway_seconds",
         Unit::Seconds,

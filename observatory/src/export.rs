@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 
 use lens::observe::Sample;
 use lens::record::Outcome;
-use lens::{FilterSeries, Histogram, Record, Series, State, Timing};
+use lens::{FilterSeries, FinishReason, Histogram, Record, Series, State, Timing};
 
 use crate::SeriesMap;
 use crate::audit::AuditLine;
@@ -255,6 +255,10 @@ fn gateway_metrics<W: MetricWriter>(out: &mut W, labels: &W::Labels, merged: &Me
     for (state, micros) in State::ALL.into_iter().zip(s.ledger_us) {
         let labels = out.with(labels, "state", state.name());
         out.seconds("llm_lens_ledger_seconds_total", &labels, micros);
+    }
+    for (reason, count) in FinishReason::ALL.into_iter().zip(s.finish_reasons) {
+        let labels = out.with(labels, "finish_reason", reason.name());
+        out.counter("llm_lens_finish_reasons_total", &labels, count);
     }
     for (direction, findings) in [("input", &s.found_in), ("output", &s.found_out)] {
         for (rule, count) in findings {

@@ -40,6 +40,8 @@ mod requests;
 mod routing;
 /// Attacks on the wire, in both directions.
 mod safety;
+/// The gateway as a service: reports, probes, a drain by the operator, variables.
+mod service;
 /// Sinks of records.
 mod sinks;
 /// Tests that take seconds because of a wait in the gateway or in pingora.

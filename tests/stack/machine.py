@@ -148,13 +148,15 @@ def tail(log: pathlib.Path, lines=15):
 
 
 class Load:
-    """Streams requests of some clients to a gateway until it is stopped; can pause. Failed requests are part of it."""
+    """Streams requests of some clients to a gateway until it is stopped; can pause. `broken` counts the requests, each on a
+    connection of its own, that got no whole answer; error statuses are answers."""
 
-    def __init__(self, url, headers, clients=4, tokens=8):
+    def __init__(self, url, headers, clients=4, tokens=8, prompt="Name three colors."):
         self.address = url.removeprefix("http://")
         self.headers = {"content-type": "application/json", **headers}
         self.body = json.dumps({"model": "m", "stream": True, "stream_options": {"include_usage": True}, "max_tokens": tokens,
-                                "messages": [{"role": "user", "content": "Name three colors."}]})
+                                "messages": [{"role": "user", "content": prompt}]})
+        self.broken = 0
         self.stopped, self.go = threading.Event(), threading.Event()
         self.go.set()
         self.threads = [threading.Thread(target=self.client, daemon=True) for _ in range(clients)]
@@ -173,8 +175,10 @@ class Load:
     def client(self):
         while self.go.wait() and not self.stopped.is_set():
             connection = http.client.HTTPConnection(self.address, timeout=30)
-            with contextlib.suppress(OSError, http.client.HTTPException):
+            try:
                 connection.request("POST", "/v1/chat/completions", self.body, self.headers)
                 connection.getresponse().read()
+            except (OSError, http.client.HTTPException):
+                self.broken += 1
             connection.close()
             self.stopped.wait(0.05)

@@ -8,7 +8,7 @@ check, with a reason or what was measured; then "stack: N passed, M failed"; exi
 
 To add a part, write a module with `NAME`, `CHECKS` and `start`, and add it to PARTS. `start(machine)` is a context manager
 that starts servers with the machine and yields the object that each check gets. A check is a function whose docstring is its
-title; it raises AssertionError if it fails, and may return what it measured. `start` raises LeftOut where a package is missing.
+title; it raises AssertionError if it fails, and may return what it measured. Both raise LeftOut where a package is missing.
 """
 import argparse
 import collections
@@ -19,13 +19,15 @@ import tempfile
 import traceback
 
 import part_dashboard
+import part_deploy
 import part_files
+import part_grafana
 import part_otlp
 import part_postgres
 import part_prometheus
 from machine import LeftOut, Machine
 
-PARTS = (part_otlp, part_files, part_prometheus, part_postgres, part_dashboard)
+PARTS = (part_otlp, part_files, part_prometheus, part_grafana, part_postgres, part_dashboard, part_deploy)
 # Twice what a busy machine takes.
 PART_SECONDS = 900
 
@@ -37,6 +39,8 @@ class Expired(BaseException):
 def attempt(check, target):
     try:
         return "PASS", check(target) or ""
+    except LeftOut as reason:
+        return "SKIP", str(reason)
     except AssertionError as failure:
         return "FAIL", str(failure) or traceback.format_exc(limit=-2)
     except Exception:  # noqa: BLE001 - a check that raises has failed, and the next one still runs

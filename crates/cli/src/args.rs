@@ -11,6 +11,7 @@ use testbench::simulate::Profile;
 use tracing::level_filters::LevelFilter;
 
 use crate::logger::LogFormat;
+use crate::probe::ProbeArgs;
 
 /// The version, the commit, the features.
 const VERSION: &str = concat!(
@@ -26,10 +27,16 @@ const VERSION: &str = concat!(
 #[command(name = "llm-lens", version = VERSION, propagate_version = true, max_term_width = 100)]
 pub(crate) struct Args {
     /// Log level of standard error: off, error, warn, info, debug or trace.
-    #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
+    #[arg(long, global = true, env = "LLM_LENS_LOG", default_value = "info", value_name = "LEVEL")]
     pub(crate) log: LevelFilter,
     /// Format of log lines: text for people, json for machines.
-    #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        env = "LLM_LENS_LOG_FORMAT",
+        default_value = "text",
+        value_name = "FORMAT"
+    )]
     pub(crate) log_format: LogFormat,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -58,6 +65,8 @@ pub(crate) enum Command {
     },
     /// Print the JSON Schema of the settings file, for editors.
     Schema,
+    /// Probe a running gateway. Fails, with the reason, if it is not ready.
+    Probe(ProbeArgs),
     /// Send load to a gateway or an engine, and measure as a client.
     Run(Box<RunArgs>),
     /// Compare two reports of `run`. Fails if the second one is slower than allowed.
@@ -88,6 +97,16 @@ pub(crate) enum Command {
     /// Run two simulated engines, the gateway and a short load, and print what the gateway
     /// measured.
     Demo(DemoArgs),
+    /// Print the completions of a shell: bash, elvish, fish, powershell or zsh.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, one for each command.
+    Man {
+        /// An existing folder.
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -215,20 +234,28 @@ fn own_limit(text: &str) -> Result<(String, String), String> {
 #[command(group = clap::ArgGroup::new("source").required(true).args(["upstream", "config"]))]
 pub(crate) struct GatewayArgs {
     /// URL of the engine, to run without a settings file: http://127.0.0.1:8000
-    #[arg(long, value_name = "URL")]
+    #[arg(long, env = "LLM_LENS_UPSTREAM", hide_env_values = true, value_name = "URL")]
     pub(crate) upstream: Option<String>,
     /// The settings file. A changed file is reloaded; SIGHUP reloads it, too.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "admin", "workers"])]
+    #[arg(
+        long,
+        env = "LLM_LENS_CONFIG",
+        value_name = "FILE",
+        conflicts_with_all = ["listen", "admin", "workers"]
+    )]
     pub(crate) config: Option<PathBuf>,
     /// Address for clients (with --upstream). Port 0 takes a free one.
-    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    #[arg(long, env = "LLM_LENS_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub(crate) listen: String,
     /// Address of the admin listener (with --upstream).
-    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
+    #[arg(long, env = "LLM_LENS_ADMIN", default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
     pub(crate) admin: String,
     /// Worker threads (with --upstream). Default: one for each core.
-    #[arg(long, value_name = "N")]
+    #[arg(long, env = "LLM_LENS_WORKERS", value_name = "N")]
     pub(crate) workers: Option<usize>,
+    /// Check everything that the start reads, as `check` does, and exit. Nothing is bound or sent.
+    #[arg(long, conflicts_with = "upgrade")]
+    pub(crate) dry_run: bool,
     /// Take over the listeners of a running gateway: start this one, then send QUIT to the old one.
     #[arg(long)]
     pub(crate) upgrade: bool,

@@ -7,6 +7,8 @@ mod export;
 mod key;
 mod load;
 mod logger;
+mod packaging;
+mod probe;
 mod shield;
 mod statistics;
 
@@ -47,17 +49,12 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Gateway(args) if args.dry_run => return dry_run(&args),
         Command::Gateway(args) => gateway(args)?,
-        Command::Check { file } => {
-            let (name, text) = if is_standard(&file) {
-                ("standard input".to_owned(), read_standard()?)
-            } else {
-                (file.display().to_string(), config::read_settings(&file)?)
-            };
-            return check(&name, &text);
-        }
+        Command::Check { file } => return check_file(&file),
         Command::Init { file, full, force } => init(&file, full, force)?,
         Command::Schema => write_stdout(&format!("{:#}\n", config::json_schema()))?,
+        Command::Probe(args) => return probe::probe_gateway(&args),
         Command::Run(args) => return load::run_load_test(*args),
         Command::Compare { base, new, percent } => return load::compare(&base, &new, percent),
         Command::Export(args) => return export::export(&args),
@@ -71,11 +68,43 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Audit(AuditCommand::Verify(args)) => return audit::verify_log(&args),
         Command::Simulate(args) => simulate(args)?,
         Command::Demo(args) => demo::run_demo(&args)?,
+        Command::Completions { shell } => write_stdout(&packaging::completions(shell))?,
+        Command::Man { folder } => packaging::write_man_pages(&folder)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Checks a settings file, and prints all its problems.
+/// Checks a settings file, or standard input, and prints all problems.
+fn check_file(file: &Path) -> Result<ExitCode> {
+    let (name, text) = match is_standard(file) {
+        true => ("standard input".to_owned(), read_standard()?),
+        false => (file.display().to_string(), config::read_settings(file)?),
+    };
+    check(&name, &text)
+}
+
+/// Checks what a gateway would be started with.
+fn dry_run(args: &GatewayArgs) -> Result<ExitCode> {
+    if let Some(file) = &args.config {
+        return check_file(file);
+    }
+    let settings = from_flags(args)?;
+    let checked = gateway::check(&settings, &filters());
+    if let Some((path, problem)) = checked.problems.first() {
+        anyhow::bail!("{path}: {problem}");
+    }
+    write_stdout("the arguments are valid\n")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Settings of a gateway without a file.
+fn from_flags(args: &GatewayArgs) -> Result<config::Settings> {
+    let upstream = args.upstream.as_deref();
+    let upstream = upstream.expect("invariant: clap requires one of --upstream and --config");
+    Ok(config::from_flags(upstream, &args.listen, &args.admin, args.workers)?)
+}
+
+/// Checks the text of a settings file, and prints all its problems.
 fn check(name: &str, text: &str) -> Result<ExitCode> {
     let (settings, problems) = config::examine(name, text);
     let checked = settings.as_ref().map(|s| gateway::check(s, &filters())).unwrap_or_default();
@@ -107,12 +136,9 @@ fn count(n: usize, noun: &str) -> String {
 }
 
 fn gateway(args: GatewayArgs) -> Result<()> {
-    let settings = match (&args.config, &args.upstream) {
-        (Some(file), _) => config::load(file)?,
-        (None, Some(upstream)) => {
-            config::from_flags(upstream, &args.listen, &args.admin, args.workers)?
-        }
-        (None, None) => unreachable!("invariant: clap requires one of --upstream and --config"),
+    let settings = match &args.config {
+        Some(file) => config::load(file)?,
+        None => from_flags(&args)?,
     };
     let gateway = gateway::Gateway::bind(gateway::Options {
         settings,

@@ -29,6 +29,9 @@ pub mod stream;
 mod tokens;
 pub use stream::{EngineError, MAX_CHOICES, StreamLens};
 
+mod finish_reason;
+pub use finish_reason::FinishReason;
+
 mod engine_split;
 pub use engine_split::{EngineSplit, Measured};
 

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::finish_reason::FinishReason;
 use crate::guardrail::{FilterAccount, Findings};
 use crate::histogram::{CountHistogram, Histogram, TimeHistogram};
 use crate::ledger::State;
@@ -20,6 +21,8 @@ pub struct Series {
     timings: [Option<Box<TimeHistogram>>; Timing::ALL.len()],
     /// Requests by outcome, in the order of [`Outcome::ALL`].
     pub outcomes: [u64; Outcome::ALL.len()],
+    /// Finish reasons of answers, one for each choice, in the order of [`FinishReason::ALL`].
+    pub finish_reasons: [u64; FinishReason::ALL.len()],
     /// Requests that the gateway or an engine failed: [`Record::is_service_failure`].
     pub service_failures: u64,
     /// Microseconds in each ledger state, in the order of [`State::ALL`].
@@ -127,6 +130,9 @@ impl Series {
     pub fn observe(&mut self, record: &Record) {
         self.outcomes[record.outcome as usize] += 1;
         self.service_failures += u64::from(record.is_service_failure());
+        for word in &record.finish_reasons {
+            self.finish_reasons[FinishReason::from_word(word) as usize] += 1;
+        }
         for (state, micros) in record.ledger_us.iter() {
             self.ledger_us[state as usize] += micros;
         }
@@ -197,6 +203,7 @@ impl Series {
             self.filters.entry(filter.clone()).or_default().merge(series);
         }
         add_all(&mut self.outcomes, &other.outcomes);
+        add_all(&mut self.finish_reasons, &other.finish_reasons);
         add_all(&mut self.ledger_us, &other.ledger_us);
         for (mine, theirs) in [
             (&mut self.service_failures, other.service_failures),

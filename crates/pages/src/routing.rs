@@ -45,18 +45,27 @@ pub fn backends(shared: &Shared) -> Vec<Value> {
     rows
 }
 
+/// Checks the header that a change needs.
+///
+/// # Errors
+/// It is missing.
+pub fn require_operator(headers: &HeaderMap) -> Result<(), ApiError> {
+    match headers.contains_key(OPERATOR) {
+        true => Ok(()),
+        false => Err(ApiError::bad(
+            OPERATOR,
+            format!("the header {OPERATOR} is required, with any value"),
+        )),
+    }
+}
+
 /// Set the share of a route's canary: 1 switches over, 0 rolls back. A web page cannot do this,
 /// because it cannot set the header.
 ///
 /// # Errors
 /// The header is missing, or a parameter is wrong.
 pub fn release(shared: &Shared, headers: &HeaderMap, params: &Params) -> Result<Value, ApiError> {
-    if !headers.contains_key(OPERATOR) {
-        return Err(ApiError::bad(
-            OPERATOR,
-            format!("the header {OPERATOR} is required, with any value"),
-        ));
-    }
+    require_operator(headers)?;
     let plan = shared.plan.load();
     let name = params.get("route").unwrap_or_default();
     let route = plan.routes.iter().find(|route| *route.route.name == *name);

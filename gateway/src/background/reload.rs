@@ -19,6 +19,7 @@ use config::{Found, MAX_DISCOVERED, Settings, Source};
 use observatory::Gauges;
 use pipeline::shared::{Reload, Shared};
 use plan::{Plan, clock};
+use process::notify::Notifier;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -39,17 +40,19 @@ const MAX_READS: usize = 8;
 const STUCK: &str = "earlier reads of the files have not ended";
 
 /// Reload the settings when their files have changed, and when `requested`; never ends. `at_start`
-/// are the stamps of the files that the start has read.
+/// are the stamps of the files that the start has read. The notifier reports each reload.
 pub(crate) async fn watch(
     shared: Arc<Shared>,
     at_start: Stamps,
     certificates: Arc<[Arc<Certificate>]>,
-    requested: Arc<Notify>,
+    (requested, notifier): (Arc<Notify>, Arc<Notifier>),
 ) {
     if shared.file.is_none() {
         loop {
             requested.notified().await;
+            notifier.reloading();
             tracing::info!("nothing to reload: the gateway was started with --upstream");
+            notifier.ready();
         }
     }
     let mut applied = at_start;
@@ -62,7 +65,7 @@ pub(crate) async fn watch(
         let is_requested = tokio::time::timeout(POLL_INTERVAL, requested.notified()).await.is_ok();
         let Some(stamps) = check_files(&shared, &certificates, &newest).await else { continue };
         if is_requested {
-            reload_settings(&shared, stamps.clone(), &newest).await;
+            reload_settings(&shared, stamps.clone(), &newest, &notifier).await;
             (applied, pending) = (stamps, None);
             continue;
         }
@@ -79,7 +82,7 @@ pub(crate) async fn watch(
         match &pending {
             Some((seen, since)) if *seen == stamps => {
                 if since.elapsed() >= settle_time(&shared).await {
-                    reload_settings(&shared, stamps.clone(), &newest).await;
+                    reload_settings(&shared, stamps.clone(), &newest, &notifier).await;
                     (applied, pending) = (stamps, None);
                 }
             }
@@ -210,9 +213,23 @@ impl Newest {
     }
 }
 
+/// Reload the settings, and report to the service manager.
+async fn reload_settings(
+    shared: &Arc<Shared>,
+    stamps: Stamps,
+    newest: &Newest,
+    notifier: &Notifier,
+) {
+    notifier.reloading();
+    read_and_apply(shared, stamps, newest).await;
+    let has_failed =
+        shared.last_reload.lock().as_ref().is_some_and(|reload| reload.problems.is_some());
+    if has_failed { notifier.reload_failed() } else { notifier.ready() }
+}
+
 /// Reload the settings. Files may be large and databases busy, so a blocking thread reads them.
 /// `stamps` are those of the files: one that changes while it is read is not used.
-async fn reload_settings(shared: &Arc<Shared>, stamps: Stamps, newest: &Newest) {
+async fn read_and_apply(shared: &Arc<Shared>, stamps: Stamps, newest: &Newest) {
     if newest.reads() >= MAX_READS {
         return note_failure(shared, STUCK.to_owned());
     }
