@@ -9,11 +9,12 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 36] = [
+const CRATES: [(&str, &[&str]); 37] = [
     ("wire", &[]),
     ("base-url", &[]),
     ("lens", &["wire"]),
     ("spill", &[]),
+    ("contents", &[]),
     ("stats", &["wire", "lens"]),
     ("process", &["lens"]),
     ("shield", &[]),
@@ -37,7 +38,7 @@ const CRATES: [(&str, &[&str]); 36] = [
     ("postgres", &["base-url", "lens", "observatory", "store"]),
     ("files", &["lens", "observatory"]),
     ("transport", &["wire", "lens", "routing", "traffic", "config"]),
-    ("relay", &["wire", "lens", "shield", "filters", "traffic", "config", "transport"]),
+    ("relay", &["wire", "lens", "shield", "contents", "filters", "traffic", "config", "transport"]),
     ("refusal", &["wire", "lens", "filters", "relay", "transport"]),
     (
         "plan",
@@ -64,6 +65,7 @@ const CRATES: [(&str, &[&str]); 36] = [
             "traffic",
             "observatory",
             "stats",
+            "contents",
             "config",
             "transport",
             "relay",
@@ -72,7 +74,10 @@ const CRATES: [(&str, &[&str]); 36] = [
         ],
     ),
     ("dashboard", &[]),
-    ("pages", &["lens", "routing", "observatory", "stats", "config", "plan", "pipeline"]),
+    (
+        "pages",
+        &["lens", "contents", "routing", "observatory", "stats", "config", "plan", "pipeline"],
+    ),
     (
         "gateway",
         &[
@@ -89,6 +94,7 @@ const CRATES: [(&str, &[&str]); 36] = [
             "audit-log",
             "postgres",
             "files",
+            "contents",
             "config",
             "transport",
             "relay",
