@@ -8,9 +8,9 @@ export class Refused extends Error {
   }
 }
 
-export async function get(path, params = {}) {
+export async function get(path, params = {}, fields = {}) {
   const query = new URLSearchParams(Object.entries(params).filter(([, value]) => value !== null && value !== undefined && value !== ""));
-  const answer = await fetch(query.size ? `${path}?${query}` : path, { headers: { accept: "application/json" } });
+  const answer = await fetch(query.size ? `${path}?${query}` : path, { headers: { accept: "application/json", ...fields } });
   if (answer.ok) return answer.json();
   let message = `HTTP ${answer.status}`;
   try {
