@@ -9,11 +9,12 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 37] = [
+const CRATES: [(&str, &[&str]); 38] = [
     ("wire", &[]),
     ("base-url", &[]),
     ("lens", &["wire"]),
     ("spill", &[]),
+    ("contents", &[]),
     ("stats", &["wire", "lens"]),
     ("process", &["lens"]),
     ("shield", &[]),
@@ -39,7 +40,7 @@ const CRATES: [(&str, &[&str]); 37] = [
     ("postgres", &["base-url", "lens", "observatory", "store"]),
     ("files", &["lens", "observatory"]),
     ("transport", &["wire", "lens", "routing", "traffic", "config"]),
-    ("relay", &["wire", "lens", "shield", "filters", "traffic", "config", "transport"]),
+    ("relay", &["wire", "lens", "shield", "contents", "filters", "traffic", "config", "transport"]),
     ("refusal", &["wire", "lens", "filters", "relay", "transport"]),
     (
         "plan",
@@ -66,6 +67,7 @@ const CRATES: [(&str, &[&str]); 37] = [
             "traffic",
             "observatory",
             "stats",
+            "contents",
             "config",
             "transport",
             "relay",
@@ -74,7 +76,10 @@ const CRATES: [(&str, &[&str]); 37] = [
         ],
     ),
     ("dashboard", &[]),
-    ("pages", &["lens", "routing", "observatory", "stats", "config", "plan", "pipeline"]),
+    (
+        "pages",
+        &["lens", "contents", "routing", "observatory", "stats", "config", "plan", "pipeline"],
+    ),
     (
         "gateway",
         &[
@@ -91,6 +96,7 @@ const CRATES: [(&str, &[&str]); 37] = [
             "audit-log",
             "postgres",
             "files",
+            "contents",
             "config",
             "transport",
             "relay",

@@ -1,5 +1,6 @@
 //! Builds settings from a checked tree, with checks across fields.
 
+mod contents;
 mod discovery;
 mod guardrails;
 mod listeners;
@@ -32,6 +33,7 @@ pub(crate) fn settings(root: Table, problems: Vec<Problem>) -> (Settings, Vec<Pr
     let pools = b.pools(&root, &mut backends);
     let auth = b.auth(&root);
     let guardrails = b.guardrails(&root, &backends);
+    let contents = b.contents(&root);
     let routes = b.routes(
         &root,
         &Known {
@@ -40,6 +42,7 @@ pub(crate) fn settings(root: Table, problems: Vec<Problem>) -> (Settings, Vec<Pr
             guardrails: &guardrails,
             timeouts,
             has_auth: auth.is_some() || root.is_explained("auth"),
+            has_contents: contents.path.is_some() || root.is_explained("contents"),
         },
     );
     let objectives = b.objectives(&root);
@@ -63,6 +66,7 @@ pub(crate) fn settings(root: Table, problems: Vec<Problem>) -> (Settings, Vec<Pr
         otlp: b.otlp(&root),
         record_store: b.record_store(&root),
         record_files: b.record_files(&root),
+        contents,
         auth,
         rate_limits: b.rate_limits(&root),
         store: b.store(&root),
@@ -84,7 +88,7 @@ pub(crate) fn settings(root: Table, problems: Vec<Problem>) -> (Settings, Vec<Pr
 /// The optional sections with their defaults.
 fn defaults() -> Table {
     let root = tree::read_as(
-        "{timeouts: {}, limits: {}, shutdown: {}, admin: {}, audit: {}, access_log: {}, otlp: {}, record_store: {}, record_files: {}, listeners: [{address: \"127.0.0.1:8080\"}], guardrails: [{name: x, risk: {}, sizes: {}, toxicity: {}}], pools: [{name: x, ejection: {}}]}",
+        "{timeouts: {}, limits: {}, shutdown: {}, admin: {}, audit: {}, access_log: {}, otlp: {}, record_store: {}, record_files: {}, contents: {}, listeners: [{address: \"127.0.0.1:8080\"}], guardrails: [{name: x, risk: {}, sizes: {}, toxicity: {}}], pools: [{name: x, ejection: {}}]}",
         &ROOT,
     )
     .expect("invariant: the schema's defaults are valid");
@@ -100,6 +104,8 @@ struct Known<'k> {
     guardrails: &'k [Arc<GuardrailSettings>],
     timeouts: Timeouts,
     has_auth: bool,
+    /// There is a folder for prompts and answers.
+    has_contents: bool,
 }
 
 struct Builder {
@@ -246,6 +252,8 @@ impl Builder {
         let (auth, cors) = (self.route_auth(table, known.has_auth), self.origins(table));
         let count = pools.as_ref().map_or(0, Vec::len);
         let canary = self.canary(table, count);
+        let store_contents =
+            self.store_contents(table, known.has_contents, guardrail.map(|guardrail| &**guardrail));
         let hedges = self.hedges(table, pools.as_deref().unwrap_or_default().first());
         let offload = self.offload(table);
         self.openable(table, "tokenizer");
@@ -268,6 +276,7 @@ impl Builder {
             inject_usage: table.text("include_usage") == Some("inject"),
             forward_compression: table.text("compression") == Some("forward"),
             guardrail: guardrail.cloned(),
+            store_contents,
             server_timing: table.flag("server_timing"),
             security_headers: table.flag("security_headers"),
             stall: table.duration("stall"),

@@ -1,5 +1,6 @@
 //! Checked settings. Only parsing builds them.
 
+mod contents;
 mod listeners;
 mod network;
 mod otlp;
@@ -19,6 +20,7 @@ use wire::Dialect;
 
 use yaml::Secret;
 
+pub use self::contents::Contents;
 pub use self::listeners::{AdminListener, Listener, ListenerTls};
 pub use self::network::Network;
 pub use self::otlp::{Otlp, OtlpSpill};
@@ -84,6 +86,8 @@ pub struct Settings {
     pub record_store: RecordStore,
     /// Files of records.
     pub record_files: RecordFiles,
+    /// Stored prompts and answers.
+    pub contents: Contents,
     /// Draining and handing over.
     pub shutdown: Shutdown,
 }
@@ -320,6 +324,8 @@ pub struct Route {
     /// The guardrail.
     #[serde(serialize_with = "guardrail_name")]
     pub guardrail: Option<Arc<GuardrailSettings>>,
+    /// Store redacted prompts and answers.
+    pub store_contents: bool,
     /// Add `Server-Timing`.
     pub server_timing: bool,
     /// Add `x-security-validated` and `x-latency-monitored`.

@@ -139,7 +139,7 @@ fn every_problem_is_told_at_once_with_its_place() {
             "gateway.yaml:9:12: routes[0].stall: \"5 parsecs\" is not a duration; write for example \
              250ms, 5s, 2m30s or 30d (units: us, ms, s, m, h, d)",
             "gateway.yaml:10:10: workers: \"many\" is not a whole number from 0 to 1024",
-            "gateway.yaml:11:1: colour: unknown key; known here: listeners, trusted_proxies, admin, workers, backends, pools, zone, guardrails, auth, rate_limits, store, usage_file, prices, routes, objectives, audit, access_log, otlp, record_store, record_files, timeouts, limits, guardrail_threads, shutdown",
+            "gateway.yaml:11:1: colour: unknown key; known here: listeners, trusted_proxies, admin, workers, backends, pools, zone, guardrails, auth, rate_limits, store, usage_file, prices, routes, objectives, audit, access_log, otlp, record_store, record_files, contents, timeouts, limits, guardrail_threads, shutdown",
         ]
     );
 }
@@ -795,4 +795,75 @@ fn a_record_store_is_a_folder_or_a_database() {
         let told = problems(&with(store)).join("\n");
         assert!(told.contains(problem) && !told.contains("hunter2"), "{store}: {told}");
     }
+}
+
+const KEY: &str = "key: '00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff'";
+const CHECKS: &str =
+    "input_pii: flag, input_secrets: flag, output_pii: mask, output_secrets: block";
+
+/// Settings of a route that stores contents.
+fn with_contents(route: &str, guardrail: &str, more: &str) -> String {
+    format!(
+        "backends: [{{name: a, url: 'http://a'}}]\nguardrails: [{{name: g, {guardrail}}}]\n\
+         routes: [{{name: r, backend: a, store_contents: redacted{route}}}]\n{more}\n"
+    )
+}
+
+/// Stored texts are redacted, or the settings are wrong.
+#[test]
+fn contents_need_a_guardrail_that_checks_everything() {
+    let good = format!("audit: {{file: a}}\ncontents: {{path: c, {KEY}}}");
+    let text = with_contents(", guardrail: g", CHECKS, &good);
+    let settings = config::parse("f", &text).unwrap();
+    assert!(settings.routes[0].store_contents);
+    assert_eq!((settings.contents.max_text, settings.contents.max_size), (64 << 10, 1 << 30));
+    let json = serde_json::to_string(&settings).unwrap();
+    assert!(!json.contains("00112233"), "{json}");
+    let off = "input_pii: flag, output_pii: 'off'";
+    for (route, guardrail, more, told) in [
+        (
+            "",
+            CHECKS,
+            &*good,
+            "routes[0].store_contents: stores texts without what a guardrail finds",
+        ),
+        (
+            ", guardrail: g",
+            off,
+            &good,
+            "the guardrail \"g\" has `output_pii: off`; set it to flag, mask or block",
+        ),
+        (", guardrail: g", CHECKS, "", "routes[0].store_contents: needs a folder and a key"),
+        (", guardrail: h", CHECKS, &good, "routes[0].guardrail: guardrail \"h\" does not exist"),
+    ] {
+        let found = problems(&with_contents(route, guardrail, more));
+        assert!(found.len() == 1 && found[0].contains(told), "{found:?}");
+    }
+}
+
+/// Stored texts are encrypted and their reads are audited, or the settings are wrong.
+#[test]
+fn contents_need_a_key_and_an_audit_log() {
+    let with = |audit: &str, members: &str| {
+        let more = format!("{audit}contents: {{path: c, {members}}}");
+        with_contents(", guardrail: g", CHECKS, &more)
+    };
+    let audit = "audit: {file: a}\n";
+    for (members, told) in [
+        ("key: 0011", "contents.key: must be 64 hexadecimal digits"),
+        ("max_text: 1KiB", "contents.key: is required with contents.path"),
+        (&format!("{KEY}, previous_keys: 'x,y'"), "contents.previous_keys: must be keys of 64"),
+        (&format!("{KEY}, keep: 10s"), "contents.keep: must be at least 1m"),
+        (&format!("{KEY}, max_size: 1MiB"), "contents.max_size: must be at least 16MiB"),
+        (&format!("{KEY}, max_text: 2MiB"), "contents.max_text: must be from 1KiB to 1MiB"),
+    ] {
+        let found = problems(&with(audit, members));
+        assert!(found.len() == 1 && found[0].contains(told), "{found:?}");
+        assert!(!found[0].contains("00112233") && !found[0].contains("x,y"), "{found:?}");
+    }
+    let found = problems(&with("", KEY));
+    assert!(
+        found.len() == 1 && found[0].contains("contents.path: needs an audit log"),
+        "{found:?}"
+    );
 }

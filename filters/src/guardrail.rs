@@ -21,6 +21,7 @@ use crate::judge;
 use crate::patterns;
 use crate::redact::Vault;
 use crate::registry::{Registry, UnknownFilter};
+use crate::report::Name;
 use crate::settings::{self, Action, Class, FilterSettings, OnFailure};
 
 /// A guardrail, ready to use.
@@ -209,6 +210,34 @@ impl Guardrail {
             channel.finish(automata, &mut note);
         }
         (found, blocked)
+    }
+}
+
+impl Guardrail {
+    /// The matches of all rules in a whole text of an answer, whatever the action on them, with
+    /// their kinds. They may overlap. Placeholders are not matches.
+    pub fn matches(&self, text: &str) -> Vec<(Range<usize>, Name)> {
+        let mut found: Vec<(Range<usize>, Name)> = Vec::new();
+        for Scanner { automata, .. } in &self.scanners {
+            let mut note = |piece: Piece<'_>| match piece {
+                Piece::Mask { finding, .. } if finding.family == Family::Placeholder => {}
+                Piece::Mask { finding, open, .. } => {
+                    let end = if open { text.len() } else { finding.span.end };
+                    found.push((finding.span.start..end, finding.kind.clone()));
+                }
+                Piece::Close(span) => {
+                    let is_it = |(known, _): &&mut (Range<usize>, Name)| known.start == span.start;
+                    if let Some((known, _)) = found.iter_mut().rev().find(is_it) {
+                        known.end = span.end;
+                    }
+                }
+                Piece::Pass(_) => {}
+            };
+            let mut channel = Channel::new();
+            channel.push(automata, text, &mut note);
+            channel.finish(automata, &mut note);
+        }
+        found
     }
 }
 

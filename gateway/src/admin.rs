@@ -19,15 +19,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use futures_util::stream;
 use observatory::SinkCounts;
+use pages::contents::{self, AdminPeer};
 use pages::{ApiError, Params, json_page, json_response, off_thread};
 use pages::{live, requests, routing, statistics};
 use pingora::apps::ServerApp;
@@ -80,7 +81,8 @@ impl AdminApp {
 impl ServerApp for AdminApp {
     async fn process_new(self: &Arc<Self>, io: Stream, _: &ShutdownWatch) -> Option<Stream> {
         if self.admits(&io) {
-            self.connections.serve(io, self.router.clone()).await;
+            let peer = Extension(AdminPeer(peer_address(&io)));
+            self.connections.serve(io, self.router.clone().layer(peer)).await;
         }
         None
     }
@@ -106,6 +108,7 @@ fn router(shared: Arc<Shared>, (observed, otlp): (Observed, Otlp), drain: Arc<No
         .route("/api/routes/explain", json_page(routing::EXPLAIN_PARAMS, routing::explain))
         .route("/api/routes/release", post(release))
         .route("/api/requests", json_page(requests::PARAMS, requests::requests))
+        .route("/api/requests/{unique_id}/contents", get(contents::contents))
         .route("/api/guardrails", json_page(&["route"], guardrails))
         .route(
             "/api/backends",
@@ -283,6 +286,9 @@ const INDEX: &str = "\
 /api/routes         counts, rates, percentiles and ledger shares by route and backend
 /api/requests       recent records, newest first
                     (?limit=N&id=ID&route=NAME&outcome=NAME&slower_than=500ms)
+/api/requests/UNIQUE_ID/contents
+                    prompt and answer of a route with store_contents: GET with
+                    x-llm-lens-operator: YOUR-NAME, which the audit log keeps
 /api/records        stored records, newest first, by pages (record_store)
                     (?limit=N&after=CURSOR&id=ID&from=1h&to=TIME&route=NAME&backend=NAME
                     &model=NAME&caller=NAME&owner=NAME&outcome=NAME&error_code=NAME&status=N

@@ -82,6 +82,7 @@ fn folder_problems(settings: &Settings) -> Vec<(String, String)> {
     let folders = [
         ("record_store.path", store.path.as_deref()),
         ("record_files.path", settings.record_files.path.as_deref()),
+        ("contents.path", settings.contents.path.as_deref()),
         ("record_store.spill.path", store.spill.as_ref().map(|spill| &*spill.path)),
         ("otlp.spill.path", settings.otlp.spill.as_ref().map(|spill| &*spill.path)),
     ];

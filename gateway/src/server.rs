@@ -111,10 +111,8 @@ impl Gateway {
         let otlp = Otlp::new(&options.settings.otlp)?;
         // Workers, and the thread of the admin listener.
         let opened = sinks::open(&options.settings, workers + 1, &otlp)?;
-        let sinks::Opened { observatory, statistics, record_store, record_files, audit_head } =
-            opened;
         let audit = Audit::new(&options.settings.audit);
-        let tools = tools(&options.settings, observatory.clone(), options.filters);
+        let tools = tools(&options.settings, opened.observatory.clone(), options.filters);
         let mut usage_file =
             OpenUsageFile::open(options.settings.usage_file.as_deref(), options.upgrade)?;
         // Everything that can fail without the sockets comes first: a successor that takes them and
@@ -135,13 +133,14 @@ impl Gateway {
             started_with: settings,
             last_reload: Mutex::default(),
             found: Mutex::default(),
-            observatory,
-            statistics,
+            observatory: opened.observatory.clone(),
+            statistics: opened.statistics.clone(),
             tools,
             client_limits: ClientLimits::new(connections),
             memory: Memory::new(memory::default_max()),
             usage_sums,
             audit,
+            contents: opened.contents.clone(),
             tracing: otlp.tracing(),
             draining: AtomicBool::new(false),
             drain: Arc::default(),
@@ -151,8 +150,7 @@ impl Gateway {
         });
         shared.configure_statistics();
         let usage_file = Arc::new(usage_file.start(&shared));
-        let certificates = certificates(&listeners);
-        let observed = Observed { certificates, record_store, record_files, audit_head };
+        let observed = opened.into_observed(certificates(&listeners));
         otlp.start(&shared, observed.clone());
         Ok(Gateway {
             shared,
@@ -253,6 +251,7 @@ impl Gateway {
             self.otlp.flush_metrics();
         }
         self.shared.observatory.close();
+        self.shared.contents.iter().for_each(|contents| contents.close());
         // A file that hangs, such as one on a dead network share, must not delay the exit.
         control.shutdown_background();
         Ok(())

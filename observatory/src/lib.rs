@@ -71,6 +71,9 @@ use sink::Pump;
 /// exported.
 pub const REMOVED_BACKEND_TTL: Duration = Duration::from_secs(600);
 
+/// Maximum wait for a line of the audit log.
+pub const AUDIT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A map that each request looks up. Its keys come from settings.
 pub(crate) type SeriesMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -161,6 +164,16 @@ impl Observatory {
         if let Some(audit) = &self.audit {
             audit.push(worker, line);
         }
+    }
+
+    /// Write a line to the audit log, and wait until it is there, at most [`AUDIT_TIMEOUT`]. For
+    /// pages of the admin listener. Returns false if there is no log, or the line is not in it.
+    #[must_use]
+    pub fn audit(&self, at: u64, text: String) -> bool {
+        let Some(audit) = &self.audit else { return false };
+        let (line, receipt) = AuditLine::with_receipt(at, text);
+        audit.push(0, line);
+        receipt.recv_timeout(AUDIT_TIMEOUT).is_ok()
     }
 
     /// Records gaps between events of a stream, in microseconds. The stream is running or has just

@@ -6,6 +6,8 @@
 mod audit_log;
 /// The other commands, and errors of a gateway that cannot start.
 mod config_cli;
+/// Stored prompts and answers.
+mod contents;
 /// Errors of the gateway, in the format of each API.
 mod errors;
 /// Failures between client and engine: what both get, and what the record has.

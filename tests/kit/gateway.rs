@@ -219,6 +219,12 @@ impl Gateway {
             .unwrap_or_else(|| panic!("the admin listener does not answer: {}", self.stderr()))
     }
 
+    /// Like [`Gateway::get`]; `fields` are additional header fields, each with its CRLF.
+    pub fn get_with(&self, path: &str, fields: &str) -> (u16, String) {
+        self.ask_admin("GET", path, fields)
+            .unwrap_or_else(|| panic!("the admin listener does not answer: {}", self.stderr()))
+    }
+
     /// Like [`Gateway::get`] with POST; `fields` are additional header fields, each with its CRLF.
     pub fn post(&self, path: &str, fields: &str) -> (u16, String) {
         self.ask_admin("POST", path, fields)

@@ -1,4 +1,5 @@
-//! The writer of the audit log: a sink that appends a line for each finding.
+//! The writer of the audit log: a sink that appends a line for each finding, and for each read of
+//! stored contents.
 //!
 //! - *In*: lines, by the pump.
 //! - *Out*: the file, rotated to `.1`, `.2` ... at its maximum size, and created again if it was
@@ -198,9 +199,12 @@ impl Sink<AuditLine> for AuditLog {
         }
         self.find_head();
         for line in batch {
-            if let Err(error) = self.append(&line.text) {
-                lost += 1;
-                why = error;
+            match self.append(&line.text) {
+                Ok(()) => line.confirm(),
+                Err(error) => {
+                    lost += 1;
+                    why = error;
+                }
             }
         }
         if let Some(Err(error)) = self.head_file.as_ref().map(|file| file.set_head(&self.head)) {

@@ -40,6 +40,7 @@ files![
     "lib/states.js",
     "lib/verdict.js",
     "pages/backends.js",
+    "pages/contents.js",
     "pages/definitions.js",
     "pages/guardrails.js",
     "pages/latency.js",

@@ -11,6 +11,7 @@ pub use page::{MAX_PAGES, json_page, json_response, off_thread};
 mod params;
 pub use params::{ApiError, Params};
 
+pub mod contents;
 pub mod live;
 pub mod requests;
 pub mod routing;

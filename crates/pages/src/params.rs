@@ -102,6 +102,11 @@ impl ApiError {
         ApiError { status: StatusCode::NOT_FOUND, param: "", message: message.to_owned() }
     }
 
+    /// 410: there was such a page.
+    pub fn gone(message: String) -> Self {
+        ApiError { status: StatusCode::GONE, param: "", message }
+    }
+
     /// 405: the page does not support the method.
     pub fn method_not_allowed() -> Self {
         let message = "this path does not support the method; GET / lists all paths".into();

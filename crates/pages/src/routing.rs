@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::params::{ApiError, Params};
 
 /// Header that a change requires, as evidence that an operator's client sends it.
-const OPERATOR: &str = "x-llm-lens-operator";
+pub(crate) const OPERATOR: &str = "x-llm-lens-operator";
 
 /// Parameters of [`explain`].
 pub const EXPLAIN_PARAMS: &[&str] =

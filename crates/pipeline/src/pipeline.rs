@@ -34,8 +34,8 @@ use wire::http1::head::{Head, HeadIndex, RequestLine};
 
 use crate::exchange::{Exchange, Routed, ShownCredential, UpstreamRequest, with_head};
 use crate::stage::{
-    admission, authenticate, count_tokens, endpoint, guardrail_input, inspect, mirror, origin,
-    rate_limit, route, select, validate,
+    admission, authenticate, contents, count_tokens, endpoint, guardrail_input, inspect, mirror,
+    origin, rate_limit, route, select, validate,
 };
 use plan::PlannedRoute;
 use plan::current_request;
@@ -175,6 +175,9 @@ pub async fn admit_unread(
     rate_limit::reserve(exchange).await?;
     select::select(exchange)?;
     guardrail_input::must_not_pass_unread(exchange, head, has_body)?;
+    if has_body || head.get("upgrade").is_some() {
+        contents::draft_unread(exchange);
+    }
     exchange.take_descriptor()
 }
 

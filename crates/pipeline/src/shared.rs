@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use config::{Found, Settings};
+use contents::Recorder;
 use lens::Tick;
 use lens::observe::{Observe, Samples};
 use observatory::Observatory;
@@ -50,6 +51,8 @@ pub struct Shared {
     pub usage_sums: Arc<UsageSums>,
     /// Hasher of the audit log, if there is one.
     pub audit: Option<Audit>,
+    /// Stores prompts and answers, if there is a folder for them.
+    pub contents: Option<Arc<Recorder>>,
     /// How calls are sampled; `None`: no traces are exported.
     pub tracing: Option<Tracing>,
     /// Set while the process drains: connections close after their answers, and `/readyz` fails.
@@ -133,5 +136,20 @@ impl Observe for Shared {
         samples.counts(&[("llm_lens_memory_limited_requests_total", self.memory.refused())]);
         plan.observe(now, samples);
         self.statistics.observe(now, samples);
+        if let Some(contents) = &self.contents {
+            observe_contents(contents.counts(), samples);
+        }
     }
+}
+
+fn observe_contents(counts: &contents::Counts, samples: &mut Samples) {
+    const DROPPED: &str = "llm_lens_contents_dropped_total";
+    samples.push_with(DROPPED, ("reason", "failed"), counts.failed() as f64);
+    samples.push_with(DROPPED, ("reason", "memory"), counts.without_memory() as f64);
+    samples.counts(&[
+        ("llm_lens_contents_failures_total", counts.failures()),
+        ("llm_lens_contents_removed_files_total", counts.removed_files()),
+        ("llm_lens_contents_size_bytes", counts.size()),
+        ("llm_lens_contents_stored_total", counts.stored()),
+    ]);
 }

@@ -7,13 +7,15 @@
 //!
 //! `transport` connects; `pipeline` settles. `origin` and `validate` check settings of the route,
 //! `count_tokens` makes estimates exact; `models` answers `/v1/models`; `call_log` reports
-//! failed calls of backends; `hedge` and `mirror` send requests to further backends.
+//! failed calls of backends; `hedge` and `mirror` send requests to further backends; `contents`
+//! stores prompts and answers.
 
 pub mod accept;
 pub mod admission;
 pub mod audit;
 pub mod authenticate;
 pub mod call_log;
+pub mod contents;
 pub mod count_tokens;
 pub mod endpoint;
 pub mod guardrail_input;

@@ -177,7 +177,7 @@ impl OutputGuard {
                 acts: guardrail.alters_answers(),
                 guardrail,
             },
-            texts: TextChannels::default(),
+            texts: TextChannels::with_tap(parts.guarded.contents.as_deref()),
             elsewhere: Elsewhere::default(),
             failure: None,
             stopped: false,
@@ -309,6 +309,7 @@ impl OutputGuard {
     /// Release all events that can be released without more input. Events that a judge has yet to
     /// judge are dropped.
     pub(crate) fn release_all(&mut self, now: Tick, out: &mut StreamBuffer) {
+        self.texts.end_tap();
         self.texts.finish(&self.context, None);
         self.release(now, out);
         self.queue.clear();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::settings::Timeouts;
+use contents::Draft;
 use filters::audit::Hasher;
 use filters::{Found, Guardrail, Host, Side, Vault};
 use lens::gaps::{GapSummary, Gaps};
@@ -261,6 +262,8 @@ pub struct GuardrailResult {
     pub held_bytes_max: u64,
     /// Hold times of events.
     pub hold: Option<GapSummary>,
+    /// Prompt and answer to store; `None` unless the route stores contents.
+    pub contents: Option<Box<Draft>>,
 }
 
 /// Outcome of a request. The first decision holds.

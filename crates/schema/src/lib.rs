@@ -14,6 +14,7 @@ pub use json_schema::json_schema;
 mod reference;
 pub use reference::reference;
 
+mod contents;
 mod guardrails;
 mod objectives;
 mod otlp;
@@ -21,6 +22,7 @@ mod records;
 mod routing;
 mod server;
 mod traffic;
+pub use contents::CONTENTS;
 pub use guardrails::{FILTER, GUARDRAIL, JUDGE, RISK, RULE, SIZES, TOPIC, TOXICITY};
 pub use objectives::{OBJECTIVE, PERCENTILES};
 pub use otlp::{OTLP, OTLP_SPILL};
@@ -141,6 +143,7 @@ pub static ROOT: Section = Section {
         field("otlp", Kind::Section(&OTLP), "", "Export of metrics, traces and logs to an OpenTelemetry collector. Fields that are not set follow the `OTEL_*` variables."),
         field("record_store", Kind::Section(&RECORD_STORE), "", "A store of finished requests, to search and chart the last days."),
         field("record_files", Kind::Section(&RECORD_FILES), "", "Files of finished requests, for other programs."),
+        field("contents", Kind::Section(&CONTENTS), "", "Encrypted files of the prompts and answers of routes with `store_contents`."),
         field("timeouts", Kind::Section(&TIMEOUTS), "", "Timeouts of all routes. A route can override some of them."),
         field("limits", Kind::Section(&LIMITS), "", "Bounds on sizes, connections and memory."),
         field(
@@ -351,6 +354,12 @@ pub static ROUTE: Section = Section {
             "Path of the model's `tokenizer.json`, which counts prompts for rate limits, admission and the context length. Without it, four bytes count as one token.",
         ),
         field("guardrail", Kind::Text, "", "Guardrail of this route, by its name under `guardrails`. Without it, nothing is checked.").was("shield"),
+        field(
+            "store_contents",
+            Kind::Word(&["off", "redacted"]),
+            "off",
+            "redacted: store the prompts and answers of this route in the files of `contents`, with every finding of the guardrail replaced by its kind, whatever the action on it. The guardrail must check personal data and credentials of prompts and answers.",
+        ),
         field(
             "security_headers",
             Kind::Flag,

@@ -408,6 +408,7 @@ fn restart_only(before: &Settings, after: &Settings) {
         ("otlp", before.otlp != after.otlp),
         ("record_store", before.record_store != after.record_store),
         ("record_files", before.record_files != after.record_files),
+        ("contents", before.contents != after.contents),
         ("usage_file", before.usage_file != after.usage_file),
         ("guardrail_threads", before.guardrail_threads != after.guardrail_threads),
         ("limits.records", before.limits.records != after.limits.records),

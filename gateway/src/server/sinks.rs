@@ -1,9 +1,11 @@
-//! The sinks of records that the settings name.
+//! The sinks of records that the settings name, and the recorder of contents.
 
+use std::io;
 use std::sync::Arc;
 
 use audit_log::{AuditLog, ChainKey, PublishedHead};
 use config::Settings;
+use contents::{ContentOptions, Keys, MasterKey, Recorder};
 use observatory::{AccessLog, Observatory, Sink, StatisticsSink};
 use plan::clock;
 use stats::Statistics;
@@ -11,7 +13,7 @@ use stats::Statistics;
 use super::StartError;
 use crate::record_files::{self, RecordFiles};
 use crate::record_store::{self, RecordStore};
-use crate::telemetry::Otlp;
+use crate::telemetry::{Certificates, Observed, Otlp};
 
 /// The observatory with its sinks.
 pub(super) struct Opened {
@@ -22,6 +24,16 @@ pub(super) struct Opened {
     pub(super) record_files: RecordFiles,
     /// The head of the audit log, if there is one.
     pub(super) audit_head: Option<PublishedHead>,
+    /// Stores prompts and answers, if there is a folder for them.
+    pub(super) contents: Option<Arc<Recorder>>,
+}
+
+impl Opened {
+    /// What has samples, with the certificates of listeners.
+    pub(super) fn into_observed(self, certificates: Certificates) -> Observed {
+        let Opened { record_store, record_files, audit_head, .. } = self;
+        Observed { certificates, record_store, record_files, audit_head }
+    }
 }
 
 /// Opens the sinks, and the observatory that `workers` deliver to.
@@ -36,14 +48,14 @@ pub(super) fn open(settings: &Settings, workers: usize, otlp: &Otlp) -> Result<O
     sinks.extend(store_sink.into_iter().chain(files_sink));
     let traces = otlp.traces().unwrap_or_default();
     let observatory = Observatory::new(workers, settings.limits.records, sinks).with_traces(traces);
-    let log = audit_log(settings)?;
+    let (contents, log) = (recorder(settings)?, audit_log(settings)?);
     let audit_head = log.as_ref().map(AuditLog::published);
     let observatory = match log {
         Some(log) => observatory.with_audit_log(workers, Box::new(log)),
         None => observatory,
     };
     let observatory = Arc::new(observatory);
-    Ok(Opened { observatory, statistics, record_store, record_files, audit_head })
+    Ok(Opened { observatory, statistics, record_store, record_files, audit_head, contents })
 }
 
 /// The access log, if one is configured.
@@ -71,6 +83,28 @@ fn open_files(settings: &Settings) -> Result<(RecordFiles, Option<Box<dyn Sink>>
         let path = settings.record_files.path.clone().unwrap_or_default();
         StartError::Sink { sink: "record files", path, why }
     })
+}
+
+/// The recorder of prompts and answers, if there is a folder for them.
+fn recorder(settings: &Settings) -> Result<Option<Arc<Recorder>>, StartError> {
+    let config::settings::Contents { path, key, previous_keys, keep, max_size, max_text, .. } =
+        &settings.contents;
+    let (Some(path), Some(key)) = (path, key) else { return Ok(None) };
+    let wrong = |why| StartError::Sink { sink: "contents", path: path.clone(), why };
+    let read = |key: &str| MasterKey::from_hex(key).map_err(|why| wrong(io::Error::other(why)));
+    let previous = previous_keys.iter().flat_map(|keys| keys.reveal().split(','));
+    let options = ContentOptions {
+        folder: path.clone(),
+        keys: Keys {
+            current: read(key.reveal())?,
+            previous: previous.map(read).collect::<Result<_, _>>()?,
+        },
+        keep: *keep,
+        max_size: *max_size,
+        max_text: *max_text,
+        wall_us: clock::wall_us,
+    };
+    Recorder::start(options).map(|recorder| Some(Arc::new(recorder))).map_err(wrong)
 }
 
 /// The audit log, if one is configured.

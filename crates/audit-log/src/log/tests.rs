@@ -43,7 +43,7 @@ impl Folder {
 }
 
 fn finding(text: &str) -> Arc<AuditLine> {
-    Arc::new(AuditLine { at: 0, text: format!("{{\"rule\":\"{text}\"}}") })
+    Arc::new(AuditLine::new(0, format!("{{\"rule\":\"{text}\"}}")))
 }
 
 fn write(log: &mut AuditLog, count: usize) {
@@ -243,7 +243,7 @@ fn lines_lost_to_a_full_disk_or_a_lock_are_counted() {
     assert!(!Path::new("/dev/full.head").exists());
     let folder = Folder::new();
     let mut log = folder.open();
-    let invalid = Arc::new(AuditLine { at: 0, text: "no object".into() });
+    let invalid = Arc::new(AuditLine::new(0, "no object".into()));
     let error = log.deliver(&[finding("a"), invalid, finding("b")]).expect_err("one is lost");
     assert_eq!(error.lost, 1);
     folder.assert_valid(2);

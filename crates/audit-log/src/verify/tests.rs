@@ -15,7 +15,7 @@ struct Log {
 
 fn finding(number: usize) -> Arc<AuditLine> {
     let text = format!(r#"{{"at":"2026-11-30T10:00:{number:02}.000000Z","rule":"pii.e\"m\"ail"}}"#);
-    Arc::new(AuditLine { at: 0, text })
+    Arc::new(AuditLine::new(0, text))
 }
 
 impl Log {

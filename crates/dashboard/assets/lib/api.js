@@ -8,7 +8,7 @@ export class Refused extends Error {
   }
 }
 
-export const get = (path, params = {}) => ask("GET", path, params, { accept: "application/json" });
+export const get = (path, params = {}, fields = {}) => ask("GET", path, params, { accept: "application/json", ...fields });
 
 /** Changes something. Pages of other origins cannot send the header. */
 export const change = (path, params) => ask("POST", path, params, { accept: "application/json", "x-llm-lens-operator": "dashboard" });

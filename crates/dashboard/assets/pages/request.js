@@ -3,6 +3,7 @@
 import { get, stored } from "../lib/api.js";
 import { empty, h, list, table } from "../lib/dom.js";
 import { dateTime, duration, number, percent } from "../lib/format.js";
+import { contents } from "./contents.js";
 import { stateColor, stateName, STATES } from "../lib/states.js";
 
 export async function make({ argument }) {
@@ -21,6 +22,7 @@ export async function make({ argument }) {
         h("div", { class: "card" }, h("h2", {}, "Figures"), figures(record)),
         h("div", { class: "card" }, h("h2", {}, "Decisions"), decisions(record))),
       record.guardrail ? h("section", { class: "card" }, filters(record.guardrail)) : null,
+      record.guardrail ? h("section", { class: "card" }, contents(record)) : null,
       h("section", { class: "card" }, h("details", {}, h("summary", {}, "The record as JSON"), h("pre", { tabindex: 0 }, JSON.stringify(record, null, 2)))),
     ].filter(Boolean),
   };

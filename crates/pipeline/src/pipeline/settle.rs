@@ -9,7 +9,7 @@ use lens::record::Outcome;
 
 use crate::exchange::{Accepted, Exchange};
 use crate::shared::Shared;
-use crate::stage::{rate_limit, record, select};
+use crate::stage::{contents, rate_limit, record, select};
 use plan::Plan;
 use plan::clock;
 
@@ -63,6 +63,7 @@ impl Drop for ExchangeGuard {
         select::settle(exchange);
         let used = rate_limit::settle(exchange);
         rate_limit::add_usage(exchange, &used);
+        contents::store(exchange);
         record::write(exchange, &used);
     }
 }

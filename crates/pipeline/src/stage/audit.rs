@@ -41,7 +41,7 @@ pub fn write_findings(exchange: &Exchange, notes: &[Note]) {
             hash: note.hash.clone(),
         };
         match serde_json::to_string(&entry) {
-            Ok(text) => exchange.shared.observatory.found(worker(), AuditLine { at, text }),
+            Ok(text) => exchange.shared.observatory.found(worker(), AuditLine::new(at, text)),
             Err(error) => tracing::error!(%error, "audit entry cannot be written"),
         }
     }

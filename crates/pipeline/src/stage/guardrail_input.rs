@@ -24,6 +24,7 @@ use wire::json::{Text, nesting};
 use crate::exchange::Exchange;
 use crate::stage::accept;
 use crate::stage::audit;
+use crate::stage::contents;
 use crate::stage::endpoint::{self, Endpoint};
 use refusal::Refusal;
 
@@ -101,6 +102,7 @@ pub async fn check_prompt(
     let subject = Arc::new(subject(exchange.inspected.facts.as_ref(), &guardrail, body));
     let host = exchange.plan.host.clone();
     let assessment = guardrail.chain().prompt(&subject, &*host).await;
+    contents::draft_prompt(exchange, &guardrail, &subject, &assessment);
     let verdict = assessment.verdict.clone();
     let redacted = match verdict {
         Verdict::Mask => {

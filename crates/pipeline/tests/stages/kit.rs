@@ -63,6 +63,7 @@ pub fn of(text: &str) -> Arc<Shared> {
         memory: Memory::new(u64::MAX),
         usage_sums: Arc::default(),
         audit: None,
+        contents: None,
         tracing: None,
         draining: AtomicBool::new(false),
         started: clock::now(),

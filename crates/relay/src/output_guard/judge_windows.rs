@@ -93,6 +93,8 @@ pub(super) struct JudgeWindows {
     pub(super) accounts: Vec<FilterAccount>,
     /// Findings, with their filter and channel.
     pub(super) found: Vec<(Arc<str>, Key, Found)>,
+    /// Unjudged text was skipped.
+    gave_up: bool,
 }
 
 impl std::fmt::Debug for JudgeWindows {
@@ -113,6 +115,7 @@ impl JudgeWindows {
             channels: Vec::new(),
             accounts: Vec::new(),
             found: Vec::new(),
+            gave_up: false,
         })
     }
 
@@ -249,6 +252,14 @@ impl JudgeWindows {
         self.groups.iter().all(|group| ends.iter().all(|(line, end)| group.judged(*line) >= *end))
     }
 
+    /// How far all groups have judged a channel. `None`: a judge failed, so that its findings are
+    /// not known.
+    pub(super) fn judged(&self) -> Option<impl Fn(usize) -> usize> {
+        let has_failed = self.accounts.iter().any(|account| account.failure.is_some());
+        let judged = |line| self.groups.iter().map(|group| group.judged(line)).min().unwrap_or(0);
+        (!has_failed && !self.gave_up).then_some(judged)
+    }
+
     /// Whether more text is kept than allowed.
     pub(super) fn is_full(&self) -> bool {
         self.channels.iter().map(|channel| channel.text.len()).sum::<usize>() > MAX_JUDGE_TEXT_BYTES
@@ -256,6 +267,7 @@ impl JudgeWindows {
 
     /// Too much text is unjudged: skip it. `Some` if a judge has `on_failure: closed`.
     pub(super) fn give_up(&mut self) -> Option<End> {
+        self.gave_up = true;
         let ends: Vec<usize> = self.channels.iter().map(ChannelText::end).collect();
         for group in &mut self.groups {
             group.running = None;

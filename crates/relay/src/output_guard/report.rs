@@ -1,5 +1,6 @@
 //! Findings and cost of an output guardrail, for the record, the metrics and the audit log.
 
+use contents::{Draft, Span};
 use filters::Side;
 use lens::guardrail::FilterAccount;
 
@@ -16,6 +17,7 @@ impl OutputGuard {
     /// Report findings, costs and hold times to the request.
     pub(crate) fn report<S>(&mut self, request: &mut impl Request<S>) {
         request.flush_holds(&mut self.held);
+        self.store(request.parts().guarded.contents.as_deref_mut());
         let into = request.parts().guarded;
         into.hold = self.held.summary();
         into.held_events = self.held_events;
@@ -54,6 +56,25 @@ impl OutputGuard {
             }
         }
         request.audit(&notes);
+    }
+
+    /// Passes the texts to the contents of the request, with the findings of judges.
+    fn store(&mut self, draft: Option<&mut Draft>) {
+        let Some(draft) = draft else { return };
+        let guardrail = self.context.guardrail.clone();
+        draft.scan_answer_with(Box::new(move |text| {
+            let matches = guardrail.matches(text).into_iter();
+            matches.map(|(range, kind)| Span { range, kind }).collect()
+        }));
+        let Some(judges) = &self.judges else {
+            return self.texts.store(draft, Some(|_| usize::MAX));
+        };
+        for (_, key, found) in &judges.found {
+            if let (Some(at), Some(tap)) = (self.texts.position(*key), &mut self.texts.tap) {
+                tap.found(at, found.span.clone(), &found.kind);
+            }
+        }
+        self.texts.store(draft, judges.judged());
     }
 
     /// The account of the scanners, with their verdict.

@@ -1,7 +1,8 @@
 //! The texts of an answer, each scanned by itself: one for each channel of each choice.
 //!
 //! - *In*: pieces of text in the order of their events.
-//! - *Out*: how far each text is decided, its masks, and whether it blocks the answer.
+//! - *Out*: how far each text is decided, its masks, and whether it blocks the answer. On a route
+//!   that stores contents, texts and findings for the tap.
 //! - *Never*: text, except replacements. The scanner buffers what it needs; a text channel stores
 //!   only offsets.
 
@@ -9,6 +10,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use contents::{AnswerTap, Draft};
 use filters::settings::Action;
 use filters::{Category, Found, Name, Scanner, Side};
 use shield::finding::{Family, Finding};
@@ -58,6 +60,11 @@ pub(super) struct TextChannels {
     pub(super) notes: Vec<Note>,
     /// The answer has more texts than the maximum.
     pub(super) overflowed: bool,
+    /// Gathers the texts, if the route stores contents. It numbers them as `all` does.
+    pub(super) tap: Option<Box<AnswerTap>>,
+    /// How far each text was decided when the answer broke off. What was held then may be the start
+    /// of a match.
+    tap_ends: Option<Vec<usize>>,
 }
 
 #[derive(Debug)]
@@ -73,6 +80,12 @@ struct TextChannel {
 }
 
 impl TextChannels {
+    /// Texts that go to `draft`, too.
+    pub(super) fn with_tap(draft: Option<&Draft>) -> Self {
+        let tap = draft.map(|draft| Box::new(draft.tap_answer()));
+        TextChannels { tap, ..TextChannels::default() }
+    }
+
     /// Scan a piece of decoded text, which is at `raw` in its event's data.
     pub(super) fn text(
         &mut self,
@@ -83,6 +96,9 @@ impl TextChannels {
     ) -> Slot {
         let at = self.all.iter().position(|text| text.key == key).unwrap_or_else(|| {
             if self.all.len() < MAX_TEXTS {
+                if let Some(tap) = &mut self.tap {
+                    tap.begin(key.0, channel_name(key.1), key.2);
+                }
                 let scans = context.guardrail.scanners().iter().map(|_| Scan::new()).collect();
                 self.all.push(TextChannel {
                     key,
@@ -101,29 +117,37 @@ impl TextChannels {
             span = text.pushed..text.pushed + decoded.len();
             opens = span.start == 0 && key.1 == Channel::Content;
             text.pushed = span.end;
-            text.scan(context, &mut self.notes, |scan, automata, out| {
-                scan.push(automata, decoded, out)
-            });
+            if let Some(tap) = &mut self.tap {
+                tap.push(at, decoded);
+            }
+            let findings = Findings { notes: &mut self.notes, tap: self.tap.as_deref_mut(), at };
+            text.scan(context, findings, |scan, automata, out| scan.push(automata, decoded, out));
         }
         Slot { channel: at, span, raw, escaped, opens }
     }
 
     /// A choice has ended: decide its texts. `None`: all choices.
     pub(super) fn finish(&mut self, context: &GuardContext, choice: Option<u32>) {
-        for text in
-            self.all.iter_mut().filter(|text| choice.is_none_or(|choice| text.key.0 == choice))
-        {
-            text.scan(context, &mut self.notes, |scan, automata, out| scan.finish(automata, out));
+        for (at, text) in self.all.iter_mut().enumerate() {
+            if choice.is_some_and(|choice| text.key.0 != choice) {
+                continue;
+            }
+            let findings = Findings { notes: &mut self.notes, tap: self.tap.as_deref_mut(), at };
+            text.scan(context, findings, |scan, automata, out| scan.finish(automata, out));
             text.close();
+            if let Some(tap) = &mut self.tap {
+                tap.close_all(at, text.pushed);
+            }
             text.base = text.pushed;
         }
     }
 
     /// Decide held text with what has arrived.
     pub(super) fn flush(&mut self, context: &GuardContext) {
-        self.all.iter_mut().for_each(|text| {
-            text.scan(context, &mut self.notes, |scan, automata, out| scan.flush(automata, out))
-        });
+        for (at, text) in self.all.iter_mut().enumerate() {
+            let findings = Findings { notes: &mut self.notes, tap: self.tap.as_deref_mut(), at };
+            text.scan(context, findings, |scan, automata, out| scan.flush(automata, out));
+        }
     }
 
     /// The ends of the texts of a choice, or of all.
@@ -134,6 +158,29 @@ impl TextChannels {
             .enumerate()
             .filter(|(_, text)| choice.is_none_or(|choice| text.key.0 == choice));
         chosen.map(|(at, text)| (at, text.pushed)).collect()
+    }
+
+    /// The answer breaks off: nothing more of it is stored.
+    pub(super) fn end_tap(&mut self) {
+        if self.tap.is_some() && self.tap_ends.is_none() {
+            self.tap_ends = Some(self.all.iter().map(TextChannel::settled).collect());
+        }
+    }
+
+    /// Passes the gathered texts to the draft of the request, each up to where all scanners have
+    /// decided it, and judges have judged it: `judged`, or `None` if they could not.
+    pub(super) fn store(&mut self, draft: &mut Draft, judged: Option<impl Fn(usize) -> usize>) {
+        let Some(tap) = self.tap.take() else { return };
+        let ends = self.tap_ends.take();
+        let end =
+            |at: usize| ends.as_ref().map_or(usize::MAX, |ends| ends.get(at).copied().unwrap_or(0));
+        let settled = |at: usize| self.all.get(at).map_or(0, TextChannel::settled).min(end(at));
+        draft.set_answer(*tap, judged.map(|judged| move |at| settled(at).min(judged(at))));
+    }
+
+    /// The number of a text.
+    pub(super) fn position(&self, key: Key) -> Option<usize> {
+        self.all.iter().position(|text| text.key == key)
     }
 
     /// The choices that have text.
@@ -204,12 +251,31 @@ impl TextChannels {
     }
 }
 
+/// Where the findings in a text go, besides its masks.
+struct Findings<'f> {
+    notes: &'f mut Vec<Note>,
+    tap: Option<&'f mut AnswerTap>,
+    /// The number of the text.
+    at: usize,
+}
+
+impl Findings<'_> {
+    /// Passes a match to the tap, whatever its action. A placeholder stands for a value, and stays.
+    fn tap(&mut self, base: usize, finding: &Finding, is_endless: bool) {
+        let Some(tap) = self.tap.as_deref_mut() else { return };
+        if finding.family != Family::Placeholder {
+            let end = if is_endless { usize::MAX } else { base + finding.span.end };
+            tap.found(self.at, base + finding.span.start..end, &finding.kind);
+        }
+    }
+}
+
 impl TextChannel {
     /// Run the scanners, and record their findings.
     fn scan(
         &mut self,
         context: &GuardContext,
-        notes: &mut Vec<Note>,
+        mut findings: Findings<'_>,
         work: impl Fn(&mut Scan, &Automata, &mut dyn FnMut(Piece<'_>)),
     ) {
         let (base, key, masks) = (self.base, self.key, &mut self.masks);
@@ -218,7 +284,10 @@ impl TextChannel {
         {
             work(scan, automata, &mut |piece| match piece {
                 Piece::Mask { finding, text, open } => {
-                    notes.extend(note(context, Some(key), base, (finding, text), notes.len()));
+                    let there = findings.notes.len();
+                    findings.notes.extend(note(context, Some(key), base, (finding, text), there));
+                    // An answer that is blocked is stored up to the match.
+                    findings.tap(base, finding, open || *action == Action::Block);
                     let blocks = (*action == Action::Block).then(|| finding.kind.clone());
                     let acts = *action >= Action::Mask;
                     if let Some(instead) =
@@ -241,6 +310,9 @@ impl TextChannel {
                 Piece::Pass(_) => {}
                 Piece::Close(span) => {
                     let start = base + span.start;
+                    if let Some(tap) = findings.tap.as_deref_mut() {
+                        tap.close(findings.at, start..base + span.end);
+                    }
                     if let Some(mask) =
                         masks.iter_mut().rev().find(|mask| mask.open && mask.span.start == start)
                     {
@@ -260,6 +332,11 @@ impl TextChannel {
             .zip(context.guardrail.scanners())
             .filter(|(_, scanner)| scanner.action >= Action::Mask);
         self.pushed - acting.map(|(scan, _)| scan.held()).max().unwrap_or(0)
+    }
+
+    /// Number of bytes that all scanners have decided, also those that only flag.
+    fn settled(&self) -> usize {
+        self.pushed - self.scans.iter().map(Scan::held).max().unwrap_or(0)
     }
 
     /// The text has ended: close open masks.

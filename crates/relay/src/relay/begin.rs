@@ -17,7 +17,7 @@ use super::{End, Phase, Relay, Step};
 use crate::closing::Closing;
 use crate::failure::Failure;
 use crate::output_guard::OutputGuard;
-use crate::request::Request;
+use crate::request::{Parts, Request};
 use crate::strip::Strip;
 
 impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
@@ -77,7 +77,10 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
 
     /// Record the facts from the head.
     pub(super) fn open_answer(&mut self, head: &AnswerHead) {
-        let answer = self.request.parts().answer;
+        let Parts { answer, guarded, .. } = self.request.parts();
+        if let Some(contents) = &mut guarded.contents {
+            contents.forget_answer();
+        }
         answer.status = Some(head.status);
         answer.streamed = matches!(head.framing, Framing::Sse | Framing::Ndjson);
         let comments = answer.lens.counts().comments;

@@ -1,6 +1,7 @@
 //! The relay without a socket: every recorded stream, cut in every way, to every kind of client.
 
 mod captures;
+mod contents;
 mod guardrail;
 mod keep_alives;
 mod resume;
