@@ -7,7 +7,7 @@
 
 use super::checks::{entropy, identifier, looks_generated, mixed_hex, no_random_uuid, stands_in};
 use crate::pattern::Pattern;
-use crate::table::secret;
+use crate::table::{LONG, secret};
 
 macro_rules! pass {
     () => {
@@ -30,30 +30,30 @@ macro_rules! operator {
 }
 macro_rules! quoted {
     () => {
-        r"(?:\x22[ !#-~]{4,200}\x22|'[ -&(-~]{4,200}'|`[ -_a-~]{4,200}`)"
+        r"(?:\x22[ !#-~]{4,200}\x22|'[ -&(-~]{4,200}'|`[ -_a-~]{4,200}`|\x22[!#-~]{4,}\x22|'[!-&(-~]{4,}')"
     };
 }
 
 const PASS_QUOTED: &str = concat!(pass!(), operator!(), quoted!());
 const PASS_NAKED: &str =
-    concat!(pass!(), r"[ \t]{0,8}[=:][ \t]{0,8}", r"[!#-&*+\-./0-9:=?@A-Z^_a-z~]{5,80}");
+    concat!(pass!(), r"[ \t]{0,8}[=:][ \t]{0,8}", r"[!#-&*+\-./0-9:=?@A-Z^_a-z~]{5,}");
 const PASS_PROSE: &str = concat!(
     pass!(),
     r"(?i: (?:is|was|for the user [\x22'][A-Za-z0-9_.\-]{1,32}[\x22'] is|to))? [\x22'][!#-&(-~]{4,64}[\x22']"
 );
 const KEY_QUOTED: &str = concat!(key!(), operator!(), quoted!());
 const KEY_NAKED: &str =
-    concat!(key!(), r"(?:[ \t]{0,8}[=:][ \t]{0,8}| )", r"[!#-&*+\-./0-9:=?@A-Z^_a-z~|]{12,200}");
+    concat!(key!(), r"(?:[ \t]{0,8}[=:][ \t]{0,8}| )", r"[!#-&*+\-./0-9:=?@A-Z^_a-z~|]{12,}");
 
 const NETRC: &str = r"(?i:login|username|user)[ \t]{1,8}[!-~]{1,64}[ \t\r\n]{1,8}(?i:password|passwd)[ \t]{1,8}[!-~]{4,100}";
 
 /// The table.
 pub(crate) const PATTERNS: &[Pattern] = &[
-    secret("secret.password_quoted", "GENERIC_SECRET", PASS_QUOTED, 260, Some(pass_quoted), 0.75),
-    secret("secret.password_naked", "GENERIC_SECRET", PASS_NAKED, 130, Some(pass_naked), 0.7),
+    secret("secret.password_quoted", "GENERIC_SECRET", PASS_QUOTED, LONG, Some(pass_quoted), 0.75),
+    secret("secret.password_naked", "GENERIC_SECRET", PASS_NAKED, LONG, Some(pass_naked), 0.7),
     secret("secret.password_prose", "GENERIC_SECRET", PASS_PROSE, 150, Some(pass_prose), 0.7),
-    secret("secret.key_quoted", "GENERIC_SECRET", KEY_QUOTED, 280, Some(key_quoted), 0.75),
-    secret("secret.key_naked", "GENERIC_SECRET", KEY_NAKED, 260, Some(key_naked), 0.7),
+    secret("secret.key_quoted", "GENERIC_SECRET", KEY_QUOTED, LONG, Some(key_quoted), 0.75),
+    secret("secret.key_naked", "GENERIC_SECRET", KEY_NAKED, LONG, Some(key_naked), 0.7),
     secret("secret.netrc", "GENERIC_SECRET", NETRC, 260, Some(netrc), 0.7),
     secret(
         "secret.password_option",
