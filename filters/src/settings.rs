@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use crate::kinds::KindSettings;
+
 /// The action on a finding, in order of severity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -150,6 +152,8 @@ pub struct GuardrailSettings {
     pub input_pii: Action,
     /// Credentials in prompts.
     pub input_secrets: Action,
+    /// Kinds of personal data, actions by kind, and exceptions.
+    pub pii: KindSettings,
     /// Whether values redacted from a prompt are restored in the answer.
     pub restore: bool,
     /// Insults in answers.
@@ -368,7 +372,8 @@ impl GuardrailSettings {
             .iter()
             .map(|t| t.action)
             .chain(self.rules.iter().map(|r| r.input))
-            .chain(self.judges.iter().map(|j| j.input));
+            .chain(self.judges.iter().map(|j| j.input))
+            .chain(self.pii.actions.iter().filter_map(|kind| kind.input));
         let acts = own.into_iter().chain(rest).any(|action| action >= Action::Mask);
         // The actions of a registered filter are unknown.
         let stern = |filter: &RegisteredFilter| {

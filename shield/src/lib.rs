@@ -12,7 +12,9 @@
 #![deny(clippy::indexing_slicing)]
 
 pub mod boundary;
+mod context;
 pub mod finding;
+mod map;
 pub mod normalise;
 pub mod pattern;
 pub mod pii;
@@ -20,6 +22,7 @@ pub mod scan;
 pub mod secrets;
 pub mod stream;
 mod table;
+pub mod typography;
 
 /// Every rule of the tables: personal data, then credentials.
 pub fn rules() -> Vec<&'static pattern::Pattern> {

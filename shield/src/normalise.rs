@@ -10,13 +10,12 @@
 mod confusable;
 mod encoded;
 mod fold;
-mod map;
 mod scan;
 mod words;
 
 use std::ops::Range;
 
-use map::Map;
+use crate::map::Map;
 
 /// The limits for one text.
 #[derive(Clone, Copy, Debug)]

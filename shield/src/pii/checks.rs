@@ -65,11 +65,34 @@ pub(crate) fn two(digits: &[u32], at: usize) -> u32 {
     }
 }
 
-/// A payment card: a known issuer's prefix, one of its lengths, Luhn; groups of three or more.
+/// A payment card: a known issuer's prefix, one of its lengths, Luhn; groups of three or more. A
+/// number without groups must have the length of a common card, because one number in ten has a
+/// valid check digit.
 pub(crate) fn card(text: &str) -> bool {
     let d = digits(text);
-    let short_group = text.split([' ', '-']).any(|g| g.len() < 3);
-    !short_group && !monotone(&d) && issuer(&d) && luhn(&d)
+    let mut groups = text.split(|c: char| !c.is_ascii_digit()).filter(|g| !g.is_empty());
+    let grouped = d.len() != text.len();
+    let short_group = groups.any(|g| g.len() < 3);
+    !short_group && (grouped || is_common(&d)) && any_card(text)
+}
+
+/// As [`card`], of any length and in any groups.
+pub(crate) fn any_card(text: &str) -> bool {
+    let d = digits(text);
+    !monotone(&d) && issuer(&d) && luhn(&d)
+}
+
+/// Whether the number has the prefix and the length of a common card.
+fn is_common(d: &[u32]) -> bool {
+    let prefix = d.iter().take(6).fold(0, |n, x| n * 10 + x);
+    match prefix {
+        400_000..=499_999 | 510_000..=559_999 | 222_100..=272_099 => d.len() == 16,
+        352_800..=358_999 | 601_100..=601_199 | 644_000..=659_999 => d.len() == 16,
+        620_000..=629_999 => d.len() == 16,
+        340_000..=349_999 | 370_000..=379_999 => d.len() == 15,
+        300_000..=305_999 | 360_000..=369_999 | 380_000..=399_999 => d.len() == 14,
+        _ => false,
+    }
 }
 
 fn issuer(d: &[u32]) -> bool {
@@ -215,6 +238,8 @@ mod tests {
             card("4111 1111 1111 1111") && card("378282246310005") && card("5555-5555-5555-4444")
         );
         assert!(!card("4111 1111 1111 1112") && !card("0000000000000000"));
+        assert!(card("4111.1111.1111.1111") && card("4111\n1111\n1111\n1111"));
+        assert!(!card("4222222222222") && any_card("4222222222222"));
     }
 
     #[test]

@@ -5,7 +5,9 @@
 //!   only the name identifies the value.
 //! - *Never*: code that fetches a credential, prose about one, or a stand-in.
 
-use super::checks::{entropy, identifier, looks_generated, mixed_hex, no_random_uuid, stands_in};
+use super::checks::{
+    entropy, identifier, looks_generated, mixed_hex, no_random_uuid, stands_in, strong,
+};
 use crate::pattern::Pattern;
 use crate::table::{LONG, secret};
 
@@ -47,22 +49,24 @@ const KEY_NAKED: &str =
 
 const NETRC: &str = r"(?i:login|username|user)[ \t]{1,8}[!-~]{1,64}[ \t\r\n]{1,8}(?i:password|passwd)[ \t]{1,8}[!-~]{4,100}";
 
+/// Score of a value that looks made by a generator or by somebody who was asked for a digit.
+const STRONG: f32 = 0.75;
+/// Score of a value that is a word. Examples of code are full of such passwords.
+const WORD: f32 = 0.55;
+
 /// The table.
+#[rustfmt::skip]
 pub(crate) const PATTERNS: &[Pattern] = &[
-    secret("secret.password_quoted", "GENERIC_SECRET", PASS_QUOTED, LONG, Some(pass_quoted), 0.75),
-    secret("secret.password_naked", "GENERIC_SECRET", PASS_NAKED, LONG, Some(pass_naked), 0.7),
-    secret("secret.password_prose", "GENERIC_SECRET", PASS_PROSE, 150, Some(pass_prose), 0.7),
-    secret("secret.key_quoted", "GENERIC_SECRET", KEY_QUOTED, LONG, Some(key_quoted), 0.75),
-    secret("secret.key_naked", "GENERIC_SECRET", KEY_NAKED, LONG, Some(key_naked), 0.7),
+    secret("secret.password_quoted", "GENERIC_SECRET", PASS_QUOTED, LONG, Some(|t| pass_quoted(t) && in_quotes(t).is_some_and(strong)), STRONG),
+    secret("secret.password_quoted_word", "GENERIC_SECRET", PASS_QUOTED, LONG, Some(|t| pass_quoted(t) && !in_quotes(t).is_some_and(strong)), WORD),
+    secret("secret.password_naked", "GENERIC_SECRET", PASS_NAKED, LONG, Some(|t| pass_naked(t) && strong(after_operator(t))), STRONG),
+    secret("secret.password_naked_word", "GENERIC_SECRET", PASS_NAKED, LONG, Some(|t| pass_naked(t) && !strong(after_operator(t))), WORD),
+    secret("secret.password_prose", "GENERIC_SECRET", PASS_PROSE, 150, Some(|t| pass_prose(t) && in_quotes(t).is_some_and(strong)), STRONG),
+    secret("secret.password_prose_word", "GENERIC_SECRET", PASS_PROSE, 150, Some(|t| pass_prose(t) && !in_quotes(t).is_some_and(strong)), WORD),
+    secret("secret.key_quoted", "GENERIC_SECRET", KEY_QUOTED, LONG, Some(key_quoted), STRONG),
+    secret("secret.key_naked", "GENERIC_SECRET", KEY_NAKED, LONG, Some(key_naked), STRONG),
     secret("secret.netrc", "GENERIC_SECRET", NETRC, 260, Some(netrc), 0.7),
-    secret(
-        "secret.password_option",
-        "GENERIC_SECRET",
-        r"(?i:psexec)[!-~ ]{1,80} -p [A-Za-z0-9!@#%^&*_\-]{4,64}",
-        160,
-        None,
-        0.6,
-    ),
+    secret("secret.password_option", "GENERIC_SECRET", r"(?i:psexec)[!-~ ]{1,80} -p [A-Za-z0-9!@#%^&*_\-]{4,64}", 160, None, 0.6),
 ];
 
 /// The quoted value at the end.

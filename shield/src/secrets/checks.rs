@@ -133,6 +133,28 @@ pub(crate) fn body_random(text: &str) -> bool {
     looks_generated(text) && entropy(text) >= 3.0 && text.bytes().any(|b| b.is_ascii_digit())
 }
 
+/// Words that passwords of examples begin with.
+const EXAMPLES: &[&str] = &[
+    "pass", "pwd", "secret", "admin", "test", "welcome", "letmein", "qwerty", "demo", "root",
+    "user", "postgres", "mysql", "guest", "foo", "bar", "hunter", "abc", "xxx", "mysecret",
+    "mypass", "super", "p@ss", "s3cret", "s3cr3t", "my_", "my-", "new", "old", "hello", "default",
+    "temp",
+];
+
+/// Whether a value is more than a word: at least eight characters with a digit and a letter, or
+/// with a sign and both cases, and no password of examples.
+pub(crate) fn strong(value: &str) -> bool {
+    let has = |of: fn(&u8) -> bool| value.bytes().any(|b| of(&b));
+    let digit = has(u8::is_ascii_digit);
+    let (upper, lower) = (has(u8::is_ascii_uppercase), has(u8::is_ascii_lowercase));
+    let sign = has(u8::is_ascii_punctuation);
+    let plain = value.to_ascii_lowercase();
+    value.len() >= 8
+        && (digit && (upper || lower) || sign && upper && lower)
+        && !EXAMPLES.iter().any(|word| plain.starts_with(word))
+        && !value.contains(' ')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

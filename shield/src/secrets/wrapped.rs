@@ -6,7 +6,7 @@
 //! - *Out*: rules for URLs, PEM, JWT, crypt(3), HTTP headers and curl.
 //! - *Never*: a template with a placeholder in place of the credential.
 
-use super::checks::{entropy, looks_generated, mixed_hex, stands_in};
+use super::checks::{entropy, looks_generated, mixed_hex, stands_in, strong};
 use crate::pattern::Pattern;
 use crate::table::{LONG, secret};
 use base64::Engine;
@@ -65,7 +65,22 @@ const CURL: &str = r"(?:-u|--user)[ =]{1,2}[\x22']?[A-Za-z0-9.@_\-!#%&+=~]{0,64}
 
 /// The table.
 pub(crate) const PATTERNS: &[Pattern] = &[
-    secret("secret.url_credentials", "URL_CREDENTIALS", URL, 460, Some(url), 0.95),
+    secret(
+        "secret.url_credentials",
+        "URL_CREDENTIALS",
+        URL,
+        460,
+        Some(|t| url(t) && strong(url_password(t))),
+        0.95,
+    ),
+    secret(
+        "secret.url_credentials_word",
+        "URL_CREDENTIALS",
+        URL,
+        460,
+        Some(|t| url(t) && !strong(url_password(t))),
+        0.55,
+    ),
     secret("secret.pem", "PRIVATE_KEY", PEM, LONG, Some(pem), 0.98),
     secret(
         "secret.pem_base64",
@@ -88,6 +103,13 @@ pub(crate) const PATTERNS: &[Pattern] = &[
     ),
     secret("secret.curl_user", "PASSWORD", CURL, 160, Some(curl), 0.8),
 ];
+
+/// The password of a URL.
+fn url_password(text: &str) -> &str {
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    let user_info = rest.rsplit_once('@').map_or("", |(user_info, _)| user_info);
+    user_info.split_once(':').map_or("", |(_, password)| password)
+}
 
 /// `user:password@host`, where the password is not a variable.
 fn url(text: &str) -> bool {
