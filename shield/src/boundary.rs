@@ -65,7 +65,7 @@ pub fn can_begin(before: &[u8], first: u8) -> bool {
 pub fn starts_clean(pattern: &Pattern, before: &[u8], first: u8) -> bool {
     let Some(&last) = before.last() else { return true };
     if names_a_variable(pattern) {
-        return can_begin(before, first);
+        return can_begin(before, first) && !is_public_name(before);
     }
     if last >= 0x80 {
         // A word of any script is not cut; only a sign may follow it.
@@ -84,6 +84,16 @@ pub fn starts_clean(pattern: &Pattern, before: &[u8], first: u8) -> bool {
         b'0'..=b'9' => number_starts(pattern, last, further),
         _ => true,
     }
+}
+
+/// Whether the name of a variable begins like that of a value that everybody may know:
+/// `public_key`, `csrf-token`, `primary key`, `cache_key`, `foreignKey`, `siteKey`.
+fn is_public_name(before: &[u8]) -> bool {
+    const TAILS: [&str; 9] = ["lic", "srf", "ary", "ign", "che", "ncy", "ble", "ite", "der"];
+    let name = before.strip_suffix(b"_").or(before.strip_suffix(b"-")).unwrap_or(before);
+    let name = name.strip_suffix(b" ").unwrap_or(name);
+    let tail = name.get(name.len().saturating_sub(3)..).unwrap_or_default();
+    TAILS.iter().any(|public| tail.eq_ignore_ascii_case(public.as_bytes()))
 }
 
 /// Whether a number may begin after these two bytes: not the tail of a longer number, of a version,

@@ -133,6 +133,27 @@ pub(crate) fn body_random(text: &str) -> bool {
     looks_generated(text) && entropy(text) >= 3.0 && text.bytes().any(|b| b.is_ascii_digit())
 }
 
+/// Whether a short prefix precedes at least 28 random characters: both cases and digits, or lower
+/// case with a fifth of digits in one run. Names of hashes and of public identifiers are none.
+pub(crate) fn prefixed(text: &str) -> bool {
+    const PUBLIC: [&str; 16] = [
+        "sha", "md", "rev", "commit", "img", "pod", "file", "hash", "uid", "id", "usr", "req",
+        "cus", "pk_", "pub", "etag",
+    ];
+    let body = text.trim_start_matches(|c: char| c.is_ascii_lowercase());
+    let Some(body) = body.get(1..) else { return false };
+    let run = body.split(['_', '-']).max_by_key(|run| run.len()).unwrap_or_default();
+    let count = |of: fn(&u8) -> bool| run.bytes().filter(of).count();
+    let (digits, upper) = (count(u8::is_ascii_digit), count(u8::is_ascii_uppercase));
+    let lower = run.len() - digits - upper;
+    run.len() >= 28
+        && !PUBLIC.iter().any(|name| text.starts_with(name))
+        && looks_generated(text)
+        && digits >= 3
+        && (upper >= 3 && lower >= 3 || digits * 5 >= run.len() && lower >= 6)
+        && entropy(run) >= 3.4
+}
+
 /// Words that passwords of examples begin with.
 const EXAMPLES: &[&str] = &[
     "pass", "pwd", "secret", "admin", "test", "welcome", "letmein", "qwerty", "demo", "root",

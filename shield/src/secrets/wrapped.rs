@@ -14,7 +14,9 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 const URL: &str = concat!(
     r"(?i:https?|ftps?|sftp|ssh|git|svn|postgres(?:ql)?|mysql|mariadb|mongodb|mongodb\+srv|rediss?|amqps?|mssql|sqlserver|smtps?|ldaps?|nats|",
-    r"clickhouse|bolt|neo4j|cassandra|oracle|mqtts?|kafka|couchdb|git\+https?|socks5h?|imaps?)://",
+    r"clickhouse|bolt|neo4j|cassandra|oracle|mqtts?|kafka|couchdb|git\+https?|socks[45]h?|imaps?|pop3s?|snowflake|redshift|trino|presto|hive|",
+    r"cockroachdb|couchbase|influxdb|elastic|opensearch|vertica|db2|databricks|s3|stomp|wss?|tcp|rtsp|rtmp|smb|webdavs?|rsync|vnc|etcd|consul|",
+    r"memcached?|pulsar|rabbitmq|(?:postgresql|mysql)\+[a-z0-9]{2,12})://",
     r"[A-Za-z0-9\-._~%!*+@]{0,100}:[A-Za-z0-9\-._~%!$&'()*+,;=#?^|\[\]{}<>@]{2,128}@[A-Za-z0-9*\-.]{1,200}"
 );
 /// The label of a private key: `RSA PRIVATE KEY`, `PGP PRIVATE KEY BLOCK`.
@@ -116,7 +118,9 @@ fn url(text: &str) -> bool {
     let Some((_, rest)) = text.split_once("://") else { return false };
     let Some((user_info, host)) = rest.rsplit_once('@') else { return false };
     let Some((_, password)) = user_info.split_once(':') else { return false };
-    let blank = password.starts_with(['<', '{', '$', '%', '[', '*']) && !password.starts_with("%2");
+    let example = password == "password" && host.starts_with("localhost");
+    let blank = example
+        || password.starts_with(['<', '{', '$', '%', '[', '*']) && !password.starts_with("%2");
     !blank
         && !stands_in(password)
         && !host.is_empty()

@@ -41,6 +41,9 @@ struct Mapped {
     folded: String,
     /// Lengths of both texts so far.
     lengths: (usize, usize),
+    /// Whether invisible characters end the text as sent: they are not under a mask that ends
+    /// before them.
+    trails: bool,
 }
 
 impl Channel {
@@ -71,7 +74,7 @@ impl Channel {
     pub fn held(&self) -> usize {
         match &self.mapped {
             None => self.plain.held().0.len(),
-            Some(mapped) if self.open.is_some() => mapped.pending.len(),
+            Some(mapped) if self.open.is_some() && !mapped.trails => mapped.pending.len(),
             Some(mapped) => {
                 let (_, total) = mapped.lengths;
                 let from = mapped.cursor.min(mapped.start(self.plain.base()));
@@ -118,12 +121,16 @@ impl Channel {
             mapped.piece(at, &piece, open, out);
         });
         let (held, _) = self.plain.held();
-        if held.is_empty() && mapped.pending.is_empty() || ends {
+        let undecided = self.open.is_some() && mapped.trails;
+        if held.is_empty() && mapped.pending.is_empty() && !undecided || ends {
             if self.open.is_none() {
                 mapped.pass(mapped.lengths.1, out);
             }
             self.shift = mapped.lengths.1 - mapped.lengths.0;
         } else {
+            if self.open.is_some() {
+                mapped.cursor = mapped.cursor.max(mapped.end(self.plain.base()));
+            }
             mapped.forget(self.plain.base());
             self.mapped = Some(mapped);
         }
@@ -141,6 +148,7 @@ impl Channel {
             marks: VecDeque::from([(at, base)]),
             folded: String::new(),
             lengths: (at + held.len(), base + held.len()),
+            trails: false,
         })
     }
 }
@@ -234,7 +242,7 @@ impl Mapped {
 
     /// Forget what precedes the held text, which begins at `at` in the folded text.
     fn forget(&mut self, at: usize) {
-        while self.marks.get(1).is_some_and(|(folded, _)| *folded <= at) {
+        while self.marks.get(1).is_some_and(|(folded, _)| *folded < at) {
             self.marks.pop_front();
         }
         let from = self.cursor.min(self.start(at));
@@ -251,18 +259,21 @@ impl Sink for Mapped {
     fn same(&mut self, text: &str) {
         self.folded.push_str(text);
         self.lengths = (self.lengths.0 + text.len(), self.lengths.1 + text.len());
+        self.trails = false;
     }
 
     fn replaced(&mut self, byte: u8, original: usize) {
         self.mark();
         self.folded.push(char::from(byte));
         self.lengths = (self.lengths.0 + 1, self.lengths.1 + original);
+        self.trails = false;
         self.mark();
     }
 
     fn gone(&mut self, original: usize) {
         self.mark();
         self.lengths.1 += original;
+        self.trails = true;
         self.mark();
     }
 }
