@@ -9,14 +9,15 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 36] = [
+const CRATES: [(&str, &[&str]); 37] = [
     ("wire", &[]),
     ("base-url", &[]),
     ("lens", &["wire"]),
     ("spill", &[]),
     ("stats", &["wire", "lens"]),
     ("process", &["lens"]),
-    ("shield", &[]),
+    ("normalise", &[]),
+    ("shield", &["normalise"]),
     ("classifier", &["shield"]),
     ("train", &["shield", "classifier"]),
     ("onnx", &[]),
@@ -140,12 +141,13 @@ const CRATES: [(&str, &[&str]); 36] = [
 
 /// Dependencies that pure crates do not have: runtimes, sockets.
 const IMPURE: [&str; 7] = ["tokio", "pingora", "hyper", "socket2", "nix", "reqwest", "rustls"];
-const PURE: [&str; 10] = [
+const PURE: [&str; 11] = [
     "wire",
     "base-url",
     "lens",
     "spill",
     "stats",
+    "normalise",
     "shield",
     "classifier",
     "filters",

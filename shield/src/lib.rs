@@ -14,15 +14,14 @@
 pub mod boundary;
 mod context;
 pub mod finding;
-mod map;
-pub mod normalise;
 pub mod pattern;
 pub mod pii;
 pub mod scan;
 pub mod secrets;
 pub mod stream;
 mod table;
-pub mod typography;
+
+pub use normalise::{self, typography};
 
 /// Every rule of the tables: personal data, then credentials.
 pub fn rules() -> Vec<&'static pattern::Pattern> {

@@ -23,8 +23,8 @@ use crate::boundary::{BEFORE_BYTES, CONTEXT_BYTES, can_begin, ends_clean, joins,
 use crate::context::{Bits, Contexts, Hit, MAX_RULES, has, has_context_word};
 use crate::finding::Finding;
 use crate::pattern::{Allow, Pattern};
-use crate::typography::folded;
 use automaton::{Automaton, Walker};
+use normalise::typography::folded;
 
 /// Minimum score of a finding.
 pub const MIN_SCORE: f32 = 0.5;

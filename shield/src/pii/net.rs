@@ -224,7 +224,7 @@ fn ipv4(text: &str) -> bool {
     parse_v4(text).is_some_and(|address| !is_reserved_v4(address))
 }
 
-/// An address that tells nothing about a person: private, local, or of documentation.
+/// A private or local address, or one of documentation.
 fn ipv4_reserved(text: &str) -> bool {
     parse_v4(text).is_some_and(is_reserved_v4)
 }

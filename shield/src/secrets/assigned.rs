@@ -108,33 +108,11 @@ fn after_operator(text: &str) -> &str {
 }
 
 /// Words for the absence or the kind of a value.
+#[rustfmt::skip]
 const TYPES: &[&str] = &[
-    "null",
-    "none",
-    "nil",
-    "true",
-    "false",
-    "string",
-    "str",
-    "text",
-    "undefined",
-    "required",
-    "optional",
-    "empty",
-    "password",
-    "passwd",
-    "not-set",
-    "notset",
-    "unset",
-    "default",
-    "bearer",
-    "basic",
-    "input",
-    "hidden",
-    "confirm",
-    "invalid",
-    "incorrect",
-    "forgot",
+    "null", "none", "nil", "true", "false", "string", "str", "text", "undefined", "required",
+    "optional", "empty", "password", "passwd", "not-set", "notset", "unset", "default", "bearer",
+    "basic", "input", "hidden", "confirm", "invalid", "incorrect", "forgot",
 ];
 
 /// Words and slashes: a path inside a program.

@@ -5,36 +5,11 @@
 //! - *Never*: a list of known test tokens.
 
 /// Words that documentation writes in place of a key.
+#[rustfmt::skip]
 const STAND_INS: &[&str] = &[
-    "example",
-    "your_",
-    "your-",
-    "yourkey",
-    "yourtoken",
-    "changeme",
-    "change_me",
-    "change-me",
-    "placeholder",
-    "insert",
-    "replace",
-    "redacted",
-    "dummy",
-    "todo",
-    "<",
-    ">",
-    "${",
-    "$(",
-    "{{",
-    "...",
-    "***",
-    "####",
-    "[[",
-    "%s",
-    "fake-",
-    "fake_",
-    "my_secret",
-    "my-secret",
-    "_here",
+    "example", "your_", "your-", "yourkey", "yourtoken", "changeme", "change_me", "change-me",
+    "placeholder", "insert", "replace", "redacted", "dummy", "todo", "<", ">", "${", "$(", "{{",
+    "...", "***", "####", "[[", "%s", "fake-", "fake_", "my_secret", "my-secret", "_here",
     "-here",
 ];
 
@@ -155,6 +130,7 @@ pub(crate) fn prefixed(text: &str) -> bool {
 }
 
 /// Words that passwords of examples begin with.
+#[rustfmt::skip]
 const EXAMPLES: &[&str] = &[
     "pass", "pwd", "secret", "admin", "test", "welcome", "letmein", "qwerty", "demo", "root",
     "user", "postgres", "mysql", "guest", "foo", "bar", "hunter", "abc", "xxx", "mysecret",

@@ -11,7 +11,7 @@ use super::plain::Plain;
 use super::scan::Ending;
 use super::{Automata, Piece};
 use crate::finding::Finding;
-use crate::typography::{Folder, Sink, is_plain};
+use normalise::typography::{Folder, Sink, is_plain};
 
 /// The state of one channel.
 #[derive(Clone, Debug, Default)]

@@ -154,8 +154,9 @@ fn ve_rif(text: &str) -> bool {
 /// Prefixes that campuses of the tax service have assigned.
 fn us_ein(text: &str) -> bool {
     let d = digits(text);
-    !monotone(&d)
-        && !matches!(two(&d, 0), 0 | 7..=9 | 17..=19 | 28..=29 | 49 | 69..=70 | 78..=79 | 89 | 96..=97)
+    let unused =
+        matches!(two(&d, 0), 0 | 7..=9 | 17..=19 | 28..=29 | 49 | 69..=70 | 78..=79 | 89 | 96..=97);
+    !monotone(&d) && !unused
 }
 
 fn us_itin(text: &str) -> bool {
