@@ -267,7 +267,7 @@ fn embedded(settings: &settings::GuardrailSettings) -> Result<Vec<Link>, String>
         settings.input_injection,
         settings.input_toxicity,
         settings.output_toxicity,
-        settings.toxicity,
+        (settings.injection, settings.toxicity),
     );
     link("classifiers", dynamic(classifiers));
     Ok(links)
@@ -292,7 +292,7 @@ pub(crate) fn options(hold_bytes: usize) -> Options {
     Options { hold_bytes, edges: Edges::tables(), ..Options::default() }
 }
 
-/// What tells one set of automata from another.
+/// Key of a set of automata.
 #[derive(PartialEq)]
 struct Recipe {
     /// Names, expressions and scores of the rules.

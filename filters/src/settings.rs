@@ -111,6 +111,15 @@ pub struct FilterSettings {
     pub mode: JudgeMode,
 }
 
+/// Scores above which a text is an attack, 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Injection {
+    /// For user messages.
+    pub threshold: f32,
+    /// For tool results.
+    pub tool: f32,
+}
+
 /// Minimum scores of findings of toxic language by category, 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Toxicity {
@@ -158,6 +167,8 @@ pub struct GuardrailSettings {
     pub restore: bool,
     /// Insults in answers.
     pub output_toxicity: Action,
+    /// Thresholds of attacks.
+    pub injection: Injection,
     /// Minimum scores of findings of toxic language.
     pub toxicity: Toxicity,
     /// Personal data in answers.

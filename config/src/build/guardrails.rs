@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use filters::settings::{
-    Action, Class, FilterSettings, GuardrailSettings, Honeytoken, Judge, JudgeKind, JudgeMode,
-    ModelFiles, OnFailure, RegisteredFilter, RiskSettings, Rule, SizeBounds, Template, Topic,
-    Toxicity,
+    Action, Class, FilterSettings, GuardrailSettings, Honeytoken, Injection, Judge, JudgeKind,
+    JudgeMode, ModelFiles, OnFailure, RegisteredFilter, RiskSettings, Rule, SizeBounds, Template,
+    Topic, Toxicity,
 };
 use filters::{KindAction, KindSettings};
 
@@ -53,6 +53,7 @@ impl Builder {
             pii: self.pii(&self.section(table, "pii")),
             restore: table.flag("restore"),
             output_toxicity: action(table, "output_toxicity"),
+            injection: injection(&self.section(table, "injection")),
             toxicity: toxicity(&scores),
             output_pii: action(table, "output_pii"),
             output_secrets: action(table, "output_secrets"),
@@ -365,6 +366,10 @@ fn action(table: &Table, field: &str) -> Action {
 
 fn mode(table: &Table, field: &str) -> JudgeMode {
     JudgeMode::from_word(table.text(field).unwrap_or_default())
+}
+
+fn injection(table: &Table) -> Injection {
+    Injection { threshold: table.share("threshold"), tool: table.share("tool_threshold") }
 }
 
 fn toxicity(table: &Table) -> Toxicity {

@@ -49,6 +49,7 @@ pub static GUARDRAIL: Section = Section {
         ),
         field("output_secrets", IN_ANSWER, "mask", "Action on credentials in an answer."),
         field("output_toxicity", WITHOUT_PLACE, "off", "Action on toxic language in an answer, judged by the embedded classifier in windows."),
+        field("injection", Kind::Section(&INJECTION), "", "Thresholds of the injection classifier."),
         field("toxicity", Kind::Section(&TOXICITY), "", "Thresholds of the toxicity classifier by category, for prompts and answers."),
         field(
             "output_mode",
@@ -104,6 +105,25 @@ pub static GUARDRAIL: Section = Section {
         .was("pass"),
         field("judges", Kind::List(&JUDGE), "", "Remote servers and local models that judge prompts and answers."),
         field("filters", Kind::List(&FILTER), "", "Custom filters that are compiled into this build (docs/write-a-filter.md)."),
+    ],
+};
+
+/// `guardrails[].injection`
+pub static INJECTION: Section = Section {
+    doc: "Thresholds from 0 to 1; the classifier is calibrated so that about 1 % of harmless texts score more than 0.5.",
+    fields: &[
+        field(
+            "threshold",
+            Kind::Share,
+            "0.5",
+            "A user message that scores more is a finding. Raise it for fewer false positives.",
+        ),
+        field(
+            "tool_threshold",
+            Kind::Share,
+            "0.5",
+            "The same for tool results. A user may command and a document may not: lower it where agents read foreign documents.",
+        ),
     ],
 };
 

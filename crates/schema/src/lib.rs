@@ -22,7 +22,7 @@ mod routing;
 mod server;
 mod traffic;
 pub use guardrails::{
-    FILTER, GUARDRAIL, JUDGE, KIND_ACTION, PII, RISK, RULE, SIZES, TOPIC, TOXICITY,
+    FILTER, GUARDRAIL, INJECTION, JUDGE, KIND_ACTION, PII, RISK, RULE, SIZES, TOPIC, TOXICITY,
 };
 pub use objectives::{OBJECTIVE, PERCENTILES};
 pub use otlp::{OTLP, OTLP_SPILL};
