@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 38] = [
+const CRATES: [(&str, &[&str]); 39] = [
     ("wire", &[]),
     ("base-url", &[]),
     ("lens", &["wire"]),
@@ -17,7 +17,8 @@ const CRATES: [(&str, &[&str]); 38] = [
     ("contents", &[]),
     ("stats", &["wire", "lens"]),
     ("process", &["lens"]),
-    ("shield", &[]),
+    ("normalise", &[]),
+    ("shield", &["normalise"]),
     ("classifier", &["shield"]),
     ("train", &["shield", "classifier"]),
     ("onnx", &[]),
@@ -148,12 +149,13 @@ const CRATES: [(&str, &[&str]); 38] = [
 
 /// Dependencies that pure crates do not have: runtimes, sockets.
 const IMPURE: [&str; 7] = ["tokio", "pingora", "hyper", "socket2", "nix", "reqwest", "rustls"];
-const PURE: [&str; 10] = [
+const PURE: [&str; 11] = [
     "wire",
     "base-url",
     "lens",
     "spill",
     "stats",
+    "normalise",
     "shield",
     "classifier",
     "filters",

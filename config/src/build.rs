@@ -88,7 +88,7 @@ pub(crate) fn settings(root: Table, problems: Vec<Problem>) -> (Settings, Vec<Pr
 /// The optional sections with their defaults.
 fn defaults() -> Table {
     let root = tree::read_as(
-        "{timeouts: {}, limits: {}, shutdown: {}, admin: {}, audit: {}, access_log: {}, otlp: {}, record_store: {}, record_files: {}, contents: {}, listeners: [{address: \"127.0.0.1:8080\"}], guardrails: [{name: x, risk: {}, sizes: {}, toxicity: {}}], pools: [{name: x, ejection: {}}]}",
+        "{timeouts: {}, limits: {}, shutdown: {}, admin: {}, audit: {}, access_log: {}, otlp: {}, record_store: {}, record_files: {}, contents: {}, listeners: [{address: \"127.0.0.1:8080\"}], guardrails: [{name: x, risk: {}, sizes: {}, toxicity: {}, injection: {}, pii: {}}], pools: [{name: x, ejection: {}}]}",
         &ROOT,
     )
     .expect("invariant: the schema's defaults are valid");

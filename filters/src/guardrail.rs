@@ -5,6 +5,7 @@
 //! - *Never*: state of a request.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
@@ -23,6 +24,7 @@ use crate::redact::Vault;
 use crate::registry::{Registry, UnknownFilter};
 use crate::report::Name;
 use crate::settings::{self, Action, Class, FilterSettings, OnFailure};
+use crate::subject::Side;
 
 /// A guardrail, ready to use.
 pub struct Guardrail {
@@ -30,6 +32,8 @@ pub struct Guardrail {
     pub settings: Arc<settings::GuardrailSettings>,
     chain: Chain,
     scanners: Vec<Scanner>,
+    /// The configured action on findings in answers, by rule.
+    actions: HashMap<Cow<'static, str>, Action>,
 }
 
 /// The answer rules that share one action. Each action has its own scanner, so that a finding that
@@ -116,17 +120,20 @@ impl Guardrail {
             links.push(Link::new(one.declared.clone(), filter));
         }
         let mut scanners = Vec::new();
+        let all = answer_rules(settings);
         for action in [Action::Block, Action::Mask, Action::Flag] {
-            let rules: Vec<_> = answer_rules(settings)
-                .into_iter()
+            let rules: Vec<_> = all
+                .iter()
                 .filter(|rule| effective_action(settings, rule) == action)
+                .cloned()
                 .collect();
-            let made =
-                automata(&rules, settings.hold_bytes).map_err(|why| wrong(why.to_string()))?;
+            let made = automata(&rules, settings).map_err(|why| wrong(why.to_string()))?;
             scanners.extend(made.map(|automata| Scanner { action, automata }));
         }
         let chain = Chain::new(links, settings.observe, settings.judges_deadline, settings.risk);
-        Ok(Guardrail { settings: settings.clone(), chain, scanners })
+        let actions =
+            all.iter().map(|rule| (rule.rule.clone(), settings.answer_action(rule))).collect();
+        Ok(Guardrail { settings: settings.clone(), chain, scanners, actions })
     }
 
     /// Its filters.
@@ -141,7 +148,7 @@ impl Guardrail {
 
     /// The configured action on findings of a rule in answers, also in observe mode.
     pub fn configured_action(&self, rule: &str) -> Action {
-        configured_action(&self.settings, rule)
+        self.actions.get(rule).copied().unwrap_or(Action::Mask)
     }
 
     /// Whether this guardrail can change an answer: mask it, judge it, end it, or add a disclaimer.
@@ -249,24 +256,9 @@ pub fn replacement(finding: &Finding, text: &str, vault: &Vault) -> Option<Cow<'
     }
 }
 
-/// The action on findings of a rule in answers. The first part of its name is its category.
-fn configured_action(settings: &settings::GuardrailSettings, rule: &str) -> Action {
-    match rule.split_once('.') {
-        Some(("pii", _)) => settings.output_pii,
-        Some(("secret", _)) => settings.output_secrets,
-        Some(("leak", _)) => settings.on_honeytoken,
-        Some(("policy", name)) => settings
-            .rules
-            .iter()
-            .find(|rule| *rule.name == *name)
-            .map_or(Action::Flag, |rule| rule.output),
-        _ => Action::Mask,
-    }
-}
-
 /// The effective action on findings of a rule in answers: at most `Flag` in observe mode.
 fn effective_action(settings: &settings::GuardrailSettings, rule: &Pattern) -> Action {
-    let asked = configured_action(settings, &rule.rule);
+    let asked = settings.answer_action(rule);
     if settings.observe { asked.min(Action::Flag) } else { asked }
 }
 
@@ -290,30 +282,29 @@ fn embedded(settings: &settings::GuardrailSettings) -> Result<Vec<Link>, String>
             links.push(Link::new(declared, filter));
         }
     };
-    fn shared<F: Filter + 'static>(filter: Option<F>) -> Option<Arc<dyn Filter>> {
+    fn dynamic<F: Filter + 'static>(filter: Option<F>) -> Option<Arc<dyn Filter>> {
         filter.map(|filter| Arc::new(filter) as Arc<dyn Filter>)
     }
-    link("sizes", shared(LimitSizes::new(settings.sizes)));
-    link("rules", shared(MatchRules::new(&settings.rules).map_err(|why| why.to_string())?));
-    link("patterns", shared(FindPatterns::new(settings.input_pii, settings.input_secrets)));
-    link("topics", shared(MatchTopics::new(&settings.topics)?));
+    link("sizes", dynamic(LimitSizes::new(settings.sizes)));
+    link("rules", dynamic(MatchRules::new(&settings.rules).map_err(|why| why.to_string())?));
+    link(
+        "patterns",
+        dynamic(FindPatterns::new(&settings.pii, settings.input_pii, settings.input_secrets)),
+    );
+    link("topics", dynamic(MatchTopics::new(&settings.topics)?));
     let classifiers = ClassifyText::new(
         settings.input_injection,
         settings.input_toxicity,
         settings.output_toxicity,
-        settings.toxicity,
+        (settings.injection, settings.toxicity),
     );
-    link("classifiers", shared(classifiers));
+    link("classifiers", dynamic(classifiers));
     Ok(links)
 }
 
 /// The rules whose findings in answers have an action.
 fn answer_rules(settings: &settings::GuardrailSettings) -> Vec<Pattern> {
-    let wanted = |rule: &&'static Pattern| match rule.family {
-        Family::Pii => settings.output_pii != Action::Off,
-        _ => settings.output_secrets != Action::Off,
-    };
-    let tables = shield::rules().into_iter().filter(wanted).cloned();
+    let tables = settings.pii.rules(Side::Output, settings.output_pii, settings.output_secrets);
     let own =
         settings.rules.iter().filter(|rule| rule.output != Action::Off).flat_map(patterns::of_rule);
     let honeytokens = settings
@@ -322,7 +313,7 @@ fn answer_rules(settings: &settings::GuardrailSettings) -> Vec<Pattern> {
         .filter(|_| settings.on_honeytoken != Action::Off)
         .map(patterns::of_honeytoken);
     let placeholders = (settings.restore && !settings.observe).then(patterns::of_placeholder);
-    tables.chain(own).chain(honeytokens).chain(placeholders).collect()
+    tables.into_iter().chain(own).chain(honeytokens).chain(placeholders).collect()
 }
 
 /// How streams are scanned.
@@ -330,21 +321,42 @@ pub(crate) fn options(hold_bytes: usize) -> Options {
     Options { hold_bytes, edges: Edges::tables(), ..Options::default() }
 }
 
-/// The inputs of a build of automata: names and expressions of the rules, and the hold bound.
-type Recipe = (Vec<(Cow<'static, str>, Cow<'static, str>)>, usize);
+/// Key of a set of automata.
+#[derive(PartialEq)]
+struct Recipe {
+    /// Names, expressions and scores of the rules.
+    rules: Vec<(Cow<'static, str>, Cow<'static, str>, f32)>,
+    hold_bytes: usize,
+    allow: Vec<String>,
+}
 
 /// Automata are large and expensive to build: guardrails with the same rules share them, also
 /// across reloads. They are freed with the last guardrail that uses them.
 fn automata(
     rules: &[Pattern],
-    hold_bytes: usize,
+    settings: &settings::GuardrailSettings,
+) -> Result<Option<Arc<Automata>>, shield::stream::BuildError> {
+    let options = Options { allow: settings.pii.allowed(), ..options(settings.hold_bytes) };
+    shared(rules, options, &settings.pii.allow)
+}
+
+fn shared(
+    rules: &[Pattern],
+    options: Options,
+    allow: &[String],
 ) -> Result<Option<Arc<Automata>>, shield::stream::BuildError> {
     static MADE: Mutex<Vec<(Recipe, Weak<Automata>)>> = Mutex::new(Vec::new());
     if rules.is_empty() {
         return Ok(None);
     }
-    let recipe =
-        (rules.iter().map(|rule| (rule.rule.clone(), rule.regex.clone())).collect(), hold_bytes);
+    let recipe = Recipe {
+        rules: rules
+            .iter()
+            .map(|rule| (rule.rule.clone(), rule.regex.clone(), rule.score))
+            .collect(),
+        hold_bytes: options.hold_bytes,
+        allow: allow.to_owned(),
+    };
     let mut made = MADE.lock();
     made.retain(|(_, automata)| automata.strong_count() > 0);
     if let Some(automata) =
@@ -352,7 +364,7 @@ fn automata(
     {
         return Ok(Some(automata));
     }
-    let automata = Arc::new(Automata::new(rules, options(hold_bytes))?);
+    let automata = Arc::new(Automata::new(rules, options)?);
     made.push((recipe, Arc::downgrade(&automata)));
     Ok(Some(automata))
 }
@@ -364,11 +376,12 @@ mod tests {
     #[test]
     fn guardrails_share_automata_until_the_last_one_is_dropped() {
         let rules = [patterns::of_honeytoken(&settings::Honeytoken("a planted word".into()))];
-        let first = automata(&rules, 64).unwrap().unwrap();
-        let again = automata(&rules, 64).unwrap().unwrap();
+        let made = |hold, allow: &[String]| shared(&rules, options(hold), allow).unwrap().unwrap();
+        let (first, again) = (made(64, &[]), made(64, &[]));
         assert!(
             Arc::ptr_eq(&first, &again)
-                && !Arc::ptr_eq(&first, &automata(&rules, 128).unwrap().unwrap())
+                && !Arc::ptr_eq(&first, &made(128, &[]))
+                && !Arc::ptr_eq(&first, &made(64, &["x.org".into()]))
         );
         let watch = Arc::downgrade(&first);
         drop((first, again));

@@ -31,6 +31,8 @@ pub use chain::{
 };
 mod risk;
 pub use risk::{Level, Risk};
+mod kinds;
+pub use kinds::{KindAction, KindSettings, is_kind, kind_names};
 mod registry;
 pub use registry::{Registry, UnknownFilter};
 

@@ -101,6 +101,7 @@ fn pattern(name: String, kind: String, regex: String, family: Family) -> Pattern
         check: None,
         score: 1.0,
         context: None,
+        close: false,
     }
 }
 

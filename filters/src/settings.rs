@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use crate::kinds::KindSettings;
+
 /// The action on a finding, in order of severity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -109,6 +111,15 @@ pub struct FilterSettings {
     pub mode: JudgeMode,
 }
 
+/// Scores above which a text is an attack, 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Injection {
+    /// For user messages.
+    pub threshold: f32,
+    /// For tool results.
+    pub tool: f32,
+}
+
 /// Minimum scores of findings of toxic language by category, 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Toxicity {
@@ -150,10 +161,14 @@ pub struct GuardrailSettings {
     pub input_pii: Action,
     /// Credentials in prompts.
     pub input_secrets: Action,
+    /// Kinds of personal data, actions by kind, and exceptions.
+    pub pii: KindSettings,
     /// Whether values redacted from a prompt are restored in the answer.
     pub restore: bool,
     /// Insults in answers.
     pub output_toxicity: Action,
+    /// Thresholds of attacks.
+    pub injection: Injection,
     /// Minimum scores of findings of toxic language.
     pub toxicity: Toxicity,
     /// Personal data in answers.
@@ -368,7 +383,8 @@ impl GuardrailSettings {
             .iter()
             .map(|t| t.action)
             .chain(self.rules.iter().map(|r| r.input))
-            .chain(self.judges.iter().map(|j| j.input));
+            .chain(self.judges.iter().map(|j| j.input))
+            .chain(self.pii.actions.iter().filter_map(|kind| kind.input));
         let acts = own.into_iter().chain(rest).any(|action| action >= Action::Mask);
         // The actions of a registered filter are unknown.
         let stern = |filter: &RegisteredFilter| {

@@ -12,14 +12,16 @@
 #![deny(clippy::indexing_slicing)]
 
 pub mod boundary;
+mod context;
 pub mod finding;
-pub mod normalise;
 pub mod pattern;
 pub mod pii;
 pub mod scan;
 pub mod secrets;
 pub mod stream;
 mod table;
+
+pub use normalise::{self, typography};
 
 /// Every rule of the tables: personal data, then credentials.
 pub fn rules() -> Vec<&'static pattern::Pattern> {

@@ -1,8 +1,12 @@
 //! One rule of the pattern tables.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::finding::Family;
+
+/// Whether a text that matched a rule is allowed, and so no finding.
+pub type Allow = Arc<dyn Fn(&Pattern, &str) -> bool + Send + Sync>;
 
 /// A rule: a regular expression that finds candidates, and a check that confirms them.
 #[derive(Clone, Debug)]
@@ -26,4 +30,6 @@ pub struct Pattern {
     /// Context words (lower case), and the score if one of them is in the 64 bytes before the
     /// candidate.
     pub context: Option<(&'static [&'static str], f32)>,
+    /// Whether a context word counts only if it ends in the 32 bytes before the candidate.
+    pub close: bool,
 }

@@ -1,6 +1,5 @@
 //! Personal data with a fixed format: network and e-mail addresses, and numbers of cards, accounts,
 //! phones and citizens.
-//! phones and citizens.
 //!
 //! - *In*: nothing; these are tables.
 //! - *Out*: [`patterns`], general rules first, national ones after.
@@ -24,5 +23,8 @@ pub(crate) const FIRST: &Pattern = &net::PATTERNS[0];
 
 /// Every rule on personal data.
 pub fn patterns() -> impl Iterator<Item = &'static Pattern> {
-    [net::PATTERNS, phone::PATTERNS, coin::PATTERNS, national::PATTERNS].into_iter().flatten()
+    [net::PATTERNS, phone::PATTERNS, coin::PATTERNS]
+        .into_iter()
+        .flatten()
+        .chain(national::patterns())
 }

@@ -17,16 +17,22 @@ mod overlap;
 )]
 mod sieve;
 
-use crate::boundary::{CONTEXT_BYTES, can_begin, ends_clean, has_context_word, starts_clean};
+use std::collections::VecDeque;
+
+use crate::boundary::{BEFORE_BYTES, CONTEXT_BYTES, can_begin, ends_clean, joins, starts_clean};
+use crate::context::{Bits, Contexts, Hit, MAX_RULES, has, has_context_word};
 use crate::finding::Finding;
-use crate::pattern::Pattern;
+use crate::pattern::{Allow, Pattern};
 use automaton::{Automaton, Walker};
+use normalise::typography::folded;
 
 /// Minimum score of a finding.
 pub const MIN_SCORE: f32 = 0.5;
 
 /// Maximum ends of one candidate that are checked, for each rule.
 const MAX_ENDS: usize = 8;
+/// Maximum bytes between the beginning of a match and its pivot.
+const MAX_BACK: usize = 128;
 /// Bytes of text per check that may fail. After more failures, only the longest end of a candidate
 /// is checked.
 const BYTES_PER_FAILED_CHECK: usize = 32;
@@ -35,6 +41,10 @@ const BYTES_PER_FAILED_CHECK: usize = 32;
 pub struct Scanner {
     narrow: Automaton,
     wide: Vec<(Pivot, Automaton)>,
+    /// Rules that count with a context word only: they run after these words only.
+    announced: Automaton,
+    words: Contexts,
+    allow: Option<Allow>,
 }
 
 /// The byte that all matches of a rule contain, if the rule can begin with any word.
@@ -67,10 +77,33 @@ impl Pivot {
         Some(from + found?)
     }
 
-    /// Whether `b` can stand between the beginning of a match and the pivot.
-    fn joins(self, b: u8) -> bool {
-        b.is_ascii_alphanumeric()
-            || (self != Pivot::Digit && matches!(b, b'.' | b'_' | b'%' | b'+' | b'-' | b'~'))
+    /// Whether `c` can stand between the beginning of a match and the pivot.
+    fn joins(self, c: char) -> bool {
+        match self {
+            Pivot::Digit => c.is_ascii_alphanumeric(),
+            Pivot::Byte(b'@') => joins(c) || matches!(c, '.' | '_' | '%' | '+' | '-' | '~' | '\''),
+            Pivot::Byte(_) => {
+                c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '%' | '+' | '-' | '~')
+            }
+        }
+    }
+
+    /// Where a match around the pivot at `at` may begin, at or after `from`.
+    fn first(self, text: &str, from: usize, at: usize) -> usize {
+        let back = (at.saturating_sub(MAX_BACK).max(from)..=at)
+            .find(|i| text.is_char_boundary(*i))
+            .unwrap_or(at);
+        let run = text.get(back..at).unwrap_or_default();
+        let length: usize =
+            run.chars().rev().take_while(|c| self.joins(*c)).map(char::len_utf8).sum();
+        let run = text.get(at - length..at).unwrap_or_default();
+        match self {
+            // No address begins with a sign.
+            Pivot::Byte(b'@') => {
+                at - run.trim_start_matches(|c: char| c.is_ascii_punctuation()).len()
+            }
+            _ => at - length,
+        }
     }
 }
 
@@ -79,23 +112,75 @@ impl Scanner {
     /// that all rules of the tables parse.
     pub fn new(patterns: &[&Pattern]) -> Scanner {
         let sound: Vec<_> = patterns.iter().copied().filter(|p| automaton::parses(p)).collect();
+        let (plain, announced): (Vec<&Pattern>, Vec<&Pattern>) =
+            sound.into_iter().partition(|p| p.score >= MIN_SCORE);
+        let announced: Vec<_> = announced
+            .into_iter()
+            .filter(|p| p.context.is_some_and(|(_, score)| score >= MIN_SCORE))
+            .take(MAX_RULES)
+            .collect();
         let (wide, narrow): (Vec<&Pattern>, Vec<&Pattern>) =
-            sound.into_iter().partition(|p| automaton::is_wide(p));
+            plain.into_iter().partition(|p| automaton::is_wide(p));
         let of = |pivot| {
             wide.iter().copied().filter(|p| Pivot::for_pattern(p) == pivot).collect::<Vec<_>>()
         };
         let wide = Pivot::ALL.into_iter().map(|pivot| (pivot, Automaton::new(of(pivot)))).collect();
-        Scanner { narrow: Automaton::new(narrow), wide }
+        let words = Contexts::build(announced.iter().copied()).unwrap_or_default();
+        let announced = Automaton::new(announced);
+        Scanner { narrow: Automaton::new(narrow), wide, announced, words, allow: None }
     }
 
-    /// Appends the findings of `text` to `out`.
+    /// The same scanner, with values that are never findings.
+    pub fn allowing(self, allow: Option<Allow>) -> Scanner {
+        Scanner { allow, ..self }
+    }
+
+    /// Appends the findings of `text` to `out`. The typography of the text is folded first.
     pub fn find(&self, text: &str, out: &mut Vec<Finding>) {
+        let Some(folded) = folded(text) else { return self.scan(text, out) };
+        let from = out.len();
+        self.scan(&folded.text, out);
+        for finding in out.iter_mut().skip(from) {
+            finding.span = folded.original(finding.span.clone());
+        }
+    }
+
+    fn scan(&self, text: &str, out: &mut Vec<Finding>) {
         let mut found = Vec::new();
         self.narrow_rules(text, &mut found);
         for (pivot, automaton) in &self.wide {
-            around(automaton, *pivot, text, &mut found);
+            around(automaton, *pivot, text, self.allow.as_ref(), &mut found);
         }
+        self.announced_rules(text, &mut found);
         overlap::resolve(found, out);
+    }
+
+    /// Rules that a word announces, at the tokens after such words.
+    fn announced_rules(&self, text: &str, found: &mut Vec<Finding>) {
+        let bytes = text.as_bytes();
+        let mut hits = self.words.find(bytes).peekable();
+        if hits.peek().is_none() {
+            return;
+        }
+        let mut walker = self.announced.walker(bytes.len());
+        let mut checker = CandidateChecker::new(text, self.allow.as_ref());
+        let sieve = self.announced.sieve();
+        let mut near: VecDeque<Hit> = VecDeque::new();
+        let mut from = 0;
+        while let Some(next) = near.front().or(hits.peek()) {
+            from = from.max(next.end);
+            let Some(at) = sieve.next(bytes, from) else { return };
+            while let Some(hit) = hits.next_if(|hit| hit.end <= at) {
+                near.push_back(hit);
+            }
+            near.retain(|hit| hit.end + CONTEXT_BYTES >= at);
+            let mut bits = Bits::default();
+            near.iter().for_each(|hit| self.words.add(*hit, at, &mut bits));
+            if bits != Bits::default() {
+                checker.candidates(&mut walker, at, Some(&bits), found);
+            }
+            from = at + 1;
+        }
     }
 
     fn narrow_rules(&self, text: &str, found: &mut Vec<Finding>) {
@@ -104,11 +189,11 @@ impl Scanner {
         }
         let bytes = text.as_bytes();
         let mut walker = self.narrow.walker(bytes.len());
-        let mut bench = CandidateChecker::new(text);
+        let mut bench = CandidateChecker::new(text, self.allow.as_ref());
         let sieve = self.narrow.sieve();
         let mut from = 0;
         while let Some(at) = sieve.next(bytes, from) {
-            bench.candidates(&mut walker, at, found);
+            bench.candidates(&mut walker, at, None, found);
             from = at + 1;
         }
     }
@@ -127,18 +212,23 @@ fn first_digit(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Runs `automaton` at the beginning of every run of bytes that contains `pivot`.
-fn around(automaton: &Automaton, pivot: Pivot, text: &str, found: &mut Vec<Finding>) {
+fn around(
+    automaton: &Automaton,
+    pivot: Pivot,
+    text: &str,
+    allow: Option<&Allow>,
+    found: &mut Vec<Finding>,
+) {
     if automaton.is_empty() {
         return;
     }
     let bytes = text.as_bytes();
     let mut walker = automaton.walker(bytes.len());
-    let mut bench = CandidateChecker::new(text);
+    let mut bench = CandidateChecker::new(text, allow);
     let sieve = automaton.sieve();
     let mut from = 0;
     while let Some(at) = pivot.next(bytes, from) {
-        let run = bytes.get(at.saturating_sub(64).max(from)..at).unwrap_or_default();
-        let first = at - run.iter().rev().take_while(|b| pivot.joins(**b)).count();
+        let first = pivot.first(text, from, at);
         from = at + 1;
         // A dot that no letter or digit follows ends a sentence.
         let inner = bytes.get(at + 1).is_some_and(u8::is_ascii_alphanumeric);
@@ -151,7 +241,7 @@ fn around(automaton: &Automaton, pivot: Pivot, text: &str, found: &mut Vec<Findi
             continue;
         }
         let held = found.len();
-        bench.candidates(&mut walker, first, found);
+        bench.candidates(&mut walker, first, None, found);
         let end = found.get(held..).and_then(|new| new.iter().map(|f| f.span.end).max());
         from = end.unwrap_or(from).max(from);
     }
@@ -166,12 +256,14 @@ struct CandidateChecker<'a> {
     tried: Vec<(usize, usize)>,
     /// Checks that may fail before only the longest end is checked.
     patience: usize,
+    allow: Option<&'a Allow>,
 }
 
-impl CandidateChecker<'_> {
-    fn new(text: &str) -> CandidateChecker<'_> {
+impl<'a> CandidateChecker<'a> {
+    fn new(text: &'a str, allow: Option<&'a Allow>) -> CandidateChecker<'a> {
         CandidateChecker {
             text,
+            allow,
             ends: Vec::new(),
             tried: Vec::new(),
             patience: text.len() / BYTES_PER_FAILED_CHECK + 4096,
@@ -179,20 +271,34 @@ impl CandidateChecker<'_> {
     }
 
     /// Checks the boundary, context and check of all matches that begin at `at`, the longest first.
-    /// The first one of each rule that passes is a finding.
-    fn candidates(&mut self, walker: &mut Walker, at: usize, found: &mut Vec<Finding>) {
+    /// The first one of each rule that passes is a finding. `announced`: only these rules count,
+    /// and they have a context word.
+    fn candidates(
+        &mut self,
+        walker: &mut Walker,
+        at: usize,
+        announced: Option<&Bits>,
+        found: &mut Vec<Finding>,
+    ) {
         self.ends.clear();
         self.tried.clear();
         walker.walk(self.text.as_bytes(), at, &mut self.ends);
         let most = if self.patience == 0 { 1 } else { MAX_ENDS };
         for &(rule, end) in self.ends.iter().rev() {
+            if announced.is_some_and(|bits| !has(bits, rule as u16)) {
+                continue;
+            }
             let place = self.tried.iter().position(|(r, _)| *r == rule);
             let tries = place.and_then(|i| self.tried.get(i)).map_or(0, |(_, n)| *n);
             let pattern = walker.pattern(rule);
             if tries >= most || !clean(pattern, self.text, at, end) {
                 continue;
             }
-            let finding = judge(pattern, self.text, at, end);
+            let allowed = |text: &str| self.allow.is_some_and(|allow| allow(pattern, text));
+            let finding =
+                judge(pattern, self.text, at, end, announced.is_some()).filter(|finding| {
+                    !allowed(self.text.get(finding.span.clone()).unwrap_or_default())
+                });
             let settled = if finding.is_some() { most } else { tries + 1 };
             self.patience = self.patience.saturating_sub(usize::from(finding.is_none()));
             found.extend(finding);
@@ -210,22 +316,22 @@ fn clean(pattern: &Pattern, text: &str, at: usize, end: usize) -> bool {
     else {
         return false;
     };
-    let before = bytes.get(at.saturating_sub(2)..at).unwrap_or_default();
+    let before = bytes.get(at.saturating_sub(BEFORE_BYTES)..at).unwrap_or_default();
     end - at <= pattern.longest
         && ends_clean(pattern, *last, bytes.get(end..).unwrap_or_default())
         && starts_clean(pattern, before, *first)
 }
 
-fn judge(pattern: &Pattern, text: &str, at: usize, end: usize) -> Option<Finding> {
+fn judge(pattern: &Pattern, text: &str, at: usize, end: usize, announced: bool) -> Option<Finding> {
     let candidate = text.get(at..end)?;
-    let before = text.as_bytes().get(at.saturating_sub(CONTEXT_BYTES)..at)?;
-    let score = match pattern.context {
-        Some((words, surer)) if has_context_word(before, words) => surer,
-        _ => pattern.score,
-    };
-    if score < MIN_SCORE || pattern.check.is_some_and(|check| !check(candidate)) {
+    if pattern.check.is_some_and(|check| !check(candidate)) {
         return None;
     }
+    let before = text.as_bytes().get(at.saturating_sub(CONTEXT_BYTES)..at)?;
+    let score = match pattern.context {
+        Some((_, surer)) if announced || has_context_word(before, pattern) => surer,
+        _ => pattern.score,
+    };
     Some(Finding {
         kind: pattern.kind.clone(),
         rule: pattern.rule.clone(),

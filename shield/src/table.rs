@@ -9,6 +9,9 @@ use std::borrow::Cow::Borrowed;
 use crate::finding::Family;
 use crate::pattern::Pattern;
 
+/// Maximum bytes of a secret that ends with its alphabet only, however long it is.
+pub(crate) const LONG: usize = 1 << 20;
+
 /// Context words of a candidate, and its score if one of them is present.
 pub(crate) type Context = Option<(&'static [&'static str], f32)>;
 
@@ -31,6 +34,7 @@ pub(crate) const fn pii(
         check,
         score,
         context,
+        close: false,
     }
 }
 
@@ -52,6 +56,7 @@ pub(crate) const fn secret(
         check,
         score,
         context: None,
+        close: false,
     }
 }
 
@@ -72,5 +77,11 @@ pub(crate) const fn vouched(
 /// The same rule with another check.
 pub(crate) const fn checked(mut pattern: Pattern, check: fn(&str) -> bool) -> Pattern {
     pattern.check = Some(check);
+    pattern
+}
+
+/// The same rule with context words close to the candidate only.
+pub(crate) const fn close(mut pattern: Pattern) -> Pattern {
+    pattern.close = true;
     pattern
 }

@@ -98,7 +98,7 @@ fn feed<'t>(
     };
     for piece in pieces {
         channel.push(automata, piece, &mut out);
-        assert!(channel.held() <= bound);
+        assert!(channel.held() <= bound, "{piece:?}");
     }
     channel.finish(automata, &mut out);
     (text, findings)

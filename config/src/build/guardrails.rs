@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use filters::settings::{
-    Action, Class, FilterSettings, GuardrailSettings, Honeytoken, Judge, JudgeKind, JudgeMode,
-    ModelFiles, OnFailure, RegisteredFilter, RiskSettings, Rule, SizeBounds, Template, Topic,
-    Toxicity,
+    Action, Class, FilterSettings, GuardrailSettings, Honeytoken, Injection, Judge, JudgeKind,
+    JudgeMode, ModelFiles, OnFailure, RegisteredFilter, RiskSettings, Rule, SizeBounds, Template,
+    Topic, Toxicity,
 };
+use filters::{KindAction, KindSettings};
 
 use super::Builder;
 use crate::settings::Backend;
@@ -16,6 +17,10 @@ use crate::tree::Table;
 
 /// Maximum entries of a list: each request with the guardrail checks all of them.
 const MAX_ENTRIES: usize = 64;
+/// Kinds of personal data that are looked for by default.
+const DEFAULT_KINDS: [&str; 3] = ["contact", "financial", "national"];
+/// Maximum entries of an allow-list: each finding is compared with all of them.
+const MAX_ALLOWED: usize = 256;
 /// Minimum bytes of a honeytoken; shorter words occur in answers by chance.
 const MIN_HONEYTOKEN: usize = 8;
 
@@ -45,8 +50,10 @@ impl Builder {
             input_toxicity: action(table, "input_toxicity"),
             input_pii: action(table, "input_pii"),
             input_secrets: action(table, "input_secrets"),
+            pii: self.pii(&self.section(table, "pii")),
             restore: table.flag("restore"),
             output_toxicity: action(table, "output_toxicity"),
+            injection: injection(&self.section(table, "injection")),
             toxicity: toxicity(&scores),
             output_pii: action(table, "output_pii"),
             output_secrets: action(table, "output_secrets"),
@@ -107,8 +114,10 @@ impl Builder {
             .chain(table.list("judges"))
             .map(|entry| action(entry, "input"));
         let own = ["input_pii", "input_secrets"].map(|field| action(table, field));
+        let pii = self.section(table, "pii");
+        let kinds = pii.list("actions").iter().map(|entry| action(entry, "input"));
         if table.flag("restore")
-            && !own.into_iter().chain(entries).any(|action| action == Action::Mask)
+            && !own.into_iter().chain(entries).chain(kinds).any(|action| action == Action::Mask)
         {
             self.wrong(
                 table,
@@ -116,6 +125,50 @@ impl Builder {
                 "has no effect unless something is redacted; set input_pii, input_secrets, a rule or a judge to redact",
             );
         }
+    }
+
+    fn pii(&mut self, table: &Table) -> KindSettings {
+        let mut kinds = table.texts("kinds").to_vec();
+        let names = filters::kind_names();
+        if let Some(unknown) = kinds.iter().find(|kind| !names.iter().any(|name| name == *kind)) {
+            let groups = "contact, financial, national, network, all";
+            self.wrong(
+                table,
+                "kinds",
+                format!(
+                    "{unknown:?} is neither a group ({groups}) nor a kind of docs/guardrails.md"
+                ),
+            );
+        }
+        if !table.has("kinds") {
+            kinds = DEFAULT_KINDS.map(str::to_owned).to_vec();
+        }
+        let allow = table.texts("allow").to_vec();
+        if allow.len() > MAX_ALLOWED || allow.iter().any(|entry| entry.trim().len() < 4) {
+            self.wrong(
+                table,
+                "allow",
+                format!("needs at most {MAX_ALLOWED} entries of at least 4 characters each"),
+            );
+        }
+        let mut actions: Vec<KindAction> = Vec::new();
+        for one in table.list("actions") {
+            let kind = one.text("kind").unwrap_or_default().to_owned();
+            let own =
+                |field: &str| one.text(field).filter(|word| *word != "same").map(Action::from_word);
+            let (input, output) = (own("input"), own("output"));
+            if one.text("kind").is_some() && !filters::is_kind(&kind) {
+                self.wrong(
+                    one,
+                    "kind",
+                    format!("{kind:?} is no kind; docs/guardrails.md lists them"),
+                );
+            } else if actions.iter().any(|other| other.kind == kind) {
+                self.wrong(one, "kind", format!("{kind:?} has two entries; remove one"));
+            }
+            actions.push(KindAction { kind, input, output, threshold: one.share("threshold") });
+        }
+        KindSettings { kinds, allow, actions }
     }
 
     fn risk(&mut self, table: &Table) -> RiskSettings {
@@ -306,6 +359,10 @@ fn action(table: &Table, field: &str) -> Action {
 
 fn mode(table: &Table, field: &str) -> JudgeMode {
     JudgeMode::from_word(table.text(field).unwrap_or_default())
+}
+
+fn injection(table: &Table) -> Injection {
+    Injection { threshold: table.share("threshold"), tool: table.share("tool_threshold") }
 }
 
 fn toxicity(table: &Table) -> Toxicity {

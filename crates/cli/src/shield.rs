@@ -13,7 +13,6 @@ use ::shield::finding::{Family, Finding};
 use ::shield::normalise::normalise;
 use anyhow::{Context, Result};
 use filters::detect::{FindPatterns, scores};
-use filters::settings::Action;
 use filters::{Category, NORMALISED, Report, Risk};
 use serde_json::{Value, json};
 
@@ -60,8 +59,7 @@ struct DetectorScores {
 
 impl Detectors {
     fn new() -> Result<Self> {
-        let patterns =
-            FindPatterns::new(Action::Flag, Action::Flag).context("no rule is enabled")?;
+        let patterns = FindPatterns::all();
         let defaults = "{backends: [{name: b, url: 'http://127.0.0.1:1'}], guardrails: [{name: s}], routes: [{name: r, backend: b}]}";
         let settings = config::parse("the defaults", defaults)?;
         let thresholds = settings.guardrails.first().context("a guardrail has defaults")?.risk;

@@ -18,7 +18,13 @@ backends:
 
 # Guardrails mask personal data and secrets while answers stream: docs/guardrails.md
 # guardrails:
-#   - {name: default, input_pii: flag, output_pii: mask}
+#   - name: default
+#     input_pii: flag              # record personal data in prompts; redact or block it
+#     output_pii: mask             # replace it in answers, as [EMAIL_ADDRESS]
+#     pii:
+#       kinds: [contact, financial, national]  # add network for URLs, domains, IP and MAC addresses
+#       allow: [example.com]       # never findings: own domains, networks, numbers, values
+#       actions: [{kind: US_SSN, input: block}]  # actions and thresholds of single kinds
 
 # Keys, rate limits and queues: docs/rate-limits.md. Pools, retries and failover: docs/routing.md.
 routes:

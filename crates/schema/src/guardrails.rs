@@ -8,6 +8,9 @@ const IN_PROMPT: Kind = Kind::Word(&["off", "flag", "redact", "block"]);
 const WITHOUT_PLACE: Kind = Kind::Word(&["off", "flag", "block"]);
 /// Actions on a finding with a position in an answer.
 const IN_ANSWER: Kind = Kind::Word(&["off", "flag", "mask", "block"]);
+/// The same by kind, or that of the family.
+const IN_PROMPT_OR_SAME: Kind = Kind::Word(&["same", "off", "flag", "redact", "block"]);
+const IN_ANSWER_OR_SAME: Kind = Kind::Word(&["same", "off", "flag", "mask", "block"]);
 /// How answers are judged.
 const MODES: Kind = Kind::Word(&["hold", "cut", "end"]);
 
@@ -36,6 +39,7 @@ pub static GUARDRAIL: Section = Section {
             "Action on personal data in a prompt. redact: replace it with a placeholder such as `[EMAIL_ADDRESS_1]`. block: refuse the request with 400.",
         ),
         field("input_secrets", IN_PROMPT, "flag", "Action on credentials in a prompt."),
+        field("pii", Kind::Section(&PII), "", "Kinds of personal data that are looked for, actions by kind, and exceptions."),
         field("restore", Kind::Flag, "false", "Replace placeholders in the answer with the text that was redacted from the prompt."),
         field(
             "output_pii",
@@ -45,6 +49,7 @@ pub static GUARDRAIL: Section = Section {
         ),
         field("output_secrets", IN_ANSWER, "mask", "Action on credentials in an answer."),
         field("output_toxicity", WITHOUT_PLACE, "off", "Action on toxic language in an answer, judged by the embedded classifier in windows."),
+        field("injection", Kind::Section(&INJECTION), "", "Thresholds of the injection classifier."),
         field("toxicity", Kind::Section(&TOXICITY), "", "Thresholds of the toxicity classifier by category, for prompts and answers."),
         field(
             "output_mode",
@@ -100,6 +105,66 @@ pub static GUARDRAIL: Section = Section {
         .was("pass"),
         field("judges", Kind::List(&JUDGE), "", "Remote servers and local models that judge prompts and answers."),
         field("filters", Kind::List(&FILTER), "", "Custom filters that are compiled into this build (docs/write-a-filter.md)."),
+    ],
+};
+
+/// `guardrails[].injection`
+pub static INJECTION: Section = Section {
+    doc: "Thresholds from 0 to 1; the classifier is calibrated so that about 1 % of harmless texts score more than 0.5.",
+    fields: &[
+        field(
+            "threshold",
+            Kind::Share,
+            "0.5",
+            "A user message that scores more is a finding. Raise it for fewer false positives.",
+        ),
+        field(
+            "tool_threshold",
+            Kind::Share,
+            "0.5",
+            "The same for tool results. A user may command and a document may not: lower it where agents read foreign documents.",
+        ),
+    ],
+};
+
+/// `guardrails[].pii`
+pub static PII: Section = Section {
+    doc: "Personal data that `input_pii` and `output_pii` apply to. Addresses of private and documentation ranges are findings only with the kind `RESERVED_IP_ADDRESS`.",
+    fields: &[
+        field(
+            "kinds",
+            Kind::Texts,
+            "",
+            "Groups and kinds to look for. `contact`: e-mail addresses, phone numbers. `financial`: cards, accounts, wallets. `national`: identifiers of citizens and companies, dates of birth. `network`: URLs, domains, IP and MAC addresses. `all`, or a kind such as `US_SSN`. Default: contact, financial and national, because answers about software are full of addresses.",
+        ),
+        field(
+            "allow",
+            Kind::Texts,
+            "",
+            "Values that are never findings: your own domains (`example.com`, with its subdomains and mailboxes), networks (`10.0.0.0/8`), numbers in any notation, and other exact values. Credentials are included.",
+        ),
+        field(
+            "actions",
+            Kind::List(&KIND_ACTION),
+            "",
+            "Actions and thresholds by kind, of personal data and of credentials.",
+        ),
+    ],
+};
+
+/// `guardrails[].pii.actions[]`
+pub static KIND_ACTION: Section = Section {
+    doc: "The action on one kind. It takes precedence over `input_pii`, `output_pii`, `input_secrets`, `output_secrets` and `kinds`.",
+    fields: &[
+        field("kind", Kind::RequiredText, "", "Kind, such as `EMAIL_ADDRESS` or `GENERIC_SECRET`."),
+        field("input", IN_PROMPT_OR_SAME, "same", "Action in prompts. same: that of its family."),
+        field("output", IN_ANSWER_OR_SAME, "same", "Action in answers. same: that of its family."),
+        field(
+            "threshold",
+            Kind::Share,
+            "0.5",
+            "Minimum score of a finding. Numbers without a checksum or a telling word before them score least. For credentials in answers, `0.6` leaves out passwords that are words, as without an entry.",
+        ),
     ],
 };
 

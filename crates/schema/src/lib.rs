@@ -23,7 +23,9 @@ mod routing;
 mod server;
 mod traffic;
 pub use contents::CONTENTS;
-pub use guardrails::{FILTER, GUARDRAIL, JUDGE, RISK, RULE, SIZES, TOPIC, TOXICITY};
+pub use guardrails::{
+    FILTER, GUARDRAIL, INJECTION, JUDGE, KIND_ACTION, PII, RISK, RULE, SIZES, TOPIC, TOXICITY,
+};
 pub use objectives::{OBJECTIVE, PERCENTILES};
 pub use otlp::{OTLP, OTLP_SPILL};
 pub use records::{RECORD_FILES, RECORD_STORE, SPILL};

@@ -11,13 +11,14 @@ use std::sync::{Arc, LazyLock};
 
 use classifier::{Model, Scores, ToxicCategory};
 use shield::normalise::Normal;
+use wire::request::PromptRole;
 
 use crate::BoxFuture;
 use crate::filter::{Filter, Hooks};
 use crate::host::Call;
 use crate::report::{Category, Failure, Found, Report};
-use crate::settings::{Action, Toxicity};
-use crate::subject::{NORMALISED, Side, Subject};
+use crate::settings::{Action, Injection, Toxicity};
+use crate::subject::{NORMALISED, Side, Subject, TextSource};
 
 /// Scores above this are findings; the classifiers are calibrated to this threshold.
 const FINDING: f32 = 0.5;
@@ -28,6 +29,7 @@ pub struct ClassifyText {
     injection: Action,
     toxicity: Action,
     answers: Action,
+    attacks: Injection,
     thresholds: Toxicity,
 }
 
@@ -38,10 +40,10 @@ impl ClassifyText {
         injection: Action,
         toxicity: Action,
         answers: Action,
-        thresholds: Toxicity,
+        (attacks, thresholds): (Injection, Toxicity),
     ) -> Option<Self> {
         let any = [injection, toxicity, answers].iter().any(|action| *action != Action::Off);
-        any.then_some(ClassifyText { injection, toxicity, answers, thresholds })
+        any.then_some(ClassifyText { injection, toxicity, answers, attacks, thresholds })
     }
 
     fn classify(&self, subject: &Subject) -> Report {
@@ -50,13 +52,13 @@ impl ClassifyText {
             Side::Output => (Action::Off, self.answers),
         };
         let mut report = Report::default();
-        for (at, (_, text)) in
+        for (at, (voice, text)) in
             subject.texts().enumerate().filter(|(_, (voice, _))| voice.is_untrusted())
         {
             let scores = model().score(subject.normal(at));
             let unread = text.len() > NORMALISED.max_input;
             for (category, score, action, mut names) in [
-                (Category::Injection, scores.injection, injection, attack(&scores)),
+                (Category::Injection, scores.injection, injection, self.attack(&scores, voice)),
                 (Category::Toxicity, scores.worst_toxicity(), toxicity, self.toxic(&scores)),
             ] {
                 if action == Action::Off {
@@ -78,6 +80,18 @@ impl ClassifyText {
             }
         }
         report
+    }
+
+    /// The finding of the classifier, if its score is that of an attack in such a text.
+    fn attack(&self, scores: &Scores, voice: TextSource) -> Vec<Named> {
+        let threshold = match voice {
+            TextSource::Prompt(PromptRole::Tool) => self.attacks.tool,
+            _ => self.attacks.threshold,
+        };
+        (scores.injection > threshold)
+            .then_some(("injection.classifier", "PROMPT_INJECTION", scores.injection))
+            .into_iter()
+            .collect()
     }
 
     /// The categories at or above their thresholds; if there are none, the finding of the
@@ -114,15 +128,6 @@ impl ClassifyText {
 
 /// The rule, the kind and the score of a finding.
 type Named = (&'static str, &'static str, f32);
-
-/// The finding of the classifier, if its score is that of an attack.
-fn attack(scores: &Scores) -> Vec<Named> {
-    let found = scores.injection > FINDING;
-    found
-        .then_some(("injection.classifier", "PROMPT_INJECTION", scores.injection))
-        .into_iter()
-        .collect()
-}
 
 impl Filter for ClassifyText {
     fn hooks(&self) -> Hooks {
@@ -162,10 +167,10 @@ fn model() -> &'static Model {
 
 #[cfg(test)]
 mod tests {
-    use wire::request::PromptRole;
-
     use super::*;
-    use crate::subject::{Place, Sizes, TextSource};
+    use crate::subject::{Place, Sizes};
+
+    const EVEN: Injection = Injection { threshold: 0.5, tool: 0.5 };
 
     const HALF: Toxicity =
         Toxicity { hate: 0.5, insult: 0.5, threat: 0.5, self_harm: 0.5, sexual: 0.5 };
@@ -174,7 +179,8 @@ mod tests {
 
     #[test]
     fn only_texts_of_users_and_tools_are_attacks() {
-        let filter = ClassifyText::new(Action::Block, Action::Flag, Action::Off, HALF).unwrap();
+        let filter =
+            ClassifyText::new(Action::Block, Action::Flag, Action::Off, (EVEN, HALF)).unwrap();
         for (speaker, found) in [
             (PromptRole::User, 1),
             (PromptRole::Tool, 1),
@@ -196,8 +202,21 @@ mod tests {
     }
 
     #[test]
+    fn tool_results_have_a_threshold_of_their_own() {
+        let strict = Injection { threshold: 1.0, tool: 0.0 };
+        let filter =
+            ClassifyText::new(Action::Block, Action::Off, Action::Off, (strict, HALF)).unwrap();
+        for (role, found) in [(PromptRole::User, 0), (PromptRole::Tool, 1)] {
+            let mut builder = Subject::build(Side::Input, Sizes::default(), 0);
+            builder.text(TextSource::Prompt(role), Place::default(), ATTACK);
+            assert_eq!(filter.detect(&builder.done()).found.len(), found, "{role:?}");
+        }
+    }
+
+    #[test]
     fn answers_are_checked_for_toxic_language_only() {
-        let filter = ClassifyText::new(Action::Off, Action::Off, Action::Block, HALF).unwrap();
+        let filter =
+            ClassifyText::new(Action::Off, Action::Off, Action::Block, (EVEN, HALF)).unwrap();
         assert_eq!(filter.hooks(), Hooks::JUDGE_ANSWER);
         let toxic = filter
             .classify(&Subject::of_answer("All immigrants are filthy animals and should be shot."));
@@ -217,7 +236,8 @@ mod tests {
     fn each_category_has_its_own_threshold() {
         let of = |thresholds, text: &str| {
             let filter =
-                ClassifyText::new(Action::Off, Action::Flag, Action::Off, thresholds).unwrap();
+                ClassifyText::new(Action::Off, Action::Flag, Action::Off, (EVEN, thresholds))
+                    .unwrap();
             kinds(&filter.detect(&Subject::of_user(text))).join(" ")
         };
         for (text, kind) in [

@@ -4,42 +4,49 @@
 //! and full-width characters are folded, invisible ones removed, and runs of base64, hex, percent
 //! escapes or entities decoded. The span of such a finding covers the original characters.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
 use shield::finding::{Family, Finding};
 use shield::normalise::{Disguise, Normal};
 use shield::pattern::Pattern;
 use shield::scan::Scanner;
 
 use crate::filter::{Filter, Hooks};
+use crate::kinds::KindSettings;
 use crate::report::{Category, Found, Report};
 use crate::settings::Action;
-use crate::subject::Subject;
+use crate::subject::{Side, Subject};
 
 /// Finds personal data and credentials.
 pub struct FindPatterns {
     scanner: Scanner,
-    pii: Action,
-    secrets: Action,
+    actions: HashMap<Cow<'static, str>, Action>,
 }
 
 impl std::fmt::Debug for FindPatterns {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FindPatterns")
-            .field("pii", &self.pii)
-            .field("secrets", &self.secrets)
-            .finish_non_exhaustive()
+        f.debug_struct("FindPatterns").field("rules", &self.actions.len()).finish_non_exhaustive()
     }
 }
 
 impl FindPatterns {
-    /// `None` if both actions are off.
-    pub fn new(pii: Action, secrets: Action) -> Option<Self> {
-        let wanted = |family| match family {
-            Family::Pii => pii != Action::Off,
-            _ => secrets != Action::Off,
-        };
-        let rules: Vec<&'static Pattern> =
-            shield::rules().into_iter().filter(|rule| wanted(rule.family)).collect();
-        (!rules.is_empty()).then(|| FindPatterns { scanner: Scanner::new(&rules), pii, secrets })
+    /// The kinds, and the actions on personal data and credentials in prompts. `None` if no rule
+    /// has an action.
+    pub fn new(kinds: &KindSettings, pii: Action, secrets: Action) -> Option<Self> {
+        let rules = kinds.rules(Side::Input, pii, secrets);
+        let family = |rule: &Pattern| if rule.family == Family::Pii { pii } else { secrets };
+        let action = |rule: &Pattern| kinds.action(rule, Side::Input, family(rule));
+        let actions = rules.iter().map(|rule| (rule.rule.clone(), action(rule))).collect();
+        let scanner = Scanner::new(&rules.iter().collect::<Vec<_>>()).allowing(kinds.allowed());
+        (!rules.is_empty()).then_some(FindPatterns { scanner, actions })
+    }
+
+    /// Every kind, with reserved addresses; for the command line.
+    pub fn all() -> Self {
+        let rules = shield::rules();
+        let actions = rules.iter().map(|rule| (rule.rule.clone(), Action::Flag)).collect();
+        FindPatterns { scanner: Scanner::new(&rules), actions }
     }
 
     /// The findings of a text, plain and disguised, in the order of the text.
@@ -107,10 +114,11 @@ impl Filter for FindPatterns {
         let mut report = Report::default();
         for (at, (_, text)) in subject.texts().enumerate() {
             for finding in self.find(text, subject.normal(at)) {
-                let (category, action) = match finding.family {
-                    Family::Pii => (Category::Pii, self.pii),
-                    _ => (Category::Secret, self.secrets),
+                let category = match finding.family {
+                    Family::Pii => Category::Pii,
+                    _ => Category::Secret,
                 };
+                let action = self.actions.get(&finding.rule).copied().unwrap_or(Action::Flag);
                 let Finding { kind, rule, span, score, .. } = finding;
                 report.found.push(Found { rule, kind, category, text: at, span, score, action });
             }
@@ -124,7 +132,7 @@ mod tests {
     use super::*;
 
     fn kinds(text: &str) -> Vec<(String, String)> {
-        let filter = FindPatterns::new(Action::Flag, Action::Block).unwrap();
+        let filter = FindPatterns::new(&KindSettings::all(), Action::Flag, Action::Block).unwrap();
         let report = filter.detect(&Subject::of_user(text));
         report
             .found
@@ -169,13 +177,13 @@ mod tests {
 
     #[test]
     fn each_family_has_its_own_action() {
-        let filter = FindPatterns::new(Action::Off, Action::Block).unwrap();
+        let filter = FindPatterns::new(&KindSettings::all(), Action::Off, Action::Block).unwrap();
         let report =
             filter.detect(&Subject::of_user("mail jane.roe@example.org, key AKIAZ5GRQ7T2MXW4KLPB"));
         assert_eq!(
             report.found.iter().map(|found| (found.category, found.action)).collect::<Vec<_>>(),
             [(Category::Secret, Action::Block)]
         );
-        assert!(FindPatterns::new(Action::Off, Action::Off).is_none());
+        assert!(FindPatterns::new(&KindSettings::all(), Action::Off, Action::Off).is_none());
     }
 }

@@ -6,7 +6,7 @@
 
 use super::checks::{digits, monotone, month_day};
 use crate::pattern::Pattern;
-use crate::table::{Context, pii};
+use crate::table::{Context, close, pii};
 
 macro_rules! extension {
     () => {
@@ -18,7 +18,7 @@ const INTERNATIONAL: &str =
     concat!(r"\+[1-9][0-9]{0,3}(?:[ .\-/]{0,2}\(?[0-9]{1,14}\)?){1,7}", extension!());
 const DIALLED: &str = concat!(r"00[1-9][0-9]{0,2}(?:[ .\-]\(?[0-9]{1,10}\)?){2,6}", extension!());
 const NANP: &str = concat!(
-    r"(?:(?:00)?1[ .\-])?(?:\([2-9][0-9]{2}\)[ \-]?|[2-9][0-9]{2}[ .\-])[0-9]{3}[ .\-][0-9]{4}",
+    r"(?:(?:00)?1[ .\-])?(?:\([2-9][0-9]{2}\)[ \-]?|[2-9][0-9]{2}[.\-])[0-9]{3}[ .\-][0-9]{4}",
     extension!()
 );
 const TRUNK: &str = concat!(
@@ -29,41 +29,24 @@ const AREA: &str = concat!(
     r"\([1-9][0-9]{1,3}\)[ \-]?[0-9]{2,5}[ .\-][0-9]{2,5}(?:[ .\-][0-9]{2,4})?",
     extension!()
 );
-const GROUPED: &str = concat!(r"[1-9][0-9]{1,4}(?:[ .\-][0-9]{2,7}){1,4}", extension!());
+const GROUPED: &str =
+    concat!(r"\(?[0-9][0-9\-]{0,6}\)?(?:[ .\-/]{0,2}\(?[0-9]{1,8}\)?){1,6}", extension!());
 const LABELLED: &str = r"(?:\([0-9]{2,4}\) ?)?[0-9]{2,5}(?:[ .\-]?[0-9]{2,8}){1,4}(?:-| \(|\(| )(?i:office|fax|home|mobile|mob|cell|work|direct|landline)";
 
 /// Context words for telephone numbers, in several languages.
+#[rustfmt::skip]
 const WORDS: &[&str] = &[
-    "phone",
-    "telephone",
-    "tel",
-    "tél",
-    "telefon",
-    "teléfono",
-    "telefono",
-    "telefone",
-    "call",
-    "mobile",
-    "mobil",
-    "móvil",
-    "cell",
-    "handy",
-    "fax",
-    "sms",
-    "text me",
-    "text us",
-    "whatsapp",
-    "dial",
-    "ring",
-    "reach me",
-    "reach us",
-    "contact",
-    "hotline",
-    "my number",
-    "your number",
-    "cep",
-    "numara",
-    "voicemail",
+    // With a blank at its end, a word must stand directly before the number.
+    "call ", "cell ", "ring ", "dial ", "contact ", "handy ", "sms ", "cep ", "rufen sie ",
+    "ruf ", "anrufen ", "call me", "call us", "ring me", "cell phone", "cellphone", "handynummer",
+    "ruf an", "phone", "telephone", "tel", "tél", "Tél", "telefon", "teléfono", "telefono",
+    "telefone", "telefoon", "téléphone", "Téléphone", "mobile", "mobil", "móvil", "celular",
+    "cellulare", "rufnummer", "fax", "text me", "text us", "whatsapp", "reach me", "reach us",
+    "hotline", "my number", "your number", "appelez", "llame", "llámame", "chiama", "ligue",
+    "bel me", "bellen", "gsm", "voicemail", "telefonní", "puhelin", "telefonnummer", "ring mig",
+    "电话", "手机", "手機", "電話", "致电", "전화", "연락처", "携帯", "連絡先", "телефон", "Телефон", "тел", "Тел",
+    "звоните", "позвоните", "τηλέφωνο", "τηλ", "هاتف", "جوال", "اتصل", "טלפון", "फ़ोन", "फोन",
+    "मोबाइल", "โทร", "điện thoại", "gọi", "telepon", "hubungi",
 ];
 const CONTEXT: Context = Some((WORDS, 0.8));
 const BORN: Context = Some((
@@ -100,11 +83,10 @@ pub(crate) const PATTERNS: &[Pattern] = &[
     pii("pii.phone_nanp", "PHONE_NUMBER", NANP, 48, Some(grouped), 0.75, CONTEXT),
     pii("pii.phone_trunk", "PHONE_NUMBER", TRUNK, 56, Some(national), 0.65, CONTEXT),
     pii("pii.phone_area", "PHONE_NUMBER", AREA, 48, Some(national), 0.6, CONTEXT),
-    pii("pii.phone_grouped", "PHONE_NUMBER", GROUPED, 56, Some(grouped), 0.3, CONTEXT),
+    close(pii("pii.phone_grouped", "PHONE_NUMBER", GROUPED, 56, Some(announced), 0.3, CONTEXT)),
     pii("pii.phone_labelled", "PHONE_NUMBER", LABELLED, 56, Some(grouped), 0.7, CONTEXT),
-    pii("pii.phone_bare", "PHONE_NUMBER", r"[0-9]{9,12}", 12, Some(bare), 0.3, Some((WORDS, 0.7))),
-    pii("pii.birth", "DATE_OF_BIRTH", DAY_FIRST, 10, Some(day_first), 0.2, BORN),
-    pii(
+    close(pii("pii.birth", "DATE_OF_BIRTH", DAY_FIRST, 10, Some(day_first), 0.2, BORN)),
+    close(pii(
         "pii.birth_iso",
         "DATE_OF_BIRTH",
         r"(?:19|20)[0-9]{2}[\-/.][01]?[0-9][\-/.][0-3]?[0-9]",
@@ -112,7 +94,7 @@ pub(crate) const PATTERNS: &[Pattern] = &[
         Some(year_first),
         0.2,
         BORN,
-    ),
+    )),
 ];
 
 const DAY_FIRST: &str = r"[0-3]?[0-9][/.\-][0-3]?[0-9][/.\-](?:19|20)[0-9]{2}";
@@ -163,7 +145,18 @@ fn length_fits(d: &[u32]) -> bool {
 fn national(text: &str) -> bool {
     let d = number(text);
     let least = if text.starts_with('(') { 7 } else { 9 };
-    balanced(text) && (least..=12).contains(&d.len()) && !monotone(&d) && !dated(text)
+    balanced(text)
+        && (least..=12).contains(&d.len())
+        && !monotone(&d)
+        && !dated(text)
+        && !dump(text)
+}
+
+/// Whether the groups have two digits each and are not five (a number of ten digits in pairs): a
+/// hexadecimal dump or a table.
+fn dump(text: &str) -> bool {
+    let groups = || text.split(|c: char| !c.is_ascii_digit()).filter(|g| !g.is_empty());
+    groups().all(|g| g.len() == 2) && groups().count() != 5
 }
 
 /// Groups alone: six to thirteen digits, no date, and one kind of separator unless it begins with
@@ -179,24 +172,34 @@ fn grouped(text: &str) -> bool {
     plain && (6..=13).contains(&d.len()) && !monotone(&d) && !dated(head) && !is_ssn(head)
 }
 
+/// A number that a telephone word announces: five to fourteen digits, not a date or an amount. A
+/// run of digits needs six.
+fn announced(text: &str) -> bool {
+    let d = number(text);
+    let separators = text.bytes().filter(|b| matches!(b, b' ' | b'.' | b'-' | b'/' | b'(')).count();
+    let least = if separators == 0 { 6 } else { 5 };
+    let decimal = text.matches('.').count() == 1 && separators == 1;
+    balanced(text)
+        && (least..=14).contains(&d.len())
+        && !monotone(&d)
+        && !dated(text)
+        && !decimal
+        && !is_ssn(text)
+}
+
 /// Whether the groups have three, two and four digits: a social security number.
 fn is_ssn(text: &str) -> bool {
     text.split(['-', ' ']).map(str::len).eq([3, 2, 4])
 }
 
-/// A run of digits that vary. The rule needs a context word.
-fn bare(text: &str) -> bool {
-    !monotone(&digits(text))
-}
-
 /// Whether the text reads as a date or a span of years.
 fn dated(text: &str) -> bool {
     let parts: Vec<u32> = text.split(['-', '.', '/', ' ']).filter_map(|p| p.parse().ok()).collect();
+    let year = |n: &u32| (1900..2100).contains(n);
     match (parts.as_slice(), text.len()) {
-        ([a, b, c], _) => {
-            (1900..2100).contains(c) && *a < 32 && *b < 32
-                || (1900..2100).contains(a) && *b < 13 && *c < 32
-        }
+        // A date that a time or another number follows.
+        ([a, b, c, ..], _) if year(a) && *b < 13 && *c < 32 => true,
+        ([a, b, c, ..], _) if year(c) && *a < 32 && *b < 32 => true,
         ([a, b, ..], _) if (1900..2100).contains(a) && (1..13).contains(b) => true,
         ([a, b], 9) => (1500..2100).contains(a) && (1500..2100).contains(b),
         _ => false,
@@ -232,9 +235,16 @@ mod tests {
     #[test]
     fn groups() {
         assert!(
-            grouped("212-555-0199") && national("(020) 7946 0958") && national("01 70 18 00 00")
+            grouped("212-555-0199")
+                && announced("2245 6789")
+                && announced("72003722")
+                && national("(020) 7946 0958")
+                && national("01 70 18 00 00")
         );
         assert!(!grouped("12-31-1999") && !grouped("1990-1999") && !national("0123 45"));
+        assert!(
+            !national("01 02 03 04 05 06") && !announced("2026-03-02 08") && !announced("12.75")
+        );
     }
 
     #[test]

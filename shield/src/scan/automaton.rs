@@ -74,16 +74,23 @@ fn step(dfa: &DFA, cache: &mut Cache, state: LazyStateID, byte: u8) -> Option<La
     (!next.is_dead() && !next.is_quit()).then_some(next)
 }
 
+/// Every ASCII byte, and of the others one of each part of a character that rules tell apart: they
+/// are one class of the sieve.
+fn tried() -> impl Iterator<Item = u8> {
+    (0..=127u8)
+        .chain([0x80, 0xA0, 0xA4, 0xB7, 0xBF, 0xC3, 0xD0, 0xE0, 0xE1, 0xE3, 0xE4, 0xED, 0xEF, 0xF0])
+}
+
 /// All triples of bytes that can begin a match, found by trying each.
 fn beginnings(dfa: &DFA) -> Sieve {
     let mut sieve = Sieve::new();
     let mut cache = dfa.create_cache();
     let Some(start) = begin(dfa, &mut cache) else { return sieve };
-    for a in 0..=127u8 {
+    for a in tried() {
         let Some(one) = step(dfa, &mut cache, start, a) else { continue };
-        for b in 0..=127u8 {
+        for b in tried() {
             let Some(two) = step(dfa, &mut cache, one, b) else { continue };
-            for c in 0..=127u8 {
+            for c in tried() {
                 if step(dfa, &mut cache, two, c).is_some() {
                     sieve.admit(a, b, c);
                 }

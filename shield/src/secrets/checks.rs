@@ -5,36 +5,11 @@
 //! - *Never*: a list of known test tokens.
 
 /// Words that documentation writes in place of a key.
+#[rustfmt::skip]
 const STAND_INS: &[&str] = &[
-    "example",
-    "your_",
-    "your-",
-    "yourkey",
-    "yourtoken",
-    "changeme",
-    "change_me",
-    "change-me",
-    "placeholder",
-    "insert",
-    "replace",
-    "redacted",
-    "dummy",
-    "todo",
-    "<",
-    ">",
-    "${",
-    "$(",
-    "{{",
-    "...",
-    "***",
-    "####",
-    "[[",
-    "%s",
-    "fake-",
-    "fake_",
-    "my_secret",
-    "my-secret",
-    "_here",
+    "example", "your_", "your-", "yourkey", "yourtoken", "changeme", "change_me", "change-me",
+    "placeholder", "insert", "replace", "redacted", "dummy", "todo", "<", ">", "${", "$(", "{{",
+    "...", "***", "####", "[[", "%s", "fake-", "fake_", "my_secret", "my-secret", "_here",
     "-here",
 ];
 
@@ -131,6 +106,50 @@ pub(crate) fn random(text: &str) -> bool {
 /// bits per byte.
 pub(crate) fn body_random(text: &str) -> bool {
     looks_generated(text) && entropy(text) >= 3.0 && text.bytes().any(|b| b.is_ascii_digit())
+}
+
+/// Whether a short prefix precedes at least 28 random characters: both cases and digits, or lower
+/// case with a fifth of digits in one run. Names of hashes and of public identifiers are none.
+pub(crate) fn prefixed(text: &str) -> bool {
+    const PUBLIC: [&str; 16] = [
+        "sha", "md", "rev", "commit", "img", "pod", "file", "hash", "uid", "id", "usr", "req",
+        "cus", "pk_", "pub", "etag",
+    ];
+    let body = text.trim_start_matches(|c: char| c.is_ascii_lowercase());
+    let Some(body) = body.get(1..) else { return false };
+    let run = body.split(['_', '-']).max_by_key(|run| run.len()).unwrap_or_default();
+    let count = |of: fn(&u8) -> bool| run.bytes().filter(of).count();
+    let (digits, upper) = (count(u8::is_ascii_digit), count(u8::is_ascii_uppercase));
+    let lower = run.len() - digits - upper;
+    run.len() >= 28
+        && !PUBLIC.iter().any(|name| text.starts_with(name))
+        && looks_generated(text)
+        && digits >= 3
+        && (upper >= 3 && lower >= 3 || digits * 5 >= run.len() && lower >= 6)
+        && entropy(run) >= 3.4
+}
+
+/// Words that passwords of examples begin with.
+#[rustfmt::skip]
+const EXAMPLES: &[&str] = &[
+    "pass", "pwd", "secret", "admin", "test", "welcome", "letmein", "qwerty", "demo", "root",
+    "user", "postgres", "mysql", "guest", "foo", "bar", "hunter", "abc", "xxx", "mysecret",
+    "mypass", "super", "p@ss", "s3cret", "s3cr3t", "my_", "my-", "new", "old", "hello", "default",
+    "temp",
+];
+
+/// Whether a value is more than a word: at least eight characters with a digit and a letter, or
+/// with a sign and both cases, and no password of examples.
+pub(crate) fn strong(value: &str) -> bool {
+    let has = |of: fn(&u8) -> bool| value.bytes().any(|b| of(&b));
+    let digit = has(u8::is_ascii_digit);
+    let (upper, lower) = (has(u8::is_ascii_uppercase), has(u8::is_ascii_lowercase));
+    let sign = has(u8::is_ascii_punctuation);
+    let plain = value.to_ascii_lowercase();
+    value.len() >= 8
+        && (digit && (upper || lower) || sign && upper && lower)
+        && !EXAMPLES.iter().any(|word| plain.starts_with(word))
+        && !value.contains(' ')
 }
 
 #[cfg(test)]

@@ -5,17 +5,16 @@
 //! - *Never*: state of a channel; nothing here changes after the build.
 
 use std::borrow::{Borrow, Cow};
-use std::collections::BTreeMap;
 use std::fmt;
 
 use regex_syntax::hir::literal::Extractor;
 use regex_syntax::hir::{Hir, HirKind, Repetition};
 
-use super::context::Contexts;
 use super::edges::Edges;
-use super::table::{Bits, Table, doubles, set};
+use super::table::{Table, doubles};
+use crate::context::{Contexts, MAX_RULES};
 use crate::finding::Family;
-use crate::pattern::Pattern;
+use crate::pattern::{Allow, Pattern};
 
 /// The kind of rules that have an `@`.
 const EMAIL: &str = "EMAIL_ADDRESS";
@@ -39,7 +38,7 @@ const NARROW: usize = 8;
 const NAMED: usize = 4;
 
 /// Options of a scanner.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// Minimum score of a finding.
     pub threshold: f32,
@@ -51,11 +50,19 @@ pub struct Options {
     pub edges: Edges,
     /// Maximum bytes of one table.
     pub table_bytes: usize,
+    /// Values that are never findings.
+    pub allow: Option<Allow>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { threshold: 0.5, hold_bytes: 512, edges: Edges::default(), table_bytes: 8 << 20 }
+        Options {
+            threshold: 0.5,
+            hold_bytes: 512,
+            edges: Edges::default(),
+            table_bytes: 8 << 20,
+            allow: None,
+        }
     }
 }
 
@@ -232,10 +239,11 @@ impl Automata {
             .filter(reaches)
             .map(|pattern| Rule::new(pattern, &options))
             .collect::<Result<_, _>>()?;
-        if rules.len() > 256 {
+        if rules.len() > MAX_RULES {
             return Err(BuildError::Many);
         }
-        let contexts = contexts(&rules).ok_or(BuildError::Many)?;
+        let contexts =
+            Contexts::build(rules.iter().map(|rule| &rule.pattern)).ok_or(BuildError::Many)?;
         let mut tables = Vec::new();
         for shape in [Shape::Email, Shape::Narrow, Shape::Number, Shape::Wide] {
             let chosen: Vec<u16> = (0u16..)
@@ -325,15 +333,4 @@ fn build(
             build(rules, right, limit, tables)
         }
     }
-}
-
-/// All context words, each with the rules that use it.
-fn contexts(rules: &[Rule]) -> Option<Contexts> {
-    let mut words: BTreeMap<&'static str, Bits> = BTreeMap::new();
-    for (number, rule) in (0u16..).zip(rules) {
-        for word in rule.pattern.context.map_or(&[] as &[&str], |context| context.0) {
-            set(words.entry(word).or_default(), number);
-        }
-    }
-    Contexts::build(&words.into_iter().collect::<Vec<_>>())
 }

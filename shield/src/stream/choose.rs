@@ -13,8 +13,9 @@ use std::cmp::Reverse;
 
 use super::automata::Automata;
 use super::edges::NEAR;
-use super::scan::{Ending, Scan, Thread, has};
-use super::table::{Bits, ENDS, Table, members};
+use super::scan::{Ending, Scan, Thread};
+use super::table::{ENDS, Table, members};
+use crate::context::{Bits, has};
 
 /// Maximum candidates of a rule that are checked for a start. The scanner of whole texts checks
 /// fewer.
@@ -158,9 +159,12 @@ impl Scan<'_> {
             length.then_with(|| score(right.1).total_cmp(&score(left.1))).then(left.1.cmp(&right.1))
         });
         let passes = |(end, number): &(usize, u16)| {
-            let check =
-                self.automata.rules.get(usize::from(*number)).and_then(|rule| rule.pattern.check);
-            check.is_none_or(|check| self.text.get(start..*end).is_some_and(check))
+            let rule = self.automata.rules.get(usize::from(*number)).map(|rule| &rule.pattern);
+            let text = self.text.get(start..*end).unwrap_or_default();
+            rule.is_some_and(|rule| {
+                rule.check.is_none_or(|check| check(text))
+                    && !self.automata.options.allow.as_ref().is_some_and(|allow| allow(rule, text))
+            })
         };
         let mut tried: Vec<(u16, usize)> = Vec::new();
         let mut patient =

@@ -1,15 +1,11 @@
-//! The text before a candidate: the adjacent byte, and context words that raise the score.
+//! The text before a candidate, in which context words raise the score.
 //!
 //! - *In*: the original text, also where it was masked.
-//! - *Out*: which rules have a context word in the [`REACH`] bytes before a position.
+//! - *Out*: the last [`REACH`] bytes.
 //! - *Never*: more than those bytes kept.
 
-use aho_corasick::{AhoCorasick, MatchKind};
-
-use super::table::Bits;
-
 /// Bytes before a candidate in which context words count.
-pub(super) const REACH: usize = 64;
+pub(super) const REACH: usize = crate::boundary::CONTEXT_BYTES;
 
 /// The last bytes before the held text.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +39,7 @@ impl Tail {
 
 /// Writes the last bytes of `before` and `text`, which follow each other, to `joined`. Returns
 /// their number.
-fn join(before: &[u8], text: &[u8], joined: &mut [u8; REACH]) -> usize {
+pub(super) fn join(before: &[u8], text: &[u8], joined: &mut [u8; REACH]) -> usize {
     let text = text.get(text.len().saturating_sub(REACH)..).unwrap_or_default();
     let room = REACH - text.len();
     let before = before.get(before.len().saturating_sub(room)..).unwrap_or_default();
@@ -51,57 +47,4 @@ fn join(before: &[u8], text: &[u8], joined: &mut [u8; REACH]) -> usize {
         *to = *from;
     }
     before.len() + text.len()
-}
-
-/// All context words of all rules in one automaton.
-#[derive(Debug)]
-pub(super) struct Contexts {
-    words: Option<AhoCorasick>,
-    /// Rules by context word.
-    rules: Vec<Bits>,
-}
-
-impl Contexts {
-    /// Compile context words, each with its rules. `None`: too many.
-    pub(super) fn build(words: &[(&str, Bits)]) -> Option<Self> {
-        let rules = words.iter().map(|word| word.1).collect();
-        if words.is_empty() {
-            return Some(Contexts { words: None, rules });
-        }
-        let automaton = AhoCorasick::builder()
-            .ascii_case_insensitive(true)
-            .match_kind(MatchKind::Standard)
-            .build(words.iter().map(|word| word.0))
-            .ok()?;
-        Some(Contexts { words: Some(automaton), rules })
-    }
-
-    /// The rules with a context word in the last bytes of `before` and `text`, which follow each
-    /// other.
-    pub(super) fn before(&self, before: &[u8], text: &[u8]) -> Bits {
-        let mut found = [0; 4];
-        let Some(words) = &self.words else { return found };
-        let mut window = [0; REACH];
-        let length = join(before, text, &mut window);
-        let window = window.get(..length).unwrap_or_default();
-        for hit in words.find_overlapping_iter(window) {
-            if inside(window, hit.start(), hit.end()) {
-                continue;
-            }
-            let rules = self.rules.get(hit.pattern().as_usize()).copied().unwrap_or_default();
-            for (into, word) in found.iter_mut().zip(rules) {
-                *into |= word;
-            }
-        }
-        found
-    }
-}
-
-/// Whether a match is only part of a longer word. A short word (`tel`) must match a whole word, a
-/// longer one may have an ending (`phones`). The beginning of the window counts as the beginning of
-/// a word.
-fn inside(window: &[u8], start: usize, end: usize) -> bool {
-    let letter =
-        |at: Option<usize>| at.and_then(|at| window.get(at)).is_some_and(u8::is_ascii_alphabetic);
-    letter(start.checked_sub(1)) || (end - start <= 3 && letter(Some(end)))
 }

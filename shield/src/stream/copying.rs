@@ -12,7 +12,8 @@ use regex_automata::dfa::{Automaton, dense};
 use regex_automata::util::primitives::StateID;
 use regex_automata::util::start;
 
-use super::table::{Bits, DEAD, ENDS, Marks, Table, members, set};
+use super::table::{DEAD, ENDS, Marks, Table, members};
+use crate::context::{BIT_WORDS, Bits, set};
 
 /// A table in the making.
 pub(super) struct TableBuilder<'d> {
@@ -96,7 +97,7 @@ impl<'d> TableBuilder<'d> {
     /// The rules that end in each state, and those that can end later: the least fixed point over
     /// the transitions.
     fn marks(&self, rules: &[u16]) -> Option<(Marks, Vec<Bits>)> {
-        let mut ending = vec![[0u64; 4]; self.order.len()];
+        let mut ending = vec![[0u64; BIT_WORDS]; self.order.len()];
         for (bits, state) in ending.iter_mut().zip(&self.order).skip(1) {
             let count =
                 if self.dfa.is_match_state(*state) { self.dfa.match_len(*state) } else { 0 };
@@ -105,7 +106,7 @@ impl<'d> TableBuilder<'d> {
                 set(bits, *rule);
             }
         }
-        let mut later = vec![[0u64; 4]; self.order.len()];
+        let mut later = vec![[0u64; BIT_WORDS]; self.order.len()];
         let mut changed = true;
         while changed {
             changed = false;
@@ -113,15 +114,15 @@ impl<'d> TableBuilder<'d> {
                 let mut bits = later[state];
                 for to in &self.next[state * self.width..(state + 1) * self.width] {
                     let to = (to & !ENDS) as usize / self.width;
-                    for word in 0..4 {
-                        bits[word] |= ending[to][word] | later[to][word];
+                    for (word, into) in bits.iter_mut().enumerate() {
+                        *into |= ending[to][word] | later[to][word];
                     }
                 }
                 changed |= bits != later[state];
                 later[state] = bits;
             }
         }
-        let (mut sets, mut known) = (vec![[0; 4]], HashMap::from([([0; 4], 0u16)]));
+        let (mut sets, mut known) = (vec![[0; BIT_WORDS]], HashMap::from([([0; BIT_WORDS], 0u16)]));
         let mut intern = |bits: &Bits| -> Option<u16> {
             let fresh = u16::try_from(sets.len()).ok()?;
             Some(*known.entry(*bits).or_insert_with(|| {

@@ -1,23 +1,23 @@
 //! Boundaries of matches.
 //!
-//! - *In*: the bytes next to a candidate: two before it, two behind it.
+//! - *In*: the bytes next to a candidate: four before it, four behind it.
 //! - *Out*: yes or no.
 //! - *Never*: more of the text, because a stream does not have it.
 
 use crate::pattern::Pattern;
 
 /// Bytes checked before and after a candidate.
-pub(super) const NEAR: usize = 2;
+pub(super) const NEAR: usize = crate::boundary::AFTER_BYTES;
 
 /// The boundary rules of a scanner.
 #[derive(Clone, Copy, Debug)]
 pub struct Edges {
     /// Whether any match may begin with this byte, given the bytes before it (the nearest last; at
-    /// most two, fewer at the text's beginning).
+    /// most four, fewer at the text's beginning).
     pub can_begin: fn(&[u8], u8) -> bool,
     /// The same for one rule.
     pub starts: fn(&Pattern, &[u8], u8) -> bool,
-    /// Whether a match of a rule may end with this byte, given the bytes behind it (at most two,
+    /// Whether a match of a rule may end with this byte, given the bytes behind it (at most four,
     /// fewer at the text's end).
     pub ends: fn(&Pattern, u8, &[u8]) -> bool,
 }
@@ -67,11 +67,17 @@ impl Edges {
 
     /// Whether a match may end; `None` if that depends on a byte that has not arrived.
     pub(super) fn ends(&self, rule: &Pattern, last: u8, behind: &[u8], more: bool) -> Option<bool> {
-        if behind.len() >= NEAR || !more {
+        // Text arrives in whole characters: of ASCII two bytes count, of others the first one.
+        let known = match behind {
+            [] => false,
+            [next, ..] => behind.len() >= 2 || *next >= 0x80,
+        };
+        if known || !more {
             return Some((self.ends)(rule, last, behind));
         }
         let &[next] = behind else { return None };
-        let mut answers = b"0aZ.- \xC3".iter().map(|byte| (self.ends)(rule, last, &[next, *byte]));
+        let mut answers =
+            b"0aZ.-/~ \xC3".iter().map(|byte| (self.ends)(rule, last, &[next, *byte]));
         let first = answers.next()?;
         answers.all(|answer| answer == first).then_some(first)
     }

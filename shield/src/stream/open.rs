@@ -61,7 +61,7 @@ impl Scan<'_> {
         }
         self.sent = end.unwrap_or(bytes.len());
         if end.is_some() || self.ending == Ending::Final {
-            (self.out)(Piece::Close(open.start..self.base + self.sent));
+            (self.out)(open.start, Piece::Close(open.start..self.base + self.sent));
         } else {
             state.open = Some(open);
         }

@@ -10,10 +10,12 @@
 use super::Piece;
 use super::automata::{Automata, MAX_TABLES};
 use super::choose::Choice;
-use super::context::Tail;
+use super::context::{REACH, Tail, join};
 use super::edges::NEAR;
 use super::open::Open;
-use super::table::{Bits, DEAD, members};
+use super::plain::Out;
+use super::table::{DEAD, members};
+use crate::context::{Bits, has};
 use crate::finding::{Family, Finding};
 
 /// Bytes between two checks of whether a thread is longer than all rules that its state allows.
@@ -81,7 +83,7 @@ pub(super) struct Scan<'s> {
     /// Offset of the text in the channel.
     pub(super) base: usize,
     pub(super) ending: Ending,
-    pub(super) out: &'s mut dyn FnMut(Piece<'_>),
+    pub(super) out: &'s mut Out<'s>,
     pub(super) counts: &'s mut Vec<(u16, u32)>,
     /// Bytes stepped through automata.
     pub(super) steps: u64,
@@ -289,13 +291,13 @@ impl Scan<'_> {
             span,
             score,
         };
-        (self.out)(Piece::Mask { finding: &finding, text, open });
+        (self.out)(self.base + start, Piece::Mask { finding: &finding, text, open });
     }
 
     /// Emit the text up to a position.
     pub(super) fn pass(&mut self, to: usize) {
         if let Some(text) = self.text.get(self.sent..to).filter(|text| !text.is_empty()) {
-            (self.out)(Piece::Pass(text));
+            (self.out)(self.base + self.sent, Piece::Pass(text));
         }
         self.sent = self.sent.max(to);
     }
@@ -319,13 +321,9 @@ impl Scan<'_> {
 
     /// Rules with a context word before a position.
     pub(super) fn context(&self, at: usize) -> Bits {
-        self.automata
-            .contexts
-            .before(self.before.bytes(), self.text.as_bytes().get(..at).unwrap_or_default())
+        let mut window = [0; REACH];
+        let text = self.text.as_bytes().get(..at).unwrap_or_default();
+        let length = join(self.before.bytes(), text, &mut window);
+        self.automata.contexts.before(window.get(..length).unwrap_or_default())
     }
-}
-
-/// Whether a rule is in a set.
-pub(super) fn has(bits: &Bits, rule: u16) -> bool {
-    bits.get(usize::from(rule / 64)).is_some_and(|word| word & (1 << (rule % 64)) != 0)
 }

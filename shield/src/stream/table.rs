@@ -18,14 +18,12 @@ use regex_automata::nfa::thompson;
 use regex_syntax::hir::Hir;
 
 use super::copying::TableBuilder;
+use crate::context::{BIT_WORDS, Bits};
 
 /// Set in a state's number when a rule ends there.
 pub(super) const ENDS: u32 = 1 << 31;
 /// The dead state: no rule is possible any more.
 pub(super) const DEAD: u32 = 0;
-
-/// A set of rules as bits; a scanner has at most 256 rules.
-pub(super) type Bits = [u64; 4];
 
 /// Per state, the numbers of two sets: rules that end here, rules that can end later.
 pub(super) type Marks = Vec<(u16, u16)>;
@@ -146,7 +144,10 @@ impl Table {
     pub(super) fn begins(&self, byte: u8) -> bool {
         // A continuation byte is inside a character.
         !(0x80..0xC0).contains(&byte)
-            && self.starts.iter().any(|start| *self.possible(self.step(*start, byte)) != [0; 4])
+            && self
+                .starts
+                .iter()
+                .any(|start| *self.possible(self.step(*start, byte)) != [0; BIT_WORDS])
     }
 
     /// If every match contains `byte`: the maximum bytes before the first one.
@@ -183,7 +184,7 @@ impl Table {
 
     /// Bytes of memory.
     pub(super) fn memory(&self) -> usize {
-        (self.next.len() + self.starts.len() + self.marks.len()) * 4 + self.sets.len() * 40
+        (self.next.len() + self.starts.len() + self.marks.len()) * 4 + self.sets.len() * 72
     }
 
     /// Number of states.
@@ -197,7 +198,7 @@ impl Table {
     }
 
     fn set(&self, number: u16) -> &(Bits, usize) {
-        self.sets.get(usize::from(number)).unwrap_or(&([0; 4], 0))
+        self.sets.get(usize::from(number)).unwrap_or(&([0; BIT_WORDS], 0))
     }
 }
 
@@ -215,13 +216,6 @@ pub(super) fn doubles(tables: &[Table], begins: &[u8; 256]) -> Vec<u8> {
         }
     }
     doubles
-}
-
-/// Put a rule into a set.
-pub(super) fn set(bits: &mut Bits, rule: u16) {
-    if let Some(word) = bits.get_mut(usize::from(rule / 64)) {
-        *word |= 1 << (rule % 64);
-    }
 }
 
 /// The rules of a set.

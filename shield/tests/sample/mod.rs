@@ -22,6 +22,7 @@ fn rule(
         check: None,
         score: 0.9,
         context: None,
+        close: false,
     }
 }
 

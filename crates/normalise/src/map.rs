@@ -18,13 +18,13 @@ struct Piece {
 
 /// Maps the folded text to the text as sent. Empty: nothing was changed.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Map {
+pub(crate) struct Map {
     pieces: Vec<Piece>,
 }
 
 impl Map {
     /// `length` bytes at `original` appear unchanged at `normal`.
-    pub(super) fn copied(&mut self, normal: usize, original: usize, length: usize) {
+    pub(crate) fn copied(&mut self, normal: usize, original: usize, length: usize) {
         if let Some(last) = self.pieces.last_mut()
             && last.copied
             && last.normal + last.length == normal as u32
@@ -42,7 +42,7 @@ impl Map {
     }
 
     /// The bytes `original` were replaced by whatever starts at `normal`.
-    pub(super) fn replaced(&mut self, normal: usize, original: Range<usize>) {
+    pub(crate) fn replaced(&mut self, normal: usize, original: Range<usize>) {
         let length = (original.end - original.start) as u32;
         self.pieces.push(Piece {
             normal: normal as u32,
@@ -52,7 +52,7 @@ impl Map {
         });
     }
 
-    pub(super) fn original(&self, span: Range<usize>, text: usize) -> Range<usize> {
+    pub(crate) fn original(&self, span: Range<usize>, text: usize) -> Range<usize> {
         let (start, end) = (span.start.min(text), span.end.min(text));
         if self.pieces.is_empty() {
             return start..end.max(start);

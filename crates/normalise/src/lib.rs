@@ -5,13 +5,16 @@
 //!   the bytes as sent.
 //! - *Never*: a panic, a judgement, more output than the limits allow, more than linear time.
 //!
-//! Plain ASCII without an encoded run costs one copy and one scan over the bytes.
+//! Plain ASCII without an encoded run costs one copy and one scan over the bytes. [`typography`]
+//! folds less, and folds streams as well.
+#![deny(clippy::indexing_slicing)]
 
 mod confusable;
 mod encoded;
 mod fold;
 mod map;
 mod scan;
+pub mod typography;
 mod words;
 
 use std::ops::Range;

@@ -1,0 +1,145 @@
+//! Context words of all rules in one automaton.
+//!
+//! - *In*: rules; then a text, or the bytes before a position.
+//! - *Out*: the rules with a context word near a position.
+//! - *Never*: a word inside a longer one.
+
+use std::collections::BTreeMap;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+
+use crate::boundary::{CLOSE_BYTES, CONTEXT_BYTES};
+use crate::pattern::Pattern;
+
+/// Words of a set of rules.
+pub(crate) const BIT_WORDS: usize = 8;
+/// Maximum rules of a set.
+pub(crate) const MAX_RULES: usize = 64 * BIT_WORDS;
+/// A set of rules as bits.
+pub(crate) type Bits = [u64; BIT_WORDS];
+
+/// Put a rule into a set.
+pub(crate) fn set(bits: &mut Bits, rule: u16) {
+    if let Some(word) = bits.get_mut(usize::from(rule / 64)) {
+        *word |= 1 << (rule % 64);
+    }
+}
+
+/// Whether a rule is in a set.
+pub(crate) fn has(bits: &Bits, rule: u16) -> bool {
+    bits.get(usize::from(rule / 64)).is_some_and(|word| word & (1 << (rule % 64)) != 0)
+}
+
+/// All context words, each with its rules.
+#[derive(Debug, Default)]
+pub(crate) struct Contexts {
+    words: Option<AhoCorasick>,
+    /// Rules by context word, and whether the word must be adjacent: it ends with a blank.
+    rules: Vec<(Bits, bool)>,
+    /// Rules whose context must be close.
+    close: Bits,
+}
+
+/// A context word in a text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hit {
+    /// Where the word ends.
+    pub(crate) end: usize,
+    word: usize,
+}
+
+impl Contexts {
+    /// Compile the context words of rules, which are numbered in their order. `None`: too many.
+    pub(crate) fn build<'p>(patterns: impl Iterator<Item = &'p Pattern>) -> Option<Self> {
+        let mut words: BTreeMap<&'static str, Bits> = BTreeMap::new();
+        let mut close = Bits::default();
+        for (number, pattern) in (0u16..).zip(patterns) {
+            for word in pattern.context.map_or(&[] as &[&str], |context| context.0) {
+                set(words.entry(word).or_default(), number);
+            }
+            if pattern.close {
+                set(&mut close, number);
+            }
+        }
+        let rules = words.iter().map(|(word, rules)| (*rules, word.ends_with(' '))).collect();
+        if words.is_empty() {
+            return Some(Contexts { words: None, rules, close });
+        }
+        let automaton = AhoCorasick::builder()
+            .ascii_case_insensitive(true)
+            .kind(Some(AhoCorasickKind::DFA))
+            .match_kind(MatchKind::Standard)
+            .build(words.keys())
+            .ok()?;
+        Some(Contexts { words: Some(automaton), rules, close })
+    }
+
+    /// The context words of a text, in the order of their ends.
+    pub(crate) fn find<'t>(&'t self, text: &'t [u8]) -> impl Iterator<Item = Hit> + 't {
+        let hits = self.words.iter().flat_map(move |words| words.find_overlapping_iter(text));
+        hits.filter(|hit| !inside(text, hit.start(), hit.end()))
+            .map(|hit| Hit { end: hit.end(), word: hit.pattern().as_usize() })
+    }
+
+    /// Adds the rules that a word vouches for at a position after it.
+    pub(crate) fn add(&self, hit: Hit, at: usize, bits: &mut Bits) {
+        let distance = at.saturating_sub(hit.end);
+        let (rules, adjacent) = self.rules.get(hit.word).copied().unwrap_or_default();
+        if distance > CONTEXT_BYTES || adjacent && distance > 1 {
+            return;
+        }
+        for ((into, word), close) in bits.iter_mut().zip(rules).zip(self.close) {
+            *into |= if distance > CLOSE_BYTES { word & !close } else { word };
+        }
+    }
+
+    /// The rules with a context word in `window`, which ends at the position in question.
+    pub(crate) fn before(&self, window: &[u8]) -> Bits {
+        let mut found = Bits::default();
+        for hit in self.find(window) {
+            self.add(hit, window.len(), &mut found);
+        }
+        found
+    }
+}
+
+/// Whether a context word of `pattern` is in `window`, which ends at the position in question.
+pub(crate) fn has_context_word(window: &[u8], pattern: &Pattern) -> bool {
+    let Some((words, _)) = pattern.context else { return false };
+    let near = window.to_ascii_lowercase();
+    words.iter().any(|word| {
+        let mut found = memchr::memmem::find_iter(&near, word.as_bytes());
+        found.any(|at| {
+            let end = at + word.len();
+            let distance = near.len() - end;
+            !inside(&near, at, end)
+                && !(pattern.close && distance > CLOSE_BYTES)
+                && !(word.ends_with(' ') && distance > 1)
+        })
+    })
+}
+
+/// Whether a match is only part of a longer word. A short word (`tel`) must match a whole word, a
+/// longer one may have an ending (`phones`). The beginning of the window counts as the beginning of
+/// a word.
+fn inside(window: &[u8], start: usize, end: usize) -> bool {
+    let letter =
+        |at: Option<usize>| at.and_then(|at| window.get(at)).is_some_and(u8::is_ascii_alphabetic);
+    letter(start.checked_sub(1)) || (end - start <= 3 && letter(Some(end)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_context_words_match_whole_words_only() {
+        let found = |window: &str| {
+            let phone = |p: &&Pattern| p.kind == "PHONE_NUMBER" && p.context.is_some();
+            let contexts = Contexts::build(crate::pii::patterns().filter(phone)).expect("words");
+            contexts.before(window.as_bytes()) != Bits::default()
+        };
+        assert!(found("my tel: ") && found("all phones: ") && found("我的手机号是"));
+        assert!(!found("I tell you ") && !found("the hotel ") && !found("earphone "));
+    }
+}
