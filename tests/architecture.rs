@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 36] = [
+const CRATES: [(&str, &[&str]); 37] = [
     ("wire", &[]),
     ("base-url", &[]),
     ("lens", &["wire"]),
@@ -30,6 +30,7 @@ const CRATES: [(&str, &[&str]); 36] = [
         &["wire", "base-url", "lens", "stats", "filters", "routing", "traffic", "yaml", "schema"],
     ),
     ("discovery", &["config"]),
+    ("admin-auth", &["config", "lens"]),
     ("observatory", &["lens", "wire", "spill", "stats"]),
     ("otlp", &["wire", "base-url", "lens", "observatory"]),
     ("store", &["lens", "observatory"]),
@@ -72,7 +73,10 @@ const CRATES: [(&str, &[&str]); 36] = [
         ],
     ),
     ("dashboard", &[]),
-    ("pages", &["lens", "routing", "observatory", "stats", "config", "plan", "pipeline"]),
+    (
+        "pages",
+        &["lens", "routing", "observatory", "stats", "config", "admin-auth", "plan", "pipeline"],
+    ),
     (
         "gateway",
         &[
@@ -90,6 +94,7 @@ const CRATES: [(&str, &[&str]); 36] = [
             "postgres",
             "files",
             "config",
+            "admin-auth",
             "transport",
             "relay",
             "plan",

@@ -148,7 +148,8 @@ impl Gateway {
         shared.configure_statistics();
         let usage_file = Arc::new(usage_file.start(&shared));
         let certificates = certificates(&listeners);
-        let observed = Observed { certificates, record_store, record_files, audit_head };
+        let access = Arc::default();
+        let observed = Observed { certificates, record_store, record_files, audit_head, access };
         otlp.start(&shared, observed.clone());
         Ok(Gateway {
             shared,

@@ -256,6 +256,7 @@ fn every_commented_line_of_init_is_a_field() {
         .env("VLLM_API_KEY", "k")
         .env("LLM_LENS_SECRET", "sixteen-and-more")
         .env("LLM_LENS_AUDIT_CHAIN_KEY", "sixteen-and-more")
+        .env("LLM_LENS_ADMIN_TOKEN", "sixteen-and-more")
         .env("LLM_LENS_DB_PASSWORD", "k")
         .env("OTLP_HEADERS", "a=b")
         .output()

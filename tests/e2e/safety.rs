@@ -6,6 +6,8 @@
 
 /// Clients of the admin listener.
 mod admin;
+/// Authentication of the admin listener.
+mod admin_auth;
 /// Clients behind load balancers, lists of networks, old connections.
 mod clients;
 /// Where a message ends.

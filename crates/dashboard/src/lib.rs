@@ -7,7 +7,7 @@
 //! `assets/` has plain modules, which need no build. `assets/vendor/` has `uPlot`, under its own
 //! license.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 /// Where the files are served.
@@ -50,12 +50,6 @@ files![
     "vendor/uplot.css",
     "vendor/uplot.js",
 ];
-
-/// Whether the client is a browser that opens a page.
-pub fn is_wanted(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    accept.is_some_and(|accept| accept.contains("text/html"))
-}
 
 /// The page.
 pub fn page() -> Response {
@@ -137,16 +131,5 @@ mod tests {
         assert_eq!(answer.headers()[header::CONTENT_SECURITY_POLICY], POLICY);
         assert!(!POLICY.contains("  ") && !POLICY.contains("unsafe"));
         assert!(file("../Cargo.toml").is_none() && file("").is_none());
-    }
-
-    #[test]
-    fn browsers_get_the_page_and_programs_the_list_of_paths() {
-        let wanted = |accept: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
-            is_wanted(&headers)
-        };
-        assert!(wanted("text/html,application/xhtml+xml,*/*;q=0.8"));
-        assert!(!wanted("*/*") && !wanted("application/json") && !is_wanted(&HeaderMap::new()));
     }
 }

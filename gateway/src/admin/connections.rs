@@ -13,9 +13,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use pages::access;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, oneshot};
@@ -49,17 +53,22 @@ struct Connection {
 
 impl Connections {
     /// Serve one connection to its end.
-    pub(super) async fn serve<I>(&self, io: I, router: Router)
+    pub(super) async fn serve<I>(&self, io: I, from: access::Connection, router: Router)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let open = self.open();
         let (mut handle, ended) = oneshot::channel();
         let io = Watched { io, connection: open.connection.clone(), ended: Some(ended) };
+        let router = TowerToHyperService::new(router);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(from);
+            router.call(request)
+        });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(io), TowerToHyperService::new(router))
+            .serve_connection(TokioIo::new(io), service)
             .with_upgrades();
         let served = async {
             if let Err(error) = served.await {
@@ -201,7 +210,9 @@ mod tests {
     fn connect(connections: &Arc<Connections>) -> DuplexStream {
         let (client, server) = tokio::io::duplex(1024);
         let connections = connections.clone();
-        tokio::spawn(async move { connections.serve(server, router()).await });
+        tokio::spawn(async move {
+            connections.serve(server, access::Connection::default(), router()).await
+        });
         client
     }
 
