@@ -27,7 +27,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
 use observatory::SinkCounts;
-use pages::access::{self, Connection, Gate};
+use pages::access::{self, Gate};
+use pages::playground::{self, Listening};
 use pages::{ApiError, Params, json_page, json_response, off_thread};
 use pages::{live, requests, routing, statistics};
 use pingora::apps::ServerApp;
@@ -57,8 +58,13 @@ pub(crate) struct AdminApp {
 
 impl AdminApp {
     /// An app for `shared`, the other components, and the exporter.
-    pub(crate) fn new(shared: Arc<Shared>, observed: Observed, otlp: Otlp) -> Self {
-        let router = router(shared.clone(), observed, otlp);
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        observed: Observed,
+        otlp: Otlp,
+        listeners: Arc<[Listening]>,
+    ) -> Self {
+        let router = router(shared.clone(), observed, otlp, listeners);
         AdminApp { shared, router, connections: Connections::default() }
     }
 
@@ -79,14 +85,19 @@ impl AdminApp {
 impl ServerApp for AdminApp {
     async fn process_new(self: &Arc<Self>, io: Stream, _: &ShutdownWatch) -> Option<Stream> {
         if self.admits(&io) {
-            let connection = Connection { peer: peer_address(&io) };
-            self.connections.serve(io, connection, self.router.clone()).await;
+            let peer = peer_address(&io);
+            self.connections.serve(io, peer, self.router.clone()).await;
         }
         None
     }
 }
 
-fn router(shared: Arc<Shared>, observed: Observed, otlp: Otlp) -> Router {
+fn router(
+    shared: Arc<Shared>,
+    observed: Observed,
+    otlp: Otlp,
+    listeners: Arc<[Listening]>,
+) -> Router {
     let router = Router::new();
     #[cfg(feature = "sqlite")]
     let router = records::add_pages(router, observed.record_store.queries());
@@ -118,6 +129,7 @@ fn router(shared: Arc<Shared>, observed: Observed, otlp: Otlp) -> Router {
         .route("/api/sinks", json_page(&[], |shared, _| Ok(json!({"sinks": sinks(shared)}))))
         .route("/api/audit", audit::page(audit_head))
         .route("/api/session", access::session_routes())
+        .route("/api/playground", playground::routes(listeners))
         .route(
             "/api/settings",
             json_page(&[], |shared, _| {
@@ -308,5 +320,6 @@ const INDEX: &str = "\
 /api/sinks          records delivered and dropped by each sink
 /api/audit          the last line of the audit log's chain, for `llm-lens audit verify --head`
 /api/session        the token in use; POST with a token as JSON signs in, DELETE signs out
+/api/playground     what the playground can call; POST sends a chat through a listener
 /api/settings       the settings in force, secrets masked, and the last reload
 ";

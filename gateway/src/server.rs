@@ -263,7 +263,9 @@ impl Gateway {
     ) -> Result<End, StartError> {
         // The admin listener serves until the end, or until a successor takes over.
         let (hand_admin_over, staying) = watch::channel(false);
-        let app = AdminApp::new(self.shared.clone(), self.observed.clone(), self.otlp.clone());
+        let listeners = self.listeners.iter().map(Bound::listening).collect();
+        let (shared, observed) = (self.shared.clone(), self.observed.clone());
+        let app = AdminApp::new(shared, observed, self.otlp.clone(), listeners);
         let mut admin = self.admin.service(app);
         let admin = admin.start_service(Some(self.fds.clone()), staying, 1);
         let reload = Arc::new(Notify::new());

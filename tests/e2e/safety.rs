@@ -20,6 +20,8 @@ mod hops;
 mod limits;
 /// Paths that servers read differently, and APIs that must not be forwarded.
 mod paths;
+/// The playground of the dashboard.
+mod playground;
 
 use std::time::{Duration, Instant};
 

@@ -17,7 +17,7 @@ CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
 PAGES = {"overview": "#/", "latency": "#/latency", "requests": "#/requests", "guardrails": "#/guardrails",
-         "backends": "#/backends", "usage": "#/usage", "settings": "#/settings", "definitions": "#/definitions"}
+         "backends": "#/backends", "usage": "#/usage", "settings": "#/settings", "playground": "#/playground", "definitions": "#/definitions"}
 SIZES = {390: 844, 1440: 900}
 
 
@@ -157,10 +157,37 @@ async def sign_in(browser, folder):
     await page.get_by_label("Token").fill(viewer)
     await page.keyboard.press("Enter")
     await expect(page.locator("#session")).to_contain_text("grafana, viewer")
+    await browser.open(page, "#/playground")
+    await expect(page.locator("main")).to_contain_text("role operator")
     # The browser reports the answers to the first visits and the wrong token.
     faults = [fault for fault in browser.faults if "401 (Unauthorized)" not in fault]
     assert not faults, faults
     print("signed in twice")
+
+
+async def playground(browser, folder):
+    for width in SIZES:
+        for scheme in ("light", "dark"):
+            page = await browser.page(width, scheme)
+            await browser.open(page, "#/playground")
+            await page.get_by_label("Model").fill("m")
+            await page.get_by_label("System message").fill("You are brief.")
+            await page.get_by_label("Max tokens").fill("40")
+            await page.get_by_role("button", name="Send").click()
+            state = page.get_by_role("status").filter(has_text="Ended")
+            await expect(state).to_contain_text("Ended (", timeout=20_000)
+            assert await page.locator("pre.answer").inner_text()
+            await expect(page.locator(".waterfall")).to_contain_text("100.0 %")
+            await check(page, pathlib.Path(folder), "playground-answer", width, scheme)
+    await page.get_by_label("Max tokens").fill("100000")
+    await page.get_by_role("button", name="Send").click()
+    await expect(page.get_by_role("status").filter(has_text="First token after")).to_be_visible(timeout=20_000)
+    await page.get_by_role("button", name="Stop").click()
+    await expect(page.get_by_role("status").filter(has_text="Ended: stopped")).to_be_visible()
+    await page.locator("main dl").get_by_role("link").click()
+    await expect(page.locator("main h1")).to_contain_text("Request ")
+    assert not browser.faults, browser.faults
+    print("answered and stopped")
 
 
 async def unreadable(browser, _):
@@ -201,7 +228,7 @@ async def restart(browser, _):
 async def main():
     admin, script, argument = sys.argv[1], sys.argv[2], (sys.argv[3:] or [None])[0]
     async with Browser(admin) as browser:
-        await {"pages": pages, "newcomer": newcomer, "tail": tail, "hostile": hostile, "sign_in": sign_in, "unreadable": unreadable, "restart": restart}[script](browser, argument)
+        await {"pages": pages, "newcomer": newcomer, "tail": tail, "hostile": hostile, "sign_in": sign_in, "playground": playground, "unreadable": unreadable, "restart": restart}[script](browser, argument)
 
 
 asyncio.run(main())

@@ -107,6 +107,11 @@ def a_token_signs_in(target):
     return target.browse("sign_in", target.machine.cache / "screenshots", *TOKENS.values(), admin=target.guarded)
 
 
+def the_playground_streams(target):
+    """A chat of the playground is answered as it arrives, and its waterfall is shown; a stopped one says so."""
+    return target.browse("playground", target.machine.cache / "screenshots")
+
+
 def names_are_no_markup(target):
     """A model's name with markup is text, on every page that shows it."""
     return target.browse("hostile")
@@ -131,5 +136,5 @@ def a_restart_is_survived(target):
 
 
 CHECKS = (pages_are_accessible, a_newcomer_finds_the_slow_backend, the_tail_is_live, a_token_signs_in,
-          names_are_no_markup,
+          the_playground_streams, names_are_no_markup,
           unreadable_records_hide_nothing_else, a_restart_is_survived)

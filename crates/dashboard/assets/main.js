@@ -11,11 +11,12 @@ import * as guardrails from "./pages/guardrails.js";
 import * as backends from "./pages/backends.js";
 import * as usage from "./pages/usage.js";
 import * as settings from "./pages/settings.js";
+import * as playground from "./pages/playground.js";
 import * as definitions from "./pages/definitions.js";
 import * as signIn from "./pages/sign_in.js";
 
-const PAGES = { "": overview, latency, requests, request, guardrails, backends, usage, settings, definitions };
-const NAV = [["", "Overview"], ["latency", "Latency"], ["requests", "Requests"], ["guardrails", "Guardrails"], ["backends", "Backends"], ["usage", "Usage and cost"], ["settings", "Settings"], ["definitions", "Definitions"]];
+const PAGES = { "": overview, latency, requests, request, guardrails, backends, usage, settings, playground, definitions };
+const NAV = [["", "Overview"], ["latency", "Latency"], ["requests", "Requests"], ["guardrails", "Guardrails"], ["backends", "Backends"], ["usage", "Usage and cost"], ["settings", "Settings"], ["playground", "Playground"], ["definitions", "Definitions"]];
 
 /** How often a page that refreshes asks again. */
 const REFRESH_MS = 3000;

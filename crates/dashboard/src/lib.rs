@@ -44,6 +44,7 @@ files![
     "pages/guardrails.js",
     "pages/latency.js",
     "pages/overview.js",
+    "pages/playground.js",
     "pages/request.js",
     "pages/requests.js",
     "pages/settings.js",

@@ -32,10 +32,21 @@ pub const OPERATOR: &str = "x-llm-lens-operator";
 pub const SESSION: &str = "/api/session";
 
 /// The connection of a request; in the extensions of the request.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Connection {
     /// Its other end.
     pub peer: Option<IpAddr>,
+    /// Records progress, so that the connection is not closed while an answer is awaited.
+    pub progress: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+impl Connection {
+    /// Keep the connection open for a while longer.
+    pub(crate) fn keep(&self) {
+        if let Some(progress) = &self.progress {
+            progress();
+        }
+    }
 }
 
 /// The client of a page; in the extensions of the request.
@@ -67,6 +78,15 @@ impl Caller {
     /// What it may do.
     fn role(&self) -> AdminRole {
         self.grant.as_ref().map_or(AdminRole::Operator, |grant| grant.role)
+    }
+
+    /// What its calls are counted by: its token, else its address.
+    pub(crate) fn key(&self) -> String {
+        match (&self.grant, self.client) {
+            (Some(grant), _) => format!("token {}", grant.name),
+            (None, Some(client)) => client.to_string(),
+            (None, None) => String::new(),
+        }
     }
 
     /// The name of its token.
@@ -194,9 +214,9 @@ impl Gate {
 }
 
 fn peer(request: &Request, settings: &Settings) -> Peer {
-    let connection = request.extensions().get::<Connection>().copied().unwrap_or_default();
-    let trusted = connection.peer.is_some_and(|peer| settings.is_trusted(peer));
-    Peer { address: connection.peer, trusted, ..Peer::default() }
+    let peer = request.extensions().get::<Connection>().and_then(|connection| connection.peer);
+    let trusted = peer.is_some_and(|peer| settings.is_trusted(peer));
+    Peer { address: peer, trusted, ..Peer::default() }
 }
 
 fn client(settings: &Settings, peer: &Peer, headers: &HeaderMap) -> Option<IpAddr> {

@@ -14,6 +14,7 @@ mod params;
 pub use params::{ApiError, Params};
 
 pub mod live;
+pub mod playground;
 pub mod requests;
 pub mod routing;
 pub mod statistics;

@@ -140,6 +140,26 @@ impl ApiError {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "", message)
     }
 
+    /// 413: the body is too large.
+    pub fn too_large(message: String) -> Self {
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "", message)
+    }
+
+    /// 429: the client has too many requests in progress.
+    pub fn too_many(message: &str) -> Self {
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "", message.to_owned())
+    }
+
+    /// 502: what the page calls does not answer.
+    pub fn bad_gateway(message: String) -> Self {
+        ApiError::new(StatusCode::BAD_GATEWAY, "", message)
+    }
+
+    /// What is wrong, and what to do.
+    pub fn message(&self) -> String {
+        self.message.clone()
+    }
+
     /// 404: there is no such page.
     pub fn not_found(message: &str) -> Self {
         ApiError::new(StatusCode::NOT_FOUND, "", message.to_owned())

@@ -7,6 +7,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -53,7 +54,7 @@ struct Connection {
 
 impl Connections {
     /// Serve one connection to its end.
-    pub(super) async fn serve<I>(&self, io: I, from: access::Connection, router: Router)
+    pub(super) async fn serve<I>(&self, io: I, peer: Option<IpAddr>, router: Router)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -61,8 +62,11 @@ impl Connections {
         let (mut handle, ended) = oneshot::channel();
         let io = Watched { io, connection: open.connection.clone(), ended: Some(ended) };
         let router = TowerToHyperService::new(router);
+        let waiting = open.connection.clone();
+        let progress: Arc<dyn Fn() + Send + Sync> = Arc::new(move || waiting.moved(1));
+        let from = access::Connection { peer, progress: Some(progress) };
         let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(from);
+            request.extensions_mut().insert(from.clone());
             router.call(request)
         });
         let served = http1::Builder::new()
@@ -210,9 +214,7 @@ mod tests {
     fn connect(connections: &Arc<Connections>) -> DuplexStream {
         let (client, server) = tokio::io::duplex(1024);
         let connections = connections.clone();
-        tokio::spawn(async move {
-            connections.serve(server, access::Connection::default(), router()).await
-        });
+        tokio::spawn(async move { connections.serve(server, None, router()).await });
         client
     }
 
