@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 39] = [
+const CRATES: [(&str, &[&str]); 40] = [
     ("wire", &[]),
     ("base-url", &[]),
     ("lens", &["wire"]),
@@ -32,6 +32,7 @@ const CRATES: [(&str, &[&str]); 39] = [
         &["wire", "base-url", "lens", "stats", "filters", "routing", "traffic", "yaml", "schema"],
     ),
     ("discovery", &["config"]),
+    ("admin-auth", &["config", "lens"]),
     ("observatory", &["lens", "wire", "spill", "stats"]),
     // Not a part of the binary: it makes the files of deploy/grafana.
     ("grafana", &["observatory"]),
@@ -79,7 +80,10 @@ const CRATES: [(&str, &[&str]); 39] = [
     ("dashboard", &[]),
     (
         "pages",
-        &["lens", "contents", "routing", "observatory", "stats", "config", "plan", "pipeline"],
+        &[
+            "lens", "contents", "routing", "observatory", "stats", "config", "admin-auth", "plan",
+            "pipeline",
+        ],
     ),
     (
         "gateway",
@@ -99,6 +103,7 @@ const CRATES: [(&str, &[&str]); 39] = [
             "files",
             "contents",
             "config",
+            "admin-auth",
             "transport",
             "relay",
             "plan",

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use wire::Dialect;
 
 use crate::settings::{
-    AdminListener, Backend, BackendTls, GuardrailSettings, Pattern, Pool, Route, Settings, Timeouts,
+    Backend, BackendTls, GuardrailSettings, Pattern, Pool, Route, Settings, Timeouts,
 };
 use crate::tree::{self, Table};
 use schema::ROOT;
@@ -46,13 +46,7 @@ pub(crate) fn settings(root: Table, problems: Vec<Problem>) -> (Settings, Vec<Pr
         },
     );
     let objectives = b.objectives(&root);
-    let admin = b.section(&root, "admin");
-    let admin = AdminListener {
-        address: b.address(&admin),
-        hosts: b.admin_hosts(&admin),
-        allow: b.networks(&admin, "allow"),
-        deny: b.networks(&admin, "deny"),
-    };
+    let admin = b.admin(&root);
     let trusted_proxies = b.networks(&root, "trusted_proxies");
     let listeners = b.listeners(&root, admin.address, trusted_proxies.is_empty());
     let settings = Settings {

@@ -21,7 +21,7 @@ use wire::Dialect;
 use yaml::Secret;
 
 pub use self::contents::Contents;
-pub use self::listeners::{AdminListener, Listener, ListenerTls};
+pub use self::listeners::{AdminAuth, AdminListener, AdminRole, AdminToken, Listener, ListenerTls};
 pub use self::network::Network;
 pub use self::otlp::{Otlp, OtlpSpill};
 pub use self::records::{Postgres, RecordFiles, RecordStore, Spill, WhenFull};

@@ -867,3 +867,61 @@ fn contents_need_a_key_and_an_audit_log() {
         "{found:?}"
     );
 }
+
+#[test]
+fn tokens_of_the_admin_listener_are_checked_and_not_shown() {
+    let text = |auth: &str| format!("{GOOD}admin: {{auth: {auth}}}\n");
+    let one = |token: &str| text(&format!("{{tokens: [{{{token}}}]}}"));
+    for (text, problem) in [
+        (text("{tokens: []}"), "admin.auth.tokens: must have from 1 to 64 entries"),
+        (text("{}"), "admin.auth.tokens: must have from 1 to 64 entries"),
+        (one("name: a"), "admin.auth.tokens[0].token: is missing"),
+        (one("token: a-secret-of-sixteen"), "admin.auth.tokens[0]: \"name\" is missing"),
+        (one("name: a, token: a-secret-of-15c"), "token: must have at least 16 characters"),
+        (one("name: a, token: '${NO_SUCH_VARIABLE}'"), "NO_SUCH_VARIABLE"),
+        (one("name: 'a b', token: a-secret-of-sixteen"), "is not a name"),
+        (
+            one("name: a, token: a-secret-of-sixteen, role: admin"),
+            "is not one of: viewer, operator",
+        ),
+        (
+            text(
+                "{tokens: [{name: a, token: a-secret-of-sixteen}, {name: a, token: another-secret-of-20}]}",
+            ),
+            "the name \"a\" is used twice",
+        ),
+        (
+            text(
+                "{tokens: [{name: a, token: a-secret-of-sixteen}, {name: b, token: a-secret-of-sixteen}]}",
+            ),
+            "admin.auth.tokens[1].token: is that of \"a\", too",
+        ),
+        (
+            text("{session: 1s, tokens: [{name: a, token: a-secret-of-sixteen}]}"),
+            "admin.auth.session: must be from 1m to 168h",
+        ),
+    ] {
+        let told = problems(&text).join("\n");
+        assert!(told.contains(problem) && !told.contains("a-secret"), "{text}: {told}");
+    }
+    let settings = config::parse("f", &one("name: a, token: a-secret-of-sixteen")).unwrap();
+    let shown = format!("{settings:?} {}", serde_json::to_string(&settings).unwrap());
+    assert!(shown.contains("\"role\":\"viewer\"") && !shown.contains("a-secret"), "{shown}");
+}
+
+#[test]
+fn an_admin_listener_that_others_reach_needs_a_login() {
+    let warns = |admin: &str| {
+        let settings = config::parse("f", &format!("{GOOD}admin: {{{admin}}}\n")).unwrap();
+        settings.warnings().iter().any(|warning| warning.starts_with("admin.address: "))
+    };
+    assert!(warns("address: '0.0.0.0:9090'") && warns("address: '[::]:9090'"));
+    for fine in [
+        "address: '127.0.0.1:9090'",
+        "address: '[::1]:9090'",
+        "address: '0.0.0.0:9090', allow: [10.0.0.0/8]",
+        "address: '0.0.0.0:9090', auth: {tokens: [{name: a, token: a-secret-of-sixteen}]}",
+    ] {
+        assert!(!warns(fine), "{fine}");
+    }
+}

@@ -1,8 +1,8 @@
 //! The admin listener: metrics, health, recent requests, settings.
 //!
-//! - *In*: GET requests of people and scrapers.
+//! - *In*: requests of people and scrapers.
 //! - *Out*: text and JSON. Secrets are masked by their type.
-//! - *Never*: a change, except of a canary's share and a drain; the threads of the data path.
+//! - *Never*: a page before `pages::access` has admitted the request; the threads of the data path.
 //!   Connections are served on the control thread, and pages are built on blocking threads, so that
 //!   health checks wait for neither.
 
@@ -28,7 +28,9 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use futures_util::stream;
 use observatory::SinkCounts;
-use pages::contents::{self, AdminPeer};
+use pages::access::{self, Gate};
+use pages::contents;
+use pages::playground::{self, Listening};
 use pages::{ApiError, Params, json_page, json_response, off_thread};
 use pages::{live, requests, routing, statistics};
 use pingora::apps::ServerApp;
@@ -57,10 +59,15 @@ pub(crate) struct AdminApp {
 }
 
 impl AdminApp {
-    /// An app for `shared`, the other components, and the exporter. It notifies `drain` when the
-    /// operator requests a drain.
-    pub(crate) fn new(shared: Arc<Shared>, parts: (Observed, Otlp), drain: Arc<Notify>) -> Self {
-        let router = router(shared.clone(), parts, drain);
+    /// An app for `shared`, the other components, the exporter, and the listeners of clients. It
+    /// notifies `drain` when the operator requests a drain.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        parts: (Observed, Otlp),
+        listeners: Arc<[Listening]>,
+        drain: Arc<Notify>,
+    ) -> Self {
+        let router = router(shared.clone(), parts, listeners, drain);
         AdminApp { shared, router, connections: Connections::default() }
     }
 
@@ -81,18 +88,24 @@ impl AdminApp {
 impl ServerApp for AdminApp {
     async fn process_new(self: &Arc<Self>, io: Stream, _: &ShutdownWatch) -> Option<Stream> {
         if self.admits(&io) {
-            let peer = Extension(AdminPeer(peer_address(&io)));
-            self.connections.serve(io, self.router.clone().layer(peer)).await;
+            let peer = peer_address(&io);
+            self.connections.serve(io, peer, self.router.clone()).await;
         }
         None
     }
 }
 
-fn router(shared: Arc<Shared>, (observed, otlp): (Observed, Otlp), drain: Arc<Notify>) -> Router {
+fn router(
+    shared: Arc<Shared>,
+    (observed, otlp): (Observed, Otlp),
+    listeners: Arc<[Listening]>,
+    drain: Arc<Notify>,
+) -> Router {
     let router = Router::new();
     #[cfg(feature = "sqlite")]
     let router = records::add_pages(router, observed.record_store.queries());
     let audit_head = observed.audit_head.clone();
+    let gate = Gate { shared: shared.clone(), access: observed.access.clone() };
     let metrics = move |shared: State<Arc<Shared>>, headers: HeaderMap| {
         metrics(shared, headers, (observed.clone(), otlp.clone()))
     };
@@ -121,6 +134,8 @@ fn router(shared: Arc<Shared>, (observed, otlp): (Observed, Otlp), drain: Arc<No
         .route("/api/live", get(live::live))
         .route("/api/sinks", json_page(&[], |shared, _| Ok(json!({"sinks": sinks(shared)}))))
         .route("/api/audit", audit::page(audit_head))
+        .route("/api/session", access::session_routes())
+        .route("/api/playground", playground::routes(listeners))
         .route(
             "/api/settings",
             json_page(&[], |shared, _| {
@@ -130,13 +145,14 @@ fn router(shared: Arc<Shared>, (observed, otlp): (Observed, Otlp), drain: Arc<No
         )
         .fallback(async || ApiError::not_found("not found; GET / lists all paths"))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .layer(middleware::from_fn_with_state(gate, access::guard))
         .layer(middleware::from_fn_with_state(shared.clone(), host::guard))
         .with_state(shared)
 }
 
 /// The dashboard for browsers, a list of all paths for others.
 async fn index(headers: HeaderMap) -> Response {
-    if dashboard::is_wanted(&headers) { dashboard::page() } else { INDEX.into_response() }
+    if access::dashboard_is_wanted(&headers) { dashboard::page() } else { INDEX.into_response() }
 }
 
 async fn dashboard_file(Path(name): Path<String>) -> Result<Response, ApiError> {
@@ -189,13 +205,9 @@ fn ready_text(shared: &Shared) -> String {
     [vec!["ready".to_owned()], problems].concat().join("\n") + "\n"
 }
 
-async fn release(
-    State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    params: Params,
-) -> Result<Response, ApiError> {
+async fn release(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, ApiError> {
     params.check(&["route", "share"])?;
-    routing::release(&shared, &headers, &params).map(|done| json_response(&done))
+    routing::release(&shared, &params).map(|done| json_response(&done))
 }
 
 fn routes(shared: &Shared, _: &Params) -> Result<Value, ApiError> {
@@ -317,5 +329,7 @@ const INDEX: &str = "\
                     &after=ID, or Last-Event-ID)
 /api/sinks          records delivered and dropped by each sink
 /api/audit          the last line of the audit log's chain, for `llm-lens audit verify --head`
+/api/session        the token in use; POST with a token as JSON signs in, DELETE signs out
+/api/playground     what the playground can call; POST sends a chat through a listener
 /api/settings       the settings in force, secrets masked, and the last reload
 ";

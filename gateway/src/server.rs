@@ -268,7 +268,8 @@ impl Gateway {
         let (hand_admin_over, staying) = watch::channel(false);
         let drain = Arc::new(Notify::new());
         let parts = (self.observed.clone(), self.otlp.clone());
-        let app = AdminApp::new(self.shared.clone(), parts, drain.clone());
+        let listeners = self.listeners.iter().map(Bound::listening).collect();
+        let app = AdminApp::new(self.shared.clone(), parts, listeners, drain.clone());
         let mut admin = self.admin.service(app);
         let admin = admin.start_service(Some(self.fds.clone()), staying, 1);
         let reload = Arc::new(Notify::new());

@@ -13,6 +13,7 @@ mod export;
 
 use std::sync::Arc;
 
+use admin_auth::Access;
 use audit_log::PublishedHead;
 use lens::observe::{Observe as _, Sample, Samples};
 use pipeline::shared::Shared;
@@ -35,6 +36,8 @@ pub(crate) struct Observed {
     pub(crate) record_store: RecordStore,
     pub(crate) audit_head: Option<PublishedHead>,
     pub(crate) record_files: RecordFiles,
+    /// Sessions and denials of the admin listener.
+    pub(crate) access: Arc<Access>,
 }
 
 /// Samples of all components besides the observatory's own.
@@ -45,6 +48,8 @@ pub(crate) fn samples(shared: &Shared, observed: &Observed, otlp: &Otlp) -> Vec<
     observed.record_store.observe(&mut samples);
     observed.audit_head.iter().for_each(|head| head.observe(&mut samples));
     observed.record_files.observe(&mut samples);
+    let admin_auth = &shared.plan.load().settings.admin.auth;
+    observed.access.observe(admin_auth.as_ref(), clock::now(), &mut samples);
     process::metrics::observe(&mut samples);
     for (address, certificate) in observed.certificates.iter() {
         if let Some(expiry) = certificate.expiry() {

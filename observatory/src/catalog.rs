@@ -152,6 +152,20 @@ pub const CATALOG: &[Metric] = &[
         "Time from the request sent to the first generated text of any kind.",
     ),
     metric(
+        "llm_lens_admin_denied_requests_total",
+        Kind::Counter,
+        Unit::One,
+        &["reason"],
+        "Requests that the admin listener denied: without a token, with a wrong one, after too many attempts, with too low a role, or from a page of another origin.",
+    ),
+    metric(
+        "llm_lens_admin_sessions",
+        Kind::Gauge,
+        Unit::One,
+        &[],
+        "Browsers that are signed in to the dashboard.",
+    ),
+    metric(
         "llm_lens_admission_limit",
         Kind::Gauge,
         Unit::One,

@@ -46,27 +46,28 @@ pub struct Joined {
     pub differences: Vec<Difference>,
 }
 
-/// Checks that an admin listener of a gateway is at this URL.
+/// Checks that an admin listener of a gateway is at this URL. `token` is one of its `admin.auth`.
 ///
 /// # Errors
 /// What is there instead.
-pub async fn check_admin(admin: &str) -> Result<(), String> {
-    read_records(admin, 1).await.map(drop)
+pub async fn check_admin(admin: &str, token: Option<&str>) -> Result<(), String> {
+    read_records(admin, token, 1).await.map(drop)
 }
 
 /// Fetches the gateway's records.
 ///
 /// # Errors
 /// Why the records cannot be read.
-pub async fn records(admin: &str) -> Result<Vec<Record>, String> {
-    read_records(admin, 1_000_000).await
+pub async fn records(admin: &str, token: Option<&str>) -> Result<Vec<Record>, String> {
+    read_records(admin, token, 1_000_000).await
 }
 
-async fn read_records(admin: &str, limit: u32) -> Result<Vec<Record>, String> {
+async fn read_records(admin: &str, token: Option<&str>, limit: u32) -> Result<Vec<Record>, String> {
     let no_admin = |why: String| {
         format!("{why}; the gateway prints the URL of its admin listener when it starts")
     };
-    let mut all = page(admin, &format!("/api/requests?limit={limit}")).await.map_err(no_admin)?;
+    let path = format!("/api/requests?limit={limit}");
+    let mut all = page(admin, &path, token).await.map_err(no_admin)?;
     if !all["requests"].is_array() {
         return Err(no_admin(format!("{admin} is not the admin listener of a gateway")));
     }
@@ -78,8 +79,12 @@ async fn read_records(admin: &str, limit: u32) -> Result<Vec<Record>, String> {
 ///
 /// # Errors
 /// Why the page cannot be read.
-pub async fn page(admin: &str, path: &str) -> Result<serde_json::Value, String> {
-    crate::page::fetch(&Target::new(admin)?, path, None).await
+pub async fn page(
+    admin: &str,
+    path: &str,
+    token: Option<&str>,
+) -> Result<serde_json::Value, String> {
+    crate::page::fetch(&Target::new(admin)?, path, token).await
 }
 
 /// Join a run with the gateway's records.

@@ -257,6 +257,7 @@ fn every_commented_line_of_init_is_a_field() {
         .env("LLM_LENS_SECRET", "sixteen-and-more")
         .env("LLM_LENS_AUDIT_CHAIN_KEY", "sixteen-and-more")
         .env("LLM_LENS_CONTENTS_KEY", "7".repeat(64))
+        .env("LLM_LENS_ADMIN_TOKEN", "sixteen-and-more")
         .env("LLM_LENS_DB_PASSWORD", "k")
         .env("OTLP_HEADERS", "a=b")
         .output()

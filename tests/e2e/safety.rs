@@ -6,6 +6,8 @@
 
 /// Clients of the admin listener.
 mod admin;
+/// Authentication of the admin listener.
+mod admin_auth;
 /// Clients behind load balancers, lists of networks, old connections.
 mod clients;
 /// Where a message ends.
@@ -18,6 +20,8 @@ mod hops;
 mod limits;
 /// Paths that servers read differently, and APIs that must not be forwarded.
 mod paths;
+/// The playground of the dashboard.
+mod playground;
 
 use std::time::{Duration, Instant};
 

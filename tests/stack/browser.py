@@ -17,7 +17,7 @@ CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
 PAGES = {"overview": "#/", "latency": "#/latency", "requests": "#/requests", "guardrails": "#/guardrails",
-         "backends": "#/backends", "usage": "#/usage", "settings": "#/settings", "definitions": "#/definitions"}
+         "backends": "#/backends", "usage": "#/usage", "settings": "#/settings", "playground": "#/playground", "definitions": "#/definitions"}
 SIZES = {390: 844, 1440: 900}
 
 
@@ -64,13 +64,18 @@ async def pages(browser, folder):
             page = await browser.page(width, scheme)
             for name, place in places.items():
                 await browser.open(page, place)
-                await page.screenshot(path=folder / f"{name}-{width}-{scheme}.png", full_page=True)
-                found = await axe(page)
-                assert not found, f"{name}, {width}, {scheme}: {found}"
-                wider = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-                assert wider <= 0, f"{name} is {wider} pixels wider than {width}"
+                await check(page, folder, name, width, scheme)
     assert not browser.faults, browser.faults
     print(f"{len(places)} pages, {2 * len(SIZES)} times each")
+
+
+async def check(page, folder, name, width, scheme):
+    """What is shown now: axe finds nothing, nothing is wider than the screen; a screenshot of it."""
+    await page.screenshot(path=folder / f"{name}-{width}-{scheme}.png", full_page=True)
+    found = await axe(page)
+    assert not found, f"{name}, {width}, {scheme}: {found}"
+    wider = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert wider <= 0, f"{name} is {wider} pixels wider than {width}"
 
 
 async def axe(page):
@@ -119,6 +124,72 @@ async def tail(browser, _):
     assert not browser.faults, browser.faults
 
 
+async def sign_in(browser, folder):
+    folder, operator, viewer = pathlib.Path(folder), *sys.argv[4:6]
+    for width in SIZES:
+        for scheme in ("light", "dark"):
+            page = await browser.page(width, scheme)
+            await browser.open(page)
+            await expect(page.locator("main h1")).to_have_text("Sign in")
+            await check(page, folder, "sign-in", width, scheme)
+    await page.get_by_label("Token").fill("a wrong token")
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_role("alert")).to_contain_text("not one of admin.auth")
+    await page.get_by_label("Token").fill(operator)
+    await page.keyboard.press("Enter")
+    await expect(page.locator("main h1, main h2").first).not_to_have_text("Sign in")
+    await expect(page.locator("#session")).to_contain_text("ops, operator")
+    [cookie] = await page.context.cookies()
+    assert cookie["httpOnly"] and cookie["sameSite"] == "Strict" and operator not in cookie["value"], cookie
+    assert await page.evaluate("document.cookie") == ""
+    # The session survives another visit, and a stream uses it.
+    await browser.open(page, "#/requests?live=true")
+    live = await page.evaluate("""new Promise(done => { const source = new EventSource("/api/live");
+        source.onopen = () => { source.close(); done("open") }; source.onerror = () => done("refused") })""")
+    assert live == "open", live
+    for width in SIZES:
+        await page.set_viewport_size({"width": width, "height": SIZES[width]})
+        for name, place in PAGES.items():
+            await browser.open(page, place)
+            await check(page, folder, f"{name}-signed-in", width, scheme)
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page.locator("main h1")).to_have_text("Sign in")
+    await page.get_by_label("Token").fill(viewer)
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#session")).to_contain_text("grafana, viewer")
+    await browser.open(page, "#/playground")
+    await expect(page.locator("main")).to_contain_text("role operator")
+    # The browser reports the answers to the first visits and the wrong token.
+    faults = [fault for fault in browser.faults if "401 (Unauthorized)" not in fault]
+    assert not faults, faults
+    print("signed in twice")
+
+
+async def playground(browser, folder):
+    for width in SIZES:
+        for scheme in ("light", "dark"):
+            page = await browser.page(width, scheme)
+            await browser.open(page, "#/playground")
+            await page.get_by_label("Model").fill("m")
+            await page.get_by_label("System message").fill("You are brief.")
+            await page.get_by_label("Max tokens").fill("40")
+            await page.get_by_role("button", name="Send").click()
+            state = page.get_by_role("status").filter(has_text="Ended")
+            await expect(state).to_contain_text("Ended (", timeout=20_000)
+            assert await page.locator("pre.answer").inner_text()
+            await expect(page.locator(".waterfall")).to_contain_text("100.0 %")
+            await check(page, pathlib.Path(folder), "playground-answer", width, scheme)
+    await page.get_by_label("Max tokens").fill("100000")
+    await page.get_by_role("button", name="Send").click()
+    await expect(page.get_by_role("status").filter(has_text="First token after")).to_be_visible(timeout=20_000)
+    await page.get_by_role("button", name="Stop").click()
+    await expect(page.get_by_role("status").filter(has_text="Ended: stopped")).to_be_visible()
+    await page.locator("main dl").get_by_role("link").click()
+    await expect(page.locator("main h1")).to_contain_text("Request ")
+    assert not browser.faults, browser.faults
+    print("answered and stopped")
+
+
 async def unreadable(browser, _):
     page = await browser.page()
     body = json.dumps({"error": {"message": "the database is down", "param": None}})
@@ -157,7 +228,7 @@ async def restart(browser, _):
 async def main():
     admin, script, argument = sys.argv[1], sys.argv[2], (sys.argv[3:] or [None])[0]
     async with Browser(admin) as browser:
-        await {"pages": pages, "newcomer": newcomer, "tail": tail, "hostile": hostile, "unreadable": unreadable, "restart": restart}[script](browser, argument)
+        await {"pages": pages, "newcomer": newcomer, "tail": tail, "hostile": hostile, "sign_in": sign_in, "playground": playground, "unreadable": unreadable, "restart": restart}[script](browser, argument)
 
 
 asyncio.run(main())

@@ -127,14 +127,14 @@ class Machine:
         self.wait_until(name, f"http://127.0.0.1:{port}/health")
         return f"http://127.0.0.1:{port}"
 
-    def gateway(self, name, settings):
-        """A gateway with these settings, on ports of its own; returns the URLs of its listener and its admin listener."""
-        listen, admin = free_port(), free_port()
+    def gateway(self, name, settings, admin=""):
+        """A gateway with these settings, on ports of its own, and more members of `admin`; returns the URLs of its listener and its admin listener."""
+        listen, port = free_port(), free_port()
         file = self.folder / f"{name}.yaml"
-        file.write_text(f'listeners: [{{address: "127.0.0.1:{listen}"}}]\nadmin: {{address: "127.0.0.1:{admin}"}}\n{settings}')
+        file.write_text(f'listeners: [{{address: "127.0.0.1:{listen}"}}]\nadmin: {{address: "127.0.0.1:{port}"{admin}}}\n{settings}')
         self.spawn(name, [self.binary, "gateway", "--config", file])
-        self.wait_until(name, f"http://127.0.0.1:{admin}/readyz")
-        return f"http://127.0.0.1:{listen}", f"http://127.0.0.1:{admin}"
+        self.wait_until(name, f"http://127.0.0.1:{port}/readyz")
+        return f"http://127.0.0.1:{listen}", f"http://127.0.0.1:{port}"
 
     def log(self, name):
         return self.folder / f"{name}.log"

@@ -31,13 +31,23 @@ objectives: [{{route: chat, ttft: {{p95: 100ms}}, availability: 99}}]
 """
 
 
-class Target:
-    def __init__(self, machine, python, admin, listen):
-        self.machine, self.python, self.admin, self.listen = machine, python, admin, listen
+GUARDED = """
+record_store: {{path: "{records}"}}
+backends: [{{name: edge, url: "{fast}"}}]
+routes: [{{name: chat, backend: edge}}]
+"""
+TOKENS = {"ops": "a-token-of-an-operator", "grafana": "a-token-of-a-viewer"}
+ADMIN = (f', auth: {{tokens: [{{name: ops, token: {TOKENS["ops"]}, role: operator}}, '
+         f'{{name: grafana, token: {TOKENS["grafana"]}}}]}}')
 
-    def browse(self, *words):
+
+class Target:
+    def __init__(self, machine, python, admin, listen, guarded):
+        self.machine, self.python, self.admin, self.listen, self.guarded = machine, python, admin, listen, guarded
+
+    def browse(self, *words, admin=None):
         """Run one script of browser.py; returns what it found, and fails with its output."""
-        command = [self.python, "-B", BROWSER, self.admin, *words]
+        command = [self.python, "-B", BROWSER, admin or self.admin, *words]
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
         return done.stdout.strip()
@@ -57,7 +67,8 @@ def start(machine):
     fast = machine.engine("fast", free_port(), "--base", "10ms", "--decode", "2ms", "--model", "m")
     slow = machine.engine("slow", free_port(), "--base", "400ms", "--decode", "4ms", "--model", "m")
     listen, admin = machine.gateway("gateway", SETTINGS.format(records=machine.folder / "records", fast=fast, slow=slow))
-    target = Target(machine, python, admin, listen)
+    _, guarded = machine.gateway("guarded", GUARDED.format(records=machine.folder / "guarded-records", fast=fast), ADMIN)
+    target = Target(machine, python, admin, listen, guarded)
     for _ in range(REQUESTS):
         target.ask()
     with contextlib.suppress(urllib.error.HTTPError):
@@ -91,6 +102,16 @@ def the_tail_is_live(target):
     assert ended and process.returncode == 0, target.machine.log("tail").read_text()
 
 
+def a_token_signs_in(target):
+    """A gateway with admin.auth shows a form; a token opens the pages and the live tail, until it signs out."""
+    return target.browse("sign_in", target.machine.cache / "screenshots", *TOKENS.values(), admin=target.guarded)
+
+
+def the_playground_streams(target):
+    """A chat of the playground is answered as it arrives, and its waterfall is shown; a stopped one says so."""
+    return target.browse("playground", target.machine.cache / "screenshots")
+
+
 def names_are_no_markup(target):
     """A model's name with markup is text, on every page that shows it."""
     return target.browse("hostile")
@@ -114,5 +135,6 @@ def a_restart_is_survived(target):
     assert ended and process.returncode == 0, log.read_text()
 
 
-CHECKS = (pages_are_accessible, a_newcomer_finds_the_slow_backend, the_tail_is_live, names_are_no_markup,
+CHECKS = (pages_are_accessible, a_newcomer_finds_the_slow_backend, the_tail_is_live, a_token_signs_in,
+          the_playground_streams, names_are_no_markup,
           unreadable_records_hide_nothing_else, a_restart_is_survived)

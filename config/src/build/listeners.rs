@@ -2,10 +2,22 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::Builder;
-use crate::settings::{Listener, ListenerTls, Network};
+use crate::settings::{
+    AdminAuth, AdminListener, AdminRole, AdminToken, Listener, ListenerTls, Network,
+};
 use crate::tree::Table;
+
+/// Minimum characters of a token of the admin listener; a shorter one can be guessed.
+const MIN_TOKEN: usize = 16;
+/// Maximum tokens: each request compares all of them.
+const MAX_TOKENS: usize = 64;
+/// Limits of `admin.auth.session`.
+const MIN_SESSION: Duration = Duration::from_secs(60);
+/// See [`MIN_SESSION`].
+const MAX_SESSION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Builder {
     pub(super) fn listeners(
@@ -76,7 +88,51 @@ impl Builder {
         out
     }
 
-    pub(super) fn admin_hosts(&mut self, table: &Table) -> Vec<String> {
+    pub(super) fn admin(&mut self, root: &Table) -> AdminListener {
+        let table = self.section(root, "admin");
+        AdminListener {
+            address: self.address(&table),
+            hosts: self.admin_hosts(&table),
+            allow: self.networks(&table, "allow"),
+            deny: self.networks(&table, "deny"),
+            auth: table.table("auth").map(|auth| self.admin_auth(auth)),
+        }
+    }
+
+    fn admin_auth(&mut self, table: &Table) -> AdminAuth {
+        let session = table.duration("session");
+        if !(MIN_SESSION..=MAX_SESSION).contains(&session) {
+            self.wrong(table, "session", "must be from 1m to 168h");
+        }
+        let entries = table.list("tokens");
+        if !(1..=MAX_TOKENS).contains(&entries.len()) {
+            self.wrong(table, "tokens", format!("must have from 1 to {MAX_TOKENS} entries"));
+        }
+        self.unique_names(entries);
+        let mut tokens: Vec<AdminToken> = Vec::new();
+        for entry in entries {
+            let Some(token) = entry.secret("token") else {
+                self.wrong(entry, "token", "is missing; make one with `openssl rand -hex 32` and give it as \"${ENV}\" or \"file:PATH\"");
+                continue;
+            };
+            if token.reveal().len() < MIN_TOKEN {
+                self.wrong(entry, "token", format!("must have at least {MIN_TOKEN} characters"));
+            }
+            // Two names for one token would make the audit log ambiguous.
+            if let Some(other) = tokens.iter().find(|other| other.token == *token) {
+                self.wrong(entry, "token", format!("is that of {:?}, too", other.name));
+            }
+            let name = entry.text("name").unwrap_or_default().to_owned();
+            let role = match entry.text("role") {
+                Some("operator") => AdminRole::Operator,
+                _ => AdminRole::Viewer,
+            };
+            tokens.push(AdminToken { name, token: token.clone(), role });
+        }
+        AdminAuth { tokens, session }
+    }
+
+    fn admin_hosts(&mut self, table: &Table) -> Vec<String> {
         let hosts = table.texts("hosts");
         let is_name = |host: &str| !host.is_empty() && !host.contains(['/', ':', '@', ' ', '*']);
         for host in hosts.iter().filter(|host| !is_name(host.strip_prefix("*.").unwrap_or(host))) {

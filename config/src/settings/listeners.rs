@@ -3,9 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use std::time::Duration;
+
 use serde::Serialize;
+use yaml::Secret;
 
 use super::network::{self, Network};
+use super::seconds;
 
 /// The operator's listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -19,9 +23,57 @@ pub struct AdminListener {
     pub allow: Vec<Network>,
     /// Networks that may not connect.
     pub deny: Vec<Network>,
+    /// Tokens that it requires; `None`: it has no login.
+    pub auth: Option<AdminAuth>,
+}
+
+/// Authentication of the operator's listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AdminAuth {
+    /// Tokens, at least one.
+    pub tokens: Vec<AdminToken>,
+    /// Maximum time for which a browser stays signed in.
+    #[serde(serialize_with = "seconds")]
+    pub session: Duration,
+}
+
+/// A token of the operator's listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AdminToken {
+    /// Its name in logs.
+    pub name: String,
+    /// The token.
+    pub token: Secret,
+    /// What it permits.
+    pub role: AdminRole,
+}
+
+/// What a token of the operator's listener permits; a higher role includes the lower ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminRole {
+    /// All pages.
+    Viewer,
+    /// Changes as well.
+    Operator,
+}
+
+impl AdminRole {
+    /// Its name in settings, answers and the audit log.
+    pub fn name(self) -> &'static str {
+        match self {
+            AdminRole::Viewer => "viewer",
+            AdminRole::Operator => "operator",
+        }
+    }
 }
 
 impl AdminListener {
+    /// Whether the address lets other machines connect.
+    pub fn is_exposed(&self) -> bool {
+        !self.address.ip().to_canonical().is_loopback()
+    }
+
     /// Whether a client with that address may connect.
     pub fn admits(&self, address: IpAddr) -> bool {
         network::admits(&self.allow, &self.deny, address)

@@ -10,7 +10,25 @@ use super::{Auth, Route, Settings};
 impl Settings {
     /// What is valid, but hardly intended: each with its path.
     pub fn warnings(&self) -> Vec<String> {
-        self.unreachable_routes().chain(self.pools_by_address()).collect()
+        let listener = self.open_admin_listener();
+        listener
+            .into_iter()
+            .chain(self.unreachable_routes())
+            .chain(self.pools_by_address())
+            .collect()
+    }
+
+    /// An admin listener that other machines can reach without a credential.
+    fn open_admin_listener(&self) -> Option<String> {
+        let admin = &self.admin;
+        let is_open = admin.is_exposed() && admin.auth.is_none() && admin.allow.is_empty();
+        is_open.then(|| {
+            format!(
+                "admin.address: {} has no login and can be reached from other machines; set \
+                 admin.auth or admin.allow, or use a loopback address",
+                admin.address
+            )
+        })
     }
 
     fn unreachable_routes(&self) -> impl Iterator<Item = String> {

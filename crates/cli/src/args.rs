@@ -308,6 +308,8 @@ pub(crate) struct RunArgs {
     /// URL of the gateway's admin listener, to join its records by request id.
     #[arg(long, value_name = "URL")]
     pub(crate) gateway_admin: Option<String>,
+    #[command(flatten)]
+    pub(crate) admin_token: AdminToken,
     /// Write the full report as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -322,11 +324,28 @@ pub(crate) struct RunArgs {
     pub(crate) seed: u64,
 }
 
+/// The token of admin listeners with `admin.auth`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct AdminToken {
+    /// Environment variable with a token of the admin listener, if it requires one.
+    #[arg(long, value_name = "NAME", default_value = "LLM_LENS_ADMIN_TOKEN")]
+    pub(crate) admin_token_env: String,
+}
+
+impl AdminToken {
+    /// The token, if the variable is set.
+    pub(crate) fn value(&self) -> Option<String> {
+        std::env::var(&self.admin_token_env).ok().filter(|token| !token.is_empty())
+    }
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct StatsArgs {
     /// URLs of admin listeners: http://127.0.0.1:9090
     #[arg(required = true, value_name = "URL")]
     pub(crate) urls: Vec<String>,
+    #[command(flatten)]
+    pub(crate) admin_token: AdminToken,
     /// Merge the gateways into one table.
     #[arg(long)]
     pub(crate) merge: bool,

@@ -80,9 +80,9 @@ async fn show(listen: SocketAddr, admin: SocketAddr, once: bool) -> Result<()> {
         testbench::run::run_load(load(listen, model), std::future::pending()).await?;
     }
     let admin_url = format!("http://{admin}");
-    let routes = join::page(&admin_url, "/api/routes").await.map_err(anyhow::Error::msg)?;
+    let routes = join::page(&admin_url, "/api/routes", None).await.map_err(anyhow::Error::msg)?;
     write_stdout(&format!("\n{}\n", demo::routes(&routes)))?;
-    let records = join::records(&admin_url).await.map_err(anyhow::Error::msg)?;
+    let records = join::records(&admin_url, None).await.map_err(anyhow::Error::msg)?;
     if let Some(record) = records.iter().find(|r| r.stream && &*r.route == "slow") {
         write_stdout(&format!("{}\n", demo::waterfall(record)))?;
     }

@@ -87,22 +87,28 @@ async fn measure_and_report(args: RunArgs, stop: impl Future<Output = ()>) -> Re
     let config = config(&args)?;
     reports::check_files(&args)?;
     let mut stop = pin!(stop);
+    let token = args.admin_token.value();
+    let admin = args.gateway_admin.as_deref().map(|url| (url, token.as_deref()));
     let prepared = tokio::select! {
-        prepared = prepare(config, args.gateway_admin.as_deref()) => prepared?,
+        prepared = prepare(config, admin) => prepared?,
         () = stop.as_mut() => return Ok(ExitCode::FAILURE),
     };
     let outcome = testbench::run::run_load(prepared.clone(), stop).await?;
-    let joined = match &args.gateway_admin {
+    let joined = match admin {
         Some(admin) => Some(joined(admin, &outcome).await),
         None => None,
     };
     tokio::task::spawn_blocking(move || reports::write(&args, &prepared, &outcome, joined)).await?
 }
 
+/// URL of an admin listener, and a token of it.
+type Admin<'a> = (&'a str, Option<&'a str>);
+
 /// What can fail before the load: the admin listener, and the name of the model.
-async fn prepare(mut config: Config, admin: Option<&str>) -> Result<Config> {
-    if let Some(admin) = admin {
-        join::check_admin(admin).await.map_err(anyhow::Error::msg).context("--gateway-admin")?;
+async fn prepare(mut config: Config, admin: Option<Admin<'_>>) -> Result<Config> {
+    if let Some((url, token)) = admin {
+        let checked = join::check_admin(url, token).await;
+        checked.map_err(anyhow::Error::msg).context("--gateway-admin")?;
     }
     if config.model.is_empty() {
         let models = testbench::models(&config.base_url, config.key.as_deref())
@@ -122,11 +128,11 @@ async fn prepare(mut config: Config, admin: Option<&str>) -> Result<Config> {
 }
 
 /// Joins the run with the gateway's records.
-async fn joined(admin: &str, outcome: &Outcome) -> Result<Joined, String> {
+async fn joined((admin, token): Admin<'_>, outcome: &Outcome) -> Result<Joined, String> {
     let last = outcome.samples.iter().rfind(|sample| sample.status.is_some());
     let until = tokio::time::Instant::now() + RECORDS_TIMEOUT;
     loop {
-        let records = join::records(admin).await?;
+        let records = join::records(admin, token).await?;
         let has_last = last.is_none_or(|last| records.iter().any(|r| r.id == last.id));
         if !has_last && tokio::time::Instant::now() < until {
             tokio::time::sleep(RECORDS_INTERVAL).await;

@@ -44,10 +44,12 @@ const VERBOSE_MODULES: [&str; 4] = [
 /// Module of pingora that accepts connections.
 const LISTENING: &str = "pingora_core::services::listening";
 /// Crates of this project. Other crates are logged from level `warn`.
-const OWN_CRATES: [&str; 12] = [
+const OWN_CRATES: [&str; 14] = [
+    "admin_auth",
     "config",
     "filters",
     "gateway",
+    "pages",
     "pipeline",
     "plan",
     "relay",

@@ -20,9 +20,9 @@ use crate::{runtime, write_stdout};
 /// Prints the statistics. Fails if a gateway cannot be read.
 pub(crate) fn print_stats(args: &StatsArgs) -> Result<ExitCode> {
     let read = runtime()?.block_on(async {
-        let mut all = Vec::new();
+        let (mut all, token) = (Vec::new(), args.admin_token.value());
         for url in &args.urls {
-            all.push((url.as_str(), fetch(url, &args.window).await));
+            all.push((url.as_str(), fetch(url, &args.window, token.as_deref()).await));
         }
         all
     });
@@ -43,8 +43,9 @@ pub(crate) fn print_stats(args: &StatsArgs) -> Result<ExitCode> {
 }
 
 /// The statistics of one gateway.
-async fn fetch(url: &str, window: &str) -> Result<WindowCells, String> {
-    let page = testbench::join::page(url, &format!("/api/sketches?window={window}")).await?;
+async fn fetch(url: &str, window: &str, token: Option<&str>) -> Result<WindowCells, String> {
+    let path = format!("/api/sketches?window={window}");
+    let page = testbench::join::page(url, &path, token).await?;
     let sketches: Sketches = serde_json::from_value(page)
         .map_err(|e| format!("this is not the admin listener of a gateway with statistics: {e}"))?;
     sketches.decode().map_err(|e| e.to_string())

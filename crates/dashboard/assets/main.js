@@ -2,6 +2,7 @@
 
 import { h } from "./lib/dom.js";
 import { Refused } from "./lib/api.js";
+import * as sessions from "./lib/session.js";
 import * as overview from "./pages/overview.js";
 import * as latency from "./pages/latency.js";
 import * as requests from "./pages/requests.js";
@@ -10,10 +11,12 @@ import * as guardrails from "./pages/guardrails.js";
 import * as backends from "./pages/backends.js";
 import * as usage from "./pages/usage.js";
 import * as settings from "./pages/settings.js";
+import * as playground from "./pages/playground.js";
 import * as definitions from "./pages/definitions.js";
+import * as signIn from "./pages/sign_in.js";
 
-const PAGES = { "": overview, latency, requests, request, guardrails, backends, usage, settings, definitions };
-const NAV = [["", "Overview"], ["latency", "Latency"], ["requests", "Requests"], ["guardrails", "Guardrails"], ["backends", "Backends"], ["usage", "Usage and cost"], ["settings", "Settings"], ["definitions", "Definitions"]];
+const PAGES = { "": overview, latency, requests, request, guardrails, backends, usage, settings, playground, definitions };
+const NAV = [["", "Overview"], ["latency", "Latency"], ["requests", "Requests"], ["guardrails", "Guardrails"], ["backends", "Backends"], ["usage", "Usage and cost"], ["settings", "Settings"], ["playground", "Playground"], ["definitions", "Definitions"]];
 
 /** How often a page that refreshes asks again. */
 const REFRESH_MS = 3000;
@@ -21,6 +24,7 @@ const REFRESH_MS = 3000;
 const main = document.getElementById("main");
 const nav = document.getElementById("nav");
 const state = document.getElementById("state");
+const session = document.getElementById("session");
 let shown = 0;
 let timer = null;
 /** Ends what the shown page has started, such as its live stream. */
@@ -56,6 +60,7 @@ async function show(isRefresh) {
     nav.replaceChildren(...NAV.map(([id, title]) => h("a", { href: `#/${id}`, "aria-current": id === current ? "page" : null }, title)));
   }
   try {
+    if (!sessions.session) showSession(await sessions.load());
     const made = await page.make({ argument, params, refresh: () => show(true) });
     // The reader has gone to another page in the meantime.
     if (now !== shown) {
@@ -78,12 +83,47 @@ async function show(isRefresh) {
     if (made.refreshes) timer = setTimeout(() => (document.hidden ? null : show(true)), REFRESH_MS);
   } catch (error) {
     if (now !== shown) return;
+    if (error instanceof Refused && error.status === 401) {
+      showSignIn();
+      return;
+    }
     const why = error instanceof Refused ? error.message : "the gateway does not answer; trying again";
     showState(why, true);
     if (!isRefresh) main.replaceChildren(h("p", { class: "notice", role: "alert" }, `${why}.`));
     timer = setTimeout(() => show(main.children.length > 1), REFRESH_MS);
     console.error(error);
   }
+}
+
+/** The token in use, and the way to leave it. */
+function showSession(current) {
+  const signOut = async () => {
+    try {
+      await sessions.signOut();
+    } catch (error) {
+      // A session that has ended already is what the reader wants.
+      if (!(error instanceof Refused)) throw error;
+    }
+    show(false);
+  };
+  session.replaceChildren(...(current?.auth ? [`${current.name}, ${current.role} `, h("button", { type: "button", onclick: signOut }, "Sign out")] : []));
+}
+
+/** The form of the token, in place of the page. Nothing is read until it is filled in. */
+function showSignIn() {
+  leave?.();
+  leave = null;
+  refreshes = false;
+  sessions.forget();
+  showSession(null);
+  showState("signed out", false);
+  document.title = "Sign in - LLM Latency Lens";
+  const form = signIn.form(() => {
+    showSession(sessions.session);
+    show(false);
+  });
+  main.replaceChildren(form.element);
+  form.focus();
 }
 
 /** Whether the reader is in the middle of something that a new page would take away. */

@@ -7,7 +7,7 @@
 //! `assets/` has plain modules, which need no build. `assets/vendor/` has `uPlot`, under its own
 //! license.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 /// Where the files are served.
@@ -36,6 +36,7 @@ files![
     "lib/format.js",
     "lib/heat.js",
     "lib/plot.js",
+    "lib/session.js",
     "lib/shares.js",
     "lib/states.js",
     "lib/verdict.js",
@@ -45,19 +46,15 @@ files![
     "pages/guardrails.js",
     "pages/latency.js",
     "pages/overview.js",
+    "pages/playground.js",
     "pages/request.js",
     "pages/requests.js",
     "pages/settings.js",
+    "pages/sign_in.js",
     "pages/usage.js",
     "vendor/uplot.css",
     "vendor/uplot.js",
 ];
-
-/// Whether the client is a browser that opens a page.
-pub fn is_wanted(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    accept.is_some_and(|accept| accept.contains("text/html"))
-}
 
 /// The page.
 pub fn page() -> Response {
@@ -139,16 +136,5 @@ mod tests {
         assert_eq!(answer.headers()[header::CONTENT_SECURITY_POLICY], POLICY);
         assert!(!POLICY.contains("  ") && !POLICY.contains("unsafe"));
         assert!(file("../Cargo.toml").is_none() && file("").is_none());
-    }
-
-    #[test]
-    fn browsers_get_the_page_and_programs_the_list_of_paths() {
-        let wanted = |accept: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
-            is_wanted(&headers)
-        };
-        assert!(wanted("text/html,application/xhtml+xml,*/*;q=0.8"));
-        assert!(!wanted("*/*") && !wanted("application/json") && !is_wanted(&HeaderMap::new()));
     }
 }

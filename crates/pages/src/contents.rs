@@ -17,18 +17,14 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use crate::access::{Caller, OPERATOR};
 use crate::page::{json_response, off_thread};
 use crate::params::{ApiError, Params};
-use crate::routing::OPERATOR;
 
 /// Maximum bytes of the name of an operator.
 const MAX_NAME: usize = 128;
 /// Contents read at a time.
 static READS: Semaphore = Semaphore::const_new(1);
-
-/// The address of the connection of an admin request.
-#[derive(Clone, Copy, Debug)]
-pub struct AdminPeer(pub Option<IpAddr>);
 
 /// A line of the audit log: stored contents were read, or searched for.
 #[derive(Debug, Serialize)]
@@ -49,13 +45,14 @@ struct ReadLine<'r> {
 /// There is no folder of contents, no header field, no such content, or no line in the audit log.
 pub async fn contents(
     State(shared): State<Arc<Shared>>,
-    Extension(AdminPeer(address)): Extension<AdminPeer>,
+    Extension(caller): Extension<Caller>,
     Path(unique_id): Path<String>,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, ApiError> {
     params.check(&[])?;
-    let operator = operator(&headers)?;
+    caller.require_operator()?;
+    let (address, operator) = (caller.client, operator(&headers)?);
     let Some(recorder) = shared.contents.clone() else {
         return Err(ApiError::not_found("no contents are stored; set contents.path"));
     };

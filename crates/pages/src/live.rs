@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
@@ -26,6 +27,7 @@ use pipeline::shared::Shared;
 use plan::clock;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::access::Caller;
 use crate::page::off_thread;
 use crate::params::{ApiError, Params};
 use crate::{requests, statistics};
@@ -68,6 +70,7 @@ const PARAMS: &[&str] =
 /// the gateway drains.
 pub async fn live(
     State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
     headers: HeaderMap,
     params: Params,
@@ -90,9 +93,10 @@ pub async fn live(
     let second = shared.statistics.open_second(clock::now());
     let recent = shared.observatory.recent_list();
     let watcher = Watcher::new(filter, (events, form), place, recent, second);
-    let blocks = blocks(Watch { shared, watcher, _permit: permit });
+    let process = shared.clone();
+    let blocks = blocks(Watch { shared, caller, watcher, _permit: permit });
     Ok(match upgrade {
-        Some(upgrade) => websocket::answer(upgrade, blocks),
+        Some(upgrade) => websocket::answer(upgrade, blocks, move || process.is_draining()),
         None => server_sent_events(blocks),
     })
 }
@@ -133,17 +137,18 @@ fn place(headers: &HeaderMap, params: &Params) -> Result<Option<Place>, ApiError
 /// A connected watcher.
 struct Watch {
     shared: Arc<Shared>,
+    caller: Caller,
     watcher: Watcher,
     _permit: SemaphorePermit<'static>,
 }
 
-/// The blocks of events of a watcher, until the gateway drains. Nothing is built while the client
-/// does not read.
+/// The blocks of events of a watcher, until the gateway drains or its session ends. Nothing is
+/// built while the client does not read.
 fn blocks(watch: Watch) -> impl Stream<Item = String> + Send + 'static {
     stream::unfold(watch, async |mut watch| {
         loop {
             tokio::time::sleep(WAKE_INTERVAL).await;
-            if watch.shared.is_draining() {
+            if watch.shared.is_draining() || !watch.caller.is_valid() {
                 return None;
             }
             let built = off_thread(&BUILDS, move || Ok(watch.build()));

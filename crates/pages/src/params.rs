@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use admin_auth::Denial;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -71,17 +72,59 @@ pub struct ApiError {
     status: StatusCode,
     param: &'static str,
     message: String,
+    /// A field of the answer.
+    field: Option<(HeaderName, HeaderValue)>,
 }
 
 impl ApiError {
+    fn new(status: StatusCode, param: &'static str, message: String) -> Self {
+        ApiError { status, param, message, field: None }
+    }
+
+    /// 401, 403 or 429: authentication denies the request.
+    pub fn denied(denial: Denial) -> Self {
+        let challenge = |text| Some((header::WWW_AUTHENTICATE, HeaderValue::from_static(text)));
+        let (status, message, field) = match denial {
+            Denial::NoCredential => (
+                StatusCode::UNAUTHORIZED,
+                "a token of admin.auth is required: send it as Authorization: Bearer TOKEN, or sign in to the dashboard".into(),
+                challenge("Bearer realm=\"llm-lens admin\""),
+            ),
+            Denial::WrongToken => (
+                StatusCode::UNAUTHORIZED,
+                "the token is not one of admin.auth".into(),
+                challenge("Bearer realm=\"llm-lens admin\", error=\"invalid_token\""),
+            ),
+            Denial::TooManyAttempts { wait } => {
+                let seconds = wait.as_secs() + 1;
+                (
+                    StatusCode::TOO_MANY_REQUESTS,
+                    format!("too many attempts with wrong tokens from this address; try again in {seconds} s"),
+                    Some((header::RETRY_AFTER, seconds.into())),
+                )
+            }
+            Denial::Role => (
+                StatusCode::FORBIDDEN,
+                "this needs a token with the role operator".into(),
+                challenge("Bearer realm=\"llm-lens admin\", error=\"insufficient_scope\""),
+            ),
+            Denial::CrossSite => (
+                StatusCode::FORBIDDEN,
+                "a page of another origin cannot make changes".into(),
+                None,
+            ),
+        };
+        ApiError { field, ..ApiError::new(status, "", message) }
+    }
+
     /// 400: a parameter is wrong.
     pub fn bad(param: &'static str, message: String) -> Self {
-        ApiError { status: StatusCode::BAD_REQUEST, param, message }
+        ApiError::new(StatusCode::BAD_REQUEST, param, message)
     }
 
     /// 403: the page is not for this client.
     pub fn forbidden(message: String) -> Self {
-        ApiError { status: StatusCode::FORBIDDEN, param: "", message }
+        ApiError::new(StatusCode::FORBIDDEN, "", message)
     }
 
     /// 421: the listener does not serve the `Host`.
@@ -89,17 +132,37 @@ impl ApiError {
         let message = format!(
             "the admin listener does not serve the host {host:?}; use an IP address or localhost, or add the name to admin.hosts"
         );
-        ApiError { status: StatusCode::MISDIRECTED_REQUEST, param: "host", message }
+        ApiError::new(StatusCode::MISDIRECTED_REQUEST, "host", message)
     }
 
     /// 503: the page cannot be served at the moment.
     pub fn unavailable(message: String) -> Self {
-        ApiError { status: StatusCode::SERVICE_UNAVAILABLE, param: "", message }
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "", message)
+    }
+
+    /// 413: the body is too large.
+    pub fn too_large(message: String) -> Self {
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "", message)
+    }
+
+    /// 429: the client has too many requests in progress.
+    pub fn too_many(message: &str) -> Self {
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "", message.to_owned())
+    }
+
+    /// 502: what the page calls does not answer.
+    pub fn bad_gateway(message: String) -> Self {
+        ApiError::new(StatusCode::BAD_GATEWAY, "", message)
+    }
+
+    /// What is wrong, and what to do.
+    pub fn message(&self) -> String {
+        self.message.clone()
     }
 
     /// 404: there is no such page.
     pub fn not_found(message: &str) -> Self {
-        ApiError { status: StatusCode::NOT_FOUND, param: "", message: message.to_owned() }
+        ApiError::new(StatusCode::NOT_FOUND, "", message.to_owned())
     }
 
     /// 410: there was such a page.
@@ -110,16 +173,13 @@ impl ApiError {
     /// 405: the page does not support the method.
     pub fn method_not_allowed() -> Self {
         let message = "this path does not support the method; GET / lists all paths".into();
-        ApiError { status: StatusCode::METHOD_NOT_ALLOWED, param: "", message }
+        ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "", message)
     }
 
     /// 500: the page failed.
     pub fn internal() -> Self {
-        ApiError {
-            status: StatusCode::INTERNAL_SERVER_ERROR,
-            param: "",
-            message: "internal error; the log has the cause".into(),
-        }
+        let message = "internal error; the log has the cause".into();
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
     }
 }
 
@@ -127,7 +187,10 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let param = Some(self.param).filter(|param| !param.is_empty());
         let body = json!({"error": {"message": self.message, "param": param}}).to_string();
-        (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+        let kind = [(header::CONTENT_TYPE, "application/json")];
+        let mut answer = (self.status, kind, body).into_response();
+        answer.headers_mut().extend(self.field);
+        answer
     }
 }
 

@@ -2,12 +2,11 @@
 //!
 //! - *In*: the plan in force, queries of the operator.
 //! - *Out*: states of backends and their cause, the explanation of a routing decision.
-//! - *Never*: a change except [`release`], which needs a header.
+//! - *Never*: a change except [`release`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::HeaderMap;
 use config::settings::{Ability, Backend};
 use pipeline::shared::Shared;
 use pipeline::stage::select;
@@ -17,9 +16,6 @@ use routing::{Member, RequestSize, RequestTraits};
 use serde_json::{Value, json};
 
 use crate::params::{ApiError, Params};
-
-/// Header that a change requires, as evidence that an operator's client sends it.
-pub(crate) const OPERATOR: &str = "x-llm-lens-operator";
 
 /// Parameters of [`explain`].
 pub const EXPLAIN_PARAMS: &[&str] =
@@ -45,27 +41,11 @@ pub fn backends(shared: &Shared) -> Vec<Value> {
     rows
 }
 
-/// Checks the header that a change needs.
+/// Set the share of a route's canary: 1 switches over, 0 rolls back.
 ///
 /// # Errors
-/// It is missing.
-pub fn require_operator(headers: &HeaderMap) -> Result<(), ApiError> {
-    match headers.contains_key(OPERATOR) {
-        true => Ok(()),
-        false => Err(ApiError::bad(
-            OPERATOR,
-            format!("the header {OPERATOR} is required, with any value"),
-        )),
-    }
-}
-
-/// Set the share of a route's canary: 1 switches over, 0 rolls back. A web page cannot do this,
-/// because it cannot set the header.
-///
-/// # Errors
-/// The header is missing, or a parameter is wrong.
-pub fn release(shared: &Shared, headers: &HeaderMap, params: &Params) -> Result<Value, ApiError> {
-    require_operator(headers)?;
+/// A parameter is wrong.
+pub fn release(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
     let plan = shared.plan.load();
     let name = params.get("route").unwrap_or_default();
     let route = plan.routes.iter().find(|route| *route.route.name == *name);

@@ -8,6 +8,7 @@ mod derived;
 
 use std::net::IpAddr;
 
+use config::Settings;
 use wire::http1::head::{Head, RequestLine};
 
 use crate::Plan;
@@ -43,16 +44,25 @@ pub fn peer(plan: &Plan, address: Option<IpAddr>, tls: bool, http2: bool) -> Pee
 /// The client's address: that of the peer or, behind trusted proxies, the last address in
 /// `X-Forwarded-For` that is not one of them.
 pub fn client(plan: &Plan, peer: &Peer, head: &Head<'_, RequestLine<'_>>) -> Option<IpAddr> {
+    let values = head.fields.iter().rev().filter(|field| field.name.eq_ignore_ascii_case(FOR));
+    client_of(&plan.settings, peer, values.map(|field| field.value))
+}
+
+/// The client's address, from the values of `X-Forwarded-For`, the last one first.
+pub fn client_of<'v>(
+    settings: &Settings,
+    peer: &Peer,
+    values: impl Iterator<Item = &'v [u8]>,
+) -> Option<IpAddr> {
     if !peer.trusted {
         return peer.address;
     }
-    let values = head.fields.iter().rev().filter(|field| field.name.eq_ignore_ascii_case(FOR));
     let mut last = peer.address;
-    for part in values.flat_map(|field| field.value.rsplit(|byte| *byte == b',')) {
+    for part in values.flat_map(|value| value.rsplit(|byte| *byte == b',')) {
         // Nothing before an invalid address can be attributed.
         let Some(address) = address(part) else { return last };
         last = Some(address);
-        if !plan.settings.is_trusted(address) {
+        if !settings.is_trusted(address) {
             break;
         }
     }

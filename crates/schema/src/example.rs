@@ -10,7 +10,7 @@ pub const STARTER: &str = "\
 listeners:
   - address: 127.0.0.1:8080    # for clients
 admin:
-  address: 127.0.0.1:9090      # /metrics and /api; has no login, keep it private
+  address: 127.0.0.1:9090      # /metrics and /api; without `auth` it has no login
 
 backends:
   - name: engine
@@ -139,6 +139,8 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     // Proofs of identity, and permissions.
     ("", "keys", "/etc/llm-lens/keys.yaml"),
     ("", "secret", "${LLM_LENS_SECRET}"),
+    ("tokens", "name", "ops"),
+    ("tokens", "token", "${LLM_LENS_ADMIN_TOKEN}"),
     ("audit", "key", "${LLM_LENS_SECRET}"),
     ("audit", "chain_key", "${LLM_LENS_AUDIT_CHAIN_KEY}"),
     ("", "api_key", "${VLLM_API_KEY}"),

@@ -131,7 +131,7 @@ pub static LISTENER_TLS: Section = Section {
 
 /// `admin`
 pub static ADMIN: Section = Section {
-    doc: "The admin listener, for metrics, health, records, usage and releases. It has no login: keep it off public networks.",
+    doc: "The admin listener, for metrics, health, records, usage and releases. Without `auth` it has no login: keep it off public networks.",
     fields: &[
         field(
             "address",
@@ -152,6 +152,51 @@ pub static ADMIN: Section = Section {
             "Networks that may connect, by the address of the connection. Default: all. Connections from others are closed.",
         ),
         field("deny", Kind::Texts, "", "Networks that may not connect, even if `allow` has them."),
+        field(
+            "auth",
+            Kind::Section(&ADMIN_AUTH),
+            "",
+            "Tokens that the listener requires. Default: none, and it has no login.",
+        ),
+    ],
+};
+
+/// `admin.auth`
+pub static ADMIN_AUTH: Section = Section {
+    doc: "Authentication of the admin listener. With this section, all but health checks and the files of the dashboard requires a token, as `Authorization: Bearer TOKEN` or by signing in to the dashboard.",
+    fields: &[
+        field(
+            "tokens",
+            Kind::List(&ADMIN_TOKEN),
+            "",
+            "Tokens, at least one. A removed token, and its sessions, are refused from the reload on.",
+        ),
+        field(
+            "session",
+            Kind::Duration,
+            "12h",
+            "Maximum time for which a browser stays signed in, from 1m to 168h.",
+        ),
+    ],
+};
+
+/// `admin.auth.tokens[]`
+pub static ADMIN_TOKEN: Section = Section {
+    doc: "A token of the admin listener.",
+    fields: &[
+        field("name", Kind::RequiredText, "", "Name, for the log and the audit log."),
+        field(
+            "token",
+            Kind::Secret,
+            "",
+            "The token, at least 16 characters. Make one with `openssl rand -hex 32`.",
+        ),
+        field(
+            "role",
+            Kind::Word(&["viewer", "operator"]),
+            "viewer",
+            "`viewer` reads all pages. `operator` can make changes as well, and use the playground.",
+        ),
     ],
 };
 

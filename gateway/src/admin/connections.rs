@@ -7,15 +7,20 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use pages::access;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, oneshot};
@@ -49,17 +54,25 @@ struct Connection {
 
 impl Connections {
     /// Serve one connection to its end.
-    pub(super) async fn serve<I>(&self, io: I, router: Router)
+    pub(super) async fn serve<I>(&self, io: I, peer: Option<IpAddr>, router: Router)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let open = self.open();
         let (mut handle, ended) = oneshot::channel();
         let io = Watched { io, connection: open.connection.clone(), ended: Some(ended) };
+        let router = TowerToHyperService::new(router);
+        let waiting = open.connection.clone();
+        let progress: Arc<dyn Fn() + Send + Sync> = Arc::new(move || waiting.moved(1));
+        let from = access::Connection { peer, progress: Some(progress) };
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(from.clone());
+            router.call(request)
+        });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(io), TowerToHyperService::new(router))
+            .serve_connection(TokioIo::new(io), service)
             .with_upgrades();
         let served = async {
             if let Err(error) = served.await {
@@ -201,7 +214,7 @@ mod tests {
     fn connect(connections: &Arc<Connections>) -> DuplexStream {
         let (client, server) = tokio::io::duplex(1024);
         let connections = connections.clone();
-        tokio::spawn(async move { connections.serve(server, router()).await });
+        tokio::spawn(async move { connections.serve(server, None, router()).await });
         client
     }
 

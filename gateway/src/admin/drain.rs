@@ -1,15 +1,14 @@
 //! `/api/drain`: drains and ends the gateway.
 //!
-//! - *In*: a POST with the operator's header.
+//! - *In*: a POST that `pages::access` has admitted.
 //! - *Out*: a drain, as TERM starts it; the answer has its bounds.
 //! - *Never*: a second drain; the end of a running stream before `shutdown.grace` is over.
 
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::routing::{MethodRouter, post};
-use pages::routing::require_operator;
 use pages::{ApiError, Params, json_response};
 use pipeline::shared::Shared;
 use serde_json::json;
@@ -17,9 +16,8 @@ use tokio::sync::Notify;
 
 /// The endpoint. It notifies `requested`.
 pub(super) fn page(requested: Arc<Notify>) -> MethodRouter<Arc<Shared>> {
-    post(async move |State(shared): State<Arc<Shared>>, headers: HeaderMap, params: Params| {
+    post(async move |State(shared): State<Arc<Shared>>, params: Params| {
         params.check(&[])?;
-        require_operator(&headers)?;
         let plan = shared.plan.load();
         let shutdown = &plan.settings.shutdown;
         let (delay, grace) = (shutdown.delay.as_secs_f64(), shutdown.grace.as_secs_f64());

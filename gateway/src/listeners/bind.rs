@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use config::Settings;
 use config::settings::Listener;
+use pages::playground::Listening;
 use parking_lot::Mutex;
 use pingora::apps::ServerApp;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
@@ -183,6 +184,11 @@ impl Bound {
     /// Its certificate, if it serves TLS.
     pub(crate) fn certificate(&self) -> Option<Arc<Certificate>> {
         self.tls.as_ref().map(|tls| tls.certificate().clone())
+    }
+
+    /// Its address and settings, for the playground.
+    pub(crate) fn listening(&self) -> Listening {
+        Listening { address: self.address, listener: self.listener.clone() }
     }
 
     pub(crate) fn describe(&self) -> String {

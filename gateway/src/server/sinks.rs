@@ -32,7 +32,7 @@ impl Opened {
     /// What has samples, with the certificates of listeners.
     pub(super) fn into_observed(self, certificates: Certificates) -> Observed {
         let Opened { record_store, record_files, audit_head, .. } = self;
-        Observed { certificates, record_store, record_files, audit_head }
+        Observed { certificates, record_store, record_files, audit_head, access: Arc::default() }
     }
 }
 

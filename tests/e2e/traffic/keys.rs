@@ -43,6 +43,28 @@ async fn key_is_accepted_and_not_forwarded() {
     );
 }
 
+/// The playground is no way around authentication.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_playground_needs_a_key_as_any_client() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let (keyed, keys) = Keyed::start(&engine, "", "", &[&["--owner", "a", "--id", "k1"]]).await;
+    for (key, status, code) in [
+        (String::new(), 401, "missing_api_key"),
+        (", \"key\": \"llk-wrong\"".to_owned(), 401, "invalid_api_key"),
+        (format!(", \"key\": \"{}\"", keys[0]), 200, ""),
+    ] {
+        let body = format!("{{\"request\": {}{key}}}", request(""));
+        let fields = format!("content-length: {}\r\nx-llm-lens-operator: a\r\n", body.len());
+        let answer = keyed.gateway.post("/api/playground", &format!("{fields}\r\n{body}"));
+        assert!(answer.0 == status && answer.1.contains(code), "{answer:?}");
+    }
+    let seen = engine.seen();
+    assert_eq!(seen.len(), 1);
+    assert!(!seen[0].head.contains(&keys[0]) && !keyed.gateway.stderr().contains(&keys[0]));
+    let is_recorded = || keyed.gateway.records().iter().any(|r| r.caller.as_deref() == Some("k1"));
+    eventually("the record has the caller", is_recorded).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn invalid_credentials_are_refused_before_the_body_is_read() {
     let engine = Engine::start(|_| sse::chat_answer()).await;

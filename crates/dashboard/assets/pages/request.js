@@ -34,7 +34,8 @@ async function find(id) {
   return (await get("/api/requests", { id, limit: 1 })).requests[0] ?? null;
 }
 
-function waterfall(record) {
+/** Where the time of a request went: the states of its ledger. */
+export function waterfall(record) {
   const total = record.total_us;
   let before = 0;
   const rows = STATES.filter(([id]) => record.ledger_us[id] > 0).map(([id]) => {
@@ -55,7 +56,7 @@ function waterfall(record) {
 }
 
 /** Marks on the time line of the request. Names that would overlap are on lines of their own. */
-function marks(record) {
+export function marks(record) {
   const total = record.total_us;
   const at = [];
   for (const [name, { arrival, written }] of Object.entries(record.marks_us ?? {})) {

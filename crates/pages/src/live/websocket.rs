@@ -2,7 +2,7 @@
 //!
 //! - *In*: blocks of events, one in each line.
 //! - *Out*: an event in each message; pings, so that proxies keep the connection; a close frame
-//!   with the reason when the gateway drains.
+//!   with the reason when the gateway drains or the session ends.
 //! - *Never*: a command: a client that sends a message is closed. A page of another origin, which
 //!   browsers would let read the stream.
 
@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::http::uri::Uri;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use futures_util::stream::SplitSink;
@@ -33,7 +32,7 @@ pub(super) fn requested(
     if !wanted.is_some_and(|wanted| wanted.eq_ignore_ascii_case("websocket")) {
         return Ok(None);
     }
-    if !is_same_origin(headers) {
+    if admin_auth::is_cross_site(headers, None) {
         let message = "a page of another origin cannot watch this gateway".to_owned();
         return Err(ApiError::forbidden(message));
     }
@@ -41,36 +40,30 @@ pub(super) fn requested(
     upgrade.map(Some).map_err(|why| ApiError::bad("", message(why)))
 }
 
-/// Whether the request comes from no page, or from one that this listener has served.
-fn is_same_origin(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else { return true };
-    let origin = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    match (origin.as_ref().and_then(Uri::authority), host) {
-        (Some(origin), Some(host)) => origin.as_str().eq_ignore_ascii_case(host),
-        _ => false,
-    }
-}
-
-/// Answer with the stream.
+/// Answer with the stream. `is_draining` decides why it ended.
 pub(super) fn answer(
     upgrade: WebSocketUpgrade,
     blocks: impl Stream<Item = String> + Send + 'static,
+    is_draining: impl Fn() -> bool + Send + 'static,
 ) -> Response {
     let failed = |error| tracing::debug!(%error, "a watcher's WebSocket was not opened");
     upgrade
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)
         .on_failed_upgrade(failed)
-        .on_upgrade(async |socket| {
-            if let Err(error) = serve(socket, blocks).await {
+        .on_upgrade(async move |socket| {
+            if let Err(error) = serve(socket, blocks, is_draining).await {
                 tracing::debug!(%error, "a watcher's WebSocket failed");
             }
         })
 }
 
-/// Send the events until the gateway drains or the client leaves.
-async fn serve(socket: WebSocket, blocks: impl Stream<Item = String>) -> Result<(), axum::Error> {
+/// Send the events until the gateway drains, the session ends or the client leaves.
+async fn serve(
+    socket: WebSocket,
+    blocks: impl Stream<Item = String>,
+    is_draining: impl Fn() -> bool,
+) -> Result<(), axum::Error> {
     let (mut to_client, mut from_client) = socket.split();
     let mut blocks = pin!(blocks);
     let mut ping = tokio::time::interval(PING_INTERVAL);
@@ -83,7 +76,10 @@ async fn serve(socket: WebSocket, blocks: impl Stream<Item = String>) -> Result<
                     }
                     to_client.flush().await?;
                 }
-                None => return close(to_client, close_code::AWAY, "the gateway drains").await,
+                None => {
+                    let why = if is_draining() { "the gateway drains" } else { "the session has ended" };
+                    return close(to_client, close_code::AWAY, why).await;
+                }
             },
             message = from_client.next() => match message.transpose()? {
                 None | Some(Message::Close(_)) => return Ok(()),
@@ -104,31 +100,4 @@ async fn close(
     reason: &str,
 ) -> Result<(), axum::Error> {
     to_client.send(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn pages_of_other_origins_are_refused() {
-        for (origin, host, is_same) in [
-            (None, "127.0.0.1:9090", true),
-            (Some("http://127.0.0.1:9090"), "127.0.0.1:9090", true),
-            (Some("http://Localhost:9090"), "localhost:9090", true),
-            (Some("http://localhost:3000"), "localhost:9090", false),
-            (Some("https://evil.example"), "127.0.0.1:9090", false),
-            (Some("null"), "127.0.0.1:9090", false),
-            (Some(""), "127.0.0.1:9090", false),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::HOST, HeaderValue::from_static(host));
-            if let Some(origin) = origin {
-                headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
-            }
-            assert_eq!(is_same_origin(&headers), is_same, "{origin:?} {host}");
-        }
-    }
 }

@@ -16,6 +16,9 @@ pub(super) fn removed(before: &Settings, after: &Settings) -> Vec<String> {
     if before.auth.is_some() && after.auth.is_none() {
         removed.push("auth".to_owned());
     }
+    if before.admin.auth.is_some() && after.admin.auth.is_none() {
+        removed.push("admin.auth".to_owned());
+    }
     let added = |network| !before.trusted_proxies.contains(network);
     if after.trusted_proxies.iter().any(added) {
         removed
@@ -148,6 +151,7 @@ mod tests {
 
     const BEFORE: &str = "
 auth: {jwt: [{issuer: 'https://id', audience: a, jwks: 'https://id/keys'}]}
+admin: {auth: {tokens: [{name: ops, token: an-operators-token}]}}
 limits: {requests_per_address: 5}
 rate_limits: [{name: day, unit: requests, amount: 100, window: day, per: all}]
 guardrails: [{name: g, input_pii: block, rules: [{name: x, regex: secret, input: block}]}]
@@ -167,6 +171,10 @@ routes:
     #[test]
     fn weaker_settings_are_reported() {
         for (change, want) in [
+            (
+                ("admin: {auth: {tokens: [{name: ops, token: an-operators-token}]}}", ""),
+                "admin.auth",
+            ),
             (("auth: required", "auth: optional"), "auth of route \"r\""),
             (("input_pii: block", "input_pii: flag"), "input_pii in the guardrail of route \"r\""),
             (
@@ -192,7 +200,7 @@ routes:
                 "auth of requests that the new route \"open\" matches",
             ),
             (
-                ("auth: {", "trusted_proxies: [10.0.0.0/8]\nauth: {"),
+                ("auth: {jwt", "trusted_proxies: [10.0.0.0/8]\nauth: {jwt"),
                 "checks of fields about the client (trusted_proxies has more networks)",
             ),
         ] {
