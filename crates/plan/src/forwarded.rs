@@ -46,9 +46,18 @@ pub fn client(plan: &Plan, peer: &Peer, head: &Head<'_, RequestLine<'_>>) -> Opt
     if !peer.trusted {
         return peer.address;
     }
-    let values = head.fields.iter().rev().filter(|field| field.name.eq_ignore_ascii_case(FOR));
+    let values = |name: &'static str| {
+        let fields = head.fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name));
+        fields.map(|field| field.value)
+    };
+    // Without the field, that of the other form, if there is one.
+    let derived = Derived::new(true, &values).addresses;
+    let derived = derived.trim_end_matches(", ").as_bytes();
+    let stated = head.fields.iter().rev().filter(|field| field.name.eq_ignore_ascii_case(FOR));
+    let derived = (!derived.is_empty()).then_some(derived);
     let mut last = peer.address;
-    for part in values.flat_map(|field| field.value.rsplit(|byte| *byte == b',')) {
+    let values = stated.map(|field| field.value).chain(derived);
+    for part in values.flat_map(|value| value.rsplit(|byte| *byte == b',')) {
         // Nothing before an invalid address can be attributed.
         let Some(address) = address(part) else { return last };
         last = Some(address);
@@ -106,7 +115,7 @@ pub fn fields<'h>(
     if let Some(host) = first(HOST).or_else(|| (!host.is_empty()).then(|| host.to_vec())) {
         out.push((HOST, host));
     }
-    let mut chain = list(FORWARDED, peer.trusted);
+    let mut chain = list(FORWARDED, peer.trusted && derived.is_forwarded_valid);
     chain.extend_from_slice(derived.elements.as_bytes());
     add_element(&mut chain, address.as_deref(), host, proto);
     out.push((FORWARDED, chain));
@@ -279,10 +288,7 @@ mod tests {
                 &[(FORWARDED, "for=9.9.9.9:1"), (PROTO, "https")],
                 ["9.9.9.9, 127.0.0.1", "https", "a", &format!("for=9.9.9.9:1, {own}")],
             ),
-            (
-                &[(FORWARDED, "for=\"9.9.9.9")],
-                ["127.0.0.1", "http", "a", &format!("for=\"9.9.9.9, {own}")],
-            ),
+            (&[(FORWARDED, "for=\"9.9.9.9")], ["127.0.0.1", "http", "a", own]),
         ] {
             assert_eq!(fields(request), want, "{request:?}");
         }
