@@ -81,7 +81,14 @@ const CRATES: [(&str, &[&str]); 40] = [
     (
         "pages",
         &[
-            "lens", "contents", "routing", "observatory", "stats", "config", "admin-auth", "plan",
+            "lens",
+            "contents",
+            "routing",
+            "observatory",
+            "stats",
+            "config",
+            "admin-auth",
+            "plan",
             "pipeline",
         ],
     ),

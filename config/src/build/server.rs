@@ -101,6 +101,11 @@ impl Builder {
         if text("client_cert").is_some() != text("client_key").is_some() {
             self.wrong(&table, "client_key", "must be set together with client_cert");
         }
+        for file in
+            ["ca", "client_cert", "client_key"].into_iter().filter(|file| text(file).is_some())
+        {
+            self.openable(&table, file);
+        }
         if let Some(problem) = text("endpoint").and_then(|url| url::check_otlp_url(&url).err()) {
             self.wrong(&table, "endpoint", problem);
         }

@@ -125,8 +125,7 @@ impl StreamLens {
         }
     }
 
-    /// The request permits the engine so many tokens, all choices together. Estimates do not exceed
-    /// them.
+    /// The request permits the engine so many tokens, all choices together.
     pub fn limit_tokens(&mut self, most: Option<u64>) {
         self.tokens.limit(most);
     }

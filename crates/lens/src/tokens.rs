@@ -19,15 +19,16 @@ pub struct TokenCount {
     max_tokens: Option<u64>,
     usage: Option<Usage>,
     generated_before_resume: u64,
+    counts_before_resume: Counts,
     /// Prompt tokens that an engine before the last resume reported.
     prompt_before_resume: Option<u64>,
 }
 
 impl TokenCount {
-    /// The request permits the engine so many tokens, all choices together. Estimates do not exceed
-    /// them. Zero is no limit: engines that accept it do not all generate nothing.
+    /// The request permits the engine so many tokens, all choices together. It bounds no charge:
+    /// the engine may ignore it.
     pub fn limit(&mut self, most: Option<u64>) {
-        self.max_tokens = most.filter(|most| *most > 0);
+        self.max_tokens = most;
     }
 
     /// An event has this usage.
@@ -40,6 +41,7 @@ impl TokenCount {
         let (prompt_tokens, is_estimated) = self.prompt_tokens();
         self.prompt_before_resume = prompt_tokens.filter(|_| !is_estimated);
         self.generated_before_resume = self.generated_so_far(counts);
+        self.counts_before_resume = *counts;
         self.discard();
     }
 
@@ -69,32 +71,38 @@ impl TokenCount {
 
     /// Prompt tokens of the client's request, and whether the number is an estimate. The prompt of
     /// a resuming engine contains the earlier text, whose tokens are subtracted; they are an
-    /// estimate.
+    /// estimate, and wrong if nothing is left.
     pub fn prompt_tokens(&self) -> (Option<u64>, bool) {
         let stated = self.usage.and_then(|usage| usage.prompt_tokens);
         match (self.prompt_before_resume, self.generated_before_resume) {
             (Some(first), _) => (Some(first), false),
             (None, 0) => (stated, false),
-            (None, before) => (stated.map(|tokens| tokens.saturating_sub(before)), true),
+            (None, before) => (
+                stated.and_then(|tokens| tokens.checked_sub(before)).filter(|left| *left > 0),
+                true,
+            ),
         }
     }
 
     /// Generated tokens, and whether the number is an estimate. The estimate without usage is the
     /// number of token events: engines send one for each token. If the events are longer than
     /// tokens are ([`MAX_TOKEN_CHARS`]), it is a quarter of the text bytes, the average of current
-    /// tokenizers for English text. It is at most what the request permits.
+    /// tokenizers for English text.
     pub fn generated(&self, counts: &Counts) -> (Option<u64>, bool) {
         if let Some(tokens) = self.usage.and_then(|usage| usage.completion_tokens) {
             // A failed backend did not report its usage, so its tokens are an estimate.
             let before = self.generated_before_resume;
             return (Some(tokens.saturating_add(before)), before > 0);
         }
-        let Counts { content_events, text_bytes, text_chars, .. } = *counts;
-        let estimate = match text_chars > content_events * MAX_TOKEN_CHARS {
-            true => content_events.max(text_bytes.div_ceil(4)),
-            false => content_events,
+        let before = &self.counts_before_resume;
+        let events = counts.content_events - before.content_events;
+        let (bytes, chars) =
+            (counts.text_bytes - before.text_bytes, counts.text_chars - before.text_chars);
+        let estimate = match chars > events * MAX_TOKEN_CHARS {
+            true => events.max(bytes.div_ceil(4)),
+            false => events,
         };
-        let estimate = estimate.min(self.max_tokens.unwrap_or(u64::MAX));
+        let estimate = estimate.saturating_add(self.generated_before_resume);
         ((estimate > 0).then_some(estimate), true)
     }
 

@@ -42,10 +42,20 @@ pub fn peer(plan: &Plan, address: Option<IpAddr>, tls: bool, http2: bool) -> Pee
 }
 
 /// The client's address: that of the peer or, behind trusted proxies, the last address in
-/// `X-Forwarded-For` that is not one of them.
+/// `X-Forwarded-For`, or without it in `Forwarded`, that is not one of them.
 pub fn client(plan: &Plan, peer: &Peer, head: &Head<'_, RequestLine<'_>>) -> Option<IpAddr> {
-    let values = head.fields.iter().rev().filter(|field| field.name.eq_ignore_ascii_case(FOR));
-    client_of(&plan.settings, peer, values.map(|field| field.value))
+    if !peer.trusted {
+        return peer.address;
+    }
+    let values = |name: &'static str| {
+        let fields = head.fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name));
+        fields.map(|field| field.value)
+    };
+    let derived = Derived::new(true, &values).addresses;
+    let derived = derived.trim_end_matches(", ").as_bytes();
+    let stated = head.fields.iter().rev().filter(|field| field.name.eq_ignore_ascii_case(FOR));
+    let derived = (!derived.is_empty()).then_some(derived);
+    client_of(&plan.settings, peer, stated.map(|field| field.value).chain(derived))
 }
 
 /// The client's address, from the values of `X-Forwarded-For`, the last one first.
@@ -116,7 +126,7 @@ pub fn fields<'h>(
     if let Some(host) = first(HOST).or_else(|| (!host.is_empty()).then(|| host.to_vec())) {
         out.push((HOST, host));
     }
-    let mut chain = list(FORWARDED, peer.trusted);
+    let mut chain = list(FORWARDED, peer.trusted && derived.is_forwarded_valid);
     chain.extend_from_slice(derived.elements.as_bytes());
     add_element(&mut chain, address.as_deref(), host, proto);
     out.push((FORWARDED, chain));
@@ -289,10 +299,7 @@ mod tests {
                 &[(FORWARDED, "for=9.9.9.9:1"), (PROTO, "https")],
                 ["9.9.9.9, 127.0.0.1", "https", "a", &format!("for=9.9.9.9:1, {own}")],
             ),
-            (
-                &[(FORWARDED, "for=\"9.9.9.9")],
-                ["127.0.0.1", "http", "a", &format!("for=\"9.9.9.9, {own}")],
-            ),
+            (&[(FORWARDED, "for=\"9.9.9.9")], ["127.0.0.1", "http", "a", own]),
         ] {
             assert_eq!(fields(request), want, "{request:?}");
         }

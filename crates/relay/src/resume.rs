@@ -75,12 +75,12 @@ fn verdict(before: &str, behind: &str, is_all: bool) -> Resumed {
             .zip(before.get(..enough / 2))
             .is_some_and(|(rest, begin)| memchr::memmem::find(rest, begin).is_some())
     };
+    let differs = same < before.len().min(behind.len());
+    // The verdict must not depend on how much of the text has arrived.
     match () {
-        () if before.len() < MIN_TEXT || same < before.len().min(behind.len()) || repeats() => {
-            Resumed::Continues
-        }
-        () if same >= enough || is_all && same >= MIN_TEXT => Resumed::Restarts,
-        () if is_all => Resumed::Continues,
+        () if before.len() < MIN_TEXT || repeats() => Resumed::Continues,
+        () if same >= enough || is_all && same >= MIN_TEXT && !differs => Resumed::Restarts,
+        () if differs || is_all => Resumed::Continues,
         () => Resumed::Unknown,
     }
 }
@@ -99,6 +99,7 @@ mod tests {
             ("\n\nThe sea is wide, ", Resumed::Unknown),
             ("The sea is wide, but", Resumed::Continues),
             ("The sea is wide, deep and cold, ", Resumed::Restarts),
+            ("The sea is wide, deep and cold, but not here", Resumed::Restarts),
             (before, Resumed::Restarts),
         ] {
             assert_eq!(verdict(before, behind, false), want, "{behind:?}");

@@ -176,7 +176,11 @@ pub fn used(exchange: &Exchange) -> TokenUsage {
     TokenUsage {
         input: stated.prompt_tokens.map_or(expected.input, |tokens| tokens.saturating_add(beside)),
         cached: stated.cached_tokens.unwrap_or(0),
-        output: lens.completion_tokens().0.unwrap_or(0),
+        output: lens
+            .completion_tokens()
+            .0
+            .unwrap_or(0)
+            .saturating_add(stated.separate_reasoning().unwrap_or(0)),
         reasoning: stated.reasoning_tokens.unwrap_or(0),
     }
 }
@@ -245,18 +249,18 @@ fn was_refused(exchange: &Exchange) -> bool {
 fn used_in_all(exchange: &Exchange) -> TokenUsage {
     let answer = &exchange.answer;
     let mut used = used(exchange);
-    // Embeddings have no generated tokens to report.
-    let generates = exchange.accepted.dialect.is_some_and(Dialect::generates);
-    let stated =
-        answer.lens.usage().is_some_and(|usage| usage.completion_tokens.is_some() || !generates);
+    // Embeddings have no generated tokens.
+    if exchange.accepted.dialect.is_some_and(|dialect| !dialect.generates()) {
+        return used;
+    }
+    let stated = answer.lens.usage().is_some_and(|usage| usage.completion_tokens.is_some());
     let unread = answer.not_parsed.is_some() || !answer.measured;
     let no_text = answer.lens.counts().content_events == 0;
     if !stated
         && answer.lens.marks().first_byte.arrival.is_some()
         && (unread || no_text || !answer.streamed)
     {
-        let most = max_output(exchange).filter(|most| *most > 0).unwrap_or(u64::MAX);
-        let by_bytes = answer.bytes_to_client.div_ceil(BYTES_A_TOKEN).min(most);
+        let by_bytes = answer.bytes_to_client.div_ceil(BYTES_A_TOKEN);
         used.output =
             used.output.max(by_bytes).max(if unread { exchange.expected.output } else { 0 });
     }

@@ -13,6 +13,8 @@ pub(super) struct Derived {
     pub elements: String,
     /// For `X-Forwarded-For`.
     pub addresses: String,
+    /// Whether `Forwarded` can be continued: a quote without an end would swallow what follows.
+    pub is_forwarded_valid: bool,
     proto: Option<String>,
     host: Option<String>,
 }
@@ -30,8 +32,9 @@ impl Derived {
         if forwarded.is_empty() {
             return Derived::of_x_forwarded(values);
         }
-        let mut derived =
-            Derived::of_forwarded(&String::from_utf8_lossy(&forwarded)).unwrap_or_default();
+        let read = Derived::of_forwarded(&String::from_utf8_lossy(&forwarded));
+        let is_forwarded_valid = read.is_some();
+        let mut derived = Derived { is_forwarded_valid, ..read.unwrap_or_default() };
         if values(FOR).next().is_some() {
             derived.addresses.clear();
         }

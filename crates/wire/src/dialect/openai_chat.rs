@@ -55,9 +55,10 @@ pub(super) fn read<'a, L: EventVisitor>(
     if let Some((counts, times)) = timings {
         report.times(times);
         let counts = if usage.is_blank() { counts } else { usage };
-        usage = match only_choice {
-            Some(choice) => state.choice_tokens.add(choice, counts),
-            None => counts,
+        usage = match (only_choice, report.no_choices) {
+            (Some(choice), _) => state.choice_tokens.add(choice, counts),
+            (None, true) => state.choice_tokens.add(state.choice_tokens.ended, counts),
+            (None, false) => counts,
         };
     }
     report.usage(usage);
@@ -95,6 +96,9 @@ fn choice<L: EventVisitor>(
     let index = to_u32(index.unwrap_or(at as u64));
     if let Some(mut body) = body {
         message(state, &mut body, index, report)?;
+    }
+    if reason.is_some() {
+        state.choice_tokens.ended = index;
     }
     report.finish(index, reason);
     Ok(index)

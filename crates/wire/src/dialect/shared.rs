@@ -102,7 +102,11 @@ pub(super) fn metrics(scan: &mut Scan<'_>) -> Result<EngineTimes, Malformed> {
 
 /// Usage of the choices of one stream, for engines that report it for each choice (llama.cpp).
 #[derive(Debug, Default)]
-pub(crate) struct ChoiceTokens(Vec<(u32, Usage)>);
+pub(crate) struct ChoiceTokens {
+    counts: Vec<(u32, Usage)>,
+    /// The last choice that has ended: a usage event after it is its own.
+    pub(super) ended: u32,
+}
 
 impl ChoiceTokens {
     /// Maximum choices that are counted.
@@ -115,14 +119,14 @@ impl ChoiceTokens {
         }
         // It would have the prompt as well.
         usage.total_tokens = None;
-        let is_full = self.0.len() >= Self::MAX;
-        match self.0.iter_mut().find(|(known, _)| *known == choice) {
+        let is_full = self.counts.len() >= Self::MAX;
+        match self.counts.iter_mut().find(|(known, _)| *known == choice) {
             Some((_, known)) => *known = usage,
-            None if !is_full => self.0.push((choice, usage)),
+            None if !is_full => self.counts.push((choice, usage)),
             None => {}
         }
         let sum = |count: fn(&Usage) -> Option<u64>| {
-            self.0.iter().filter_map(|(_, usage)| count(usage)).reduce(u64::saturating_add)
+            self.counts.iter().filter_map(|(_, usage)| count(usage)).reduce(u64::saturating_add)
         };
         Usage {
             prompt_tokens: sum(|usage| usage.prompt_tokens),

@@ -103,10 +103,10 @@ fn continued(dialect: Dialect, body: &[u8], said: &str, tokens: u64) -> Continue
     for name in BOUNDS {
         let Some(bound) = body.get_mut(name) else { continue };
         // A negative value means no limit.
-        if bound.as_i64().is_some_and(|most| most < 0) {
+        if bound.as_f64().is_some_and(|most| most < 0.0) {
             continue;
         }
-        match bound.as_u64().map(|most| most.saturating_sub(tokens)) {
+        match whole_number(bound).map(|most| most.saturating_sub(tokens)) {
             None => return Continued::Impossible,
             Some(0) => return Continued::LimitReached,
             Some(left) => *bound = left.into(),
@@ -126,6 +126,12 @@ fn continued(dialect: Dialect, body: &[u8], said: &str, tokens: u64) -> Continue
         (Some(()), Ok(body)) => Continued::Request(body),
         _ => Continued::Impossible,
     }
+}
+
+/// A number such as `100` or `100.0`.
+fn whole_number(value: &Value) -> Option<u64> {
+    let whole = |number: &f64| number.fract() == 0.0 && (0.0..1e15).contains(number);
+    value.as_u64().or_else(|| value.as_f64().filter(whole).map(|number| number as u64))
 }
 
 /// Whether the answer to a request is plain text of one choice.
@@ -235,6 +241,8 @@ mod tests {
             assert!(continued(body(odd).as_bytes(), "a", 4).is_none(), "{odd}");
         }
         assert!(continued(body(",\"logprobs\":false").as_bytes(), "a", 4).is_some());
+        let float = continued(body(",\"max_tokens\":10.0").as_bytes(), "a", 4).expect("whole");
+        assert!(String::from_utf8_lossy(&float).contains("\"max_tokens\":6"));
         assert!(
             continued(b"{\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"}]}", "a", 4)
                 .is_none()
