@@ -87,9 +87,7 @@ impl Caller {
     pub(crate) fn require_operator(&self) -> Result<(), ApiError> {
         match self.role() {
             AdminRole::Operator => Ok(()),
-            AdminRole::Viewer => {
-                Err(ApiError::forbidden("this needs a token with the role operator".into()))
-            }
+            AdminRole::Viewer => Err(ApiError::denied(Denial::Role)),
         }
     }
 

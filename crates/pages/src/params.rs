@@ -167,7 +167,7 @@ impl ApiError {
 
     /// 410: there was such a page.
     pub fn gone(message: String) -> Self {
-        ApiError { status: StatusCode::GONE, param: "", message }
+        ApiError::new(StatusCode::GONE, "", message)
     }
 
     /// 405: the page does not support the method.

@@ -83,7 +83,7 @@ pub(super) fn record(caller: &Caller, method: &Method, uri: &Uri, outcome: Outco
         return;
     }
     match serde_json::to_string(&entry) {
-        Ok(text) => shared.observatory.found(worker(), AuditLine { at: entry.at, text }),
+        Ok(text) => shared.observatory.found(worker(), AuditLine::new(entry.at, text)),
         Err(error) => tracing::error!(%error, "audit entry cannot be written"),
     }
 }
