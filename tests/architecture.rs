@@ -86,6 +86,7 @@ const CRATES: [(&str, &[&str]); 40] = [
             "routing",
             "observatory",
             "stats",
+            "traffic",
             "config",
             "admin-auth",
             "plan",

@@ -27,20 +27,18 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
-use observatory::SinkCounts;
 use pages::access::{self, Gate};
 use pages::contents;
 use pages::playground::{self, Listening};
 use pages::{ApiError, Params, json_page, json_response, off_thread};
-use pages::{live, requests, routing, statistics};
+use pages::{live, requests, routing, sinks, statistics, usage};
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use pipeline::shared::Shared;
 use plan::clock;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
-use traffic::{GroupBy, Totals, UsageRow};
 
 use crate::listeners::peer_address;
 use crate::reachable::{self, Needed};
@@ -127,12 +125,12 @@ fn router(
             "/api/backends",
             json_page(&[], |shared, _| Ok(json!({"backends": routing::backends(shared)}))),
         )
-        .route("/api/usage", json_page(&["by", "per", "from"], usage))
+        .route("/api/usage", json_page(usage::PARAMS, usage::usage))
         .route("/api/stats", json_page(statistics::PARAMS, statistics::stats))
         .route("/api/sketches", json_page(statistics::SKETCHES_PARAMS, statistics::sketches))
         .route("/api/objectives", json_page(&["route"], statistics::objectives))
         .route("/api/live", get(live::live))
-        .route("/api/sinks", json_page(&[], |shared, _| Ok(json!({"sinks": sinks(shared)}))))
+        .route("/api/sinks", json_page(&[], |shared, _| Ok(json!({"sinks": sinks::sinks(shared)}))))
         .route("/api/audit", audit::page(audit_head))
         .route("/api/session", access::session_routes())
         .route("/api/playground", playground::routes(listeners))
@@ -218,76 +216,6 @@ fn routes(shared: &Shared, _: &Params) -> Result<Value, ApiError> {
 
 fn guardrails(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
     Ok(json!({"routes": shared.observatory.guardrails(params.get("route"))}))
-}
-
-/// Delivered and dropped records of each sink, and what waits for it.
-fn sinks(shared: &Shared) -> Vec<Value> {
-    shared.observatory.sinks().map(|counts| sink(counts)).collect()
-}
-
-fn sink(counts: &SinkCounts) -> Value {
-    let mut row = json!({
-        "sink": counts.name,
-        "records": counts.delivered(),
-        "dropped": counts.dropped(),
-        "last_error": counts.last_error(),
-    });
-    if let (Some(delivery), Some(row)) = (counts.delivery(), row.as_object_mut()) {
-        let reasons = counts.dropped_by_reason().filter(|(_, count)| *count > 0);
-        let reasons: Map<String, Value> =
-            reasons.map(|(reason, count)| (reason.name().into(), count.into())).collect();
-        row.insert("dropped_by_reason".into(), reasons.into());
-        row.insert("state".into(), delivery.circuit().name().into());
-        row.insert("retries".into(), delivery.retries().into());
-        row.insert("queued".into(), delivery.queued().into());
-        row.insert("spilled".into(), delivery.spilled().into());
-        row.insert("spilled_bytes".into(), delivery.spilled_bytes().into());
-        row.insert("spill_error".into(), delivery.spill_error().into());
-    }
-    row
-}
-
-/// Usage sums, grouped by the `by` and `per` of the query.
-fn usage(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
-    let mut group_by = GroupBy::default();
-    for word in params.get("by").unwrap_or("owner").split(',') {
-        match word {
-            "owner" => group_by.owner = true,
-            "key" => group_by.key = true,
-            "model" => group_by.model = true,
-            _ => {
-                return Err(ApiError::bad(
-                    "by",
-                    format!("by must name owner, key or model, not {word:?}"),
-                ));
-            }
-        }
-    }
-    group_by.months = match params.get("per") {
-        None | Some("day") => false,
-        Some("month") => true,
-        Some(other) => {
-            return Err(ApiError::bad("per", format!("per must be day or month, not {other:?}")));
-        }
-    };
-    let date = |text: &str| {
-        text.parse().map_err(|_| {
-            ApiError::bad("from", format!("from must be a date such as 2026-01-31, not {text:?}"))
-        })
-    };
-    let from = params.get("from").map(date).transpose()?;
-    let line = |(line, totals): (UsageRow, Totals)| {
-        let mut row = json!({"requests": totals.requests, "input_tokens": totals.input_tokens, "cached_tokens": totals.cached_tokens,
-            "output_tokens": totals.output_tokens, "reasoning_tokens": totals.reasoning_tokens, "cost": totals.cost()});
-        if let (Some(row), Ok(Value::Object(names))) =
-            (row.as_object_mut(), serde_json::to_value(line))
-        {
-            row.extend(names);
-        }
-        row
-    };
-    let rows: Vec<_> = shared.usage_sums.rows(group_by, from).into_iter().map(line).collect();
-    Ok(json!({"currency": "USD", "usage": rows}))
 }
 
 const INDEX: &str = "\

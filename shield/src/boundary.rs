@@ -38,7 +38,7 @@ pub fn joins(c: char) -> bool {
     }
 }
 
-/// The last character of `before`; `None` if there is none, or if only its last bytes are there.
+/// The last character of `before`; `None` without one, or if only its last bytes are there.
 fn last_char(before: &[u8]) -> Option<char> {
     let from = before.iter().rposition(|b| !(0x80..0xC0).contains(b))?;
     std::str::from_utf8(before.get(from..)?).ok()?.chars().next()
@@ -86,7 +86,7 @@ pub fn starts_clean(pattern: &Pattern, before: &[u8], first: u8) -> bool {
     }
 }
 
-/// Whether the name of a variable begins like that of a value that everybody may know:
+/// Whether the name of a variable begins like that of a public value:
 /// `public_key`, `csrf-token`, `primary key`, `cache_key`, `foreignKey`, `siteKey`.
 fn is_public_name(before: &[u8]) -> bool {
     const TAILS: [&str; 9] = ["lic", "srf", "ary", "ign", "che", "ncy", "ble", "ite", "der"];

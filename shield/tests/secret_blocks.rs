@@ -93,7 +93,7 @@ fn a_header_without_a_body_is_none() {
         "A key begins with -----BEGIN RSA PRIVATE KEY----- and ends with a footer of the same kind.",
         "-----BEGIN PRIVATE KEY-----\n...\n-----END PRIVATE KEY-----\nFill in the dots.",
         "-----BEGIN PRIVATE KEY-----\nNow run openssl with the file that you have just made there.",
-        "-----BEGIN PRIVATE KEY-----\nNote: the body follows here as soon as somebody writes it.\nDone.",
+        "-----BEGIN PRIVATE KEY-----\nNote: the body follows here as soon as it is written.\nDone.",
         "-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAuRrT\n-----END PUBLIC KEY-----",
     ] {
         assert_eq!(found(text), [""; 0], "{text}");

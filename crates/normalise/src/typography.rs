@@ -95,7 +95,7 @@ const NAMED: [(&str, char); 16] = [
 
 /// What stands at an ampersand.
 enum Entity {
-    /// It is none.
+    /// It begins no entity.
     None,
     /// It may become one.
     Unfinished,

@@ -18,4 +18,6 @@ pub mod live;
 pub mod playground;
 pub mod requests;
 pub mod routing;
+pub mod sinks;
 pub mod statistics;
+pub mod usage;

@@ -21,10 +21,7 @@ backends:
 #   - name: default
 #     input_pii: flag              # record personal data in prompts; redact or block it
 #     output_pii: mask             # replace it in answers, as [EMAIL_ADDRESS]
-#     pii:
-#       kinds: [contact, financial, national]  # add network for URLs, domains, IP and MAC addresses
-#       allow: [example.com]       # never findings: own domains, networks, numbers, values
-#       actions: [{kind: US_SSN, input: block}]  # actions and thresholds of single kinds
+#     pii: {kinds: [contact, financial, national]}  # add network for URLs and addresses
 
 # Keys, rate limits and queues: docs/rate-limits.md. Pools, retries and failover: docs/routing.md.
 routes:
@@ -205,6 +202,8 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("", "hosts", "[llm.example.com]"),
     ("", "trusted_proxies", "[10.0.0.0/8]"),
     ("", "allow", "[10.0.0.0/8]"),
+    ("", "kinds", "[contact, financial, national]"),
+    ("actions", "kind", "US_SSN"),
     ("", "deny", "[192.0.2.0/24]"),
     ("", "forwarded_headers", "true"),
     ("", "cors", "[\"https://app.example.com\"]"),

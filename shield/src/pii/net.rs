@@ -166,7 +166,7 @@ fn email(text: &str) -> bool {
         && !host.contains(".-")
         && !tld.ends_with('-')
         && !is_file(tld)
-        // The account of a repository server names nobody.
+        // The account of a repository server is no person's.
         && local != "git"
 }
 

@@ -70,7 +70,7 @@ const OPTION: &str = concat!(
 
 const NETRC: &str = r"(?i:login|username|user)[ \t]{1,8}[!-~]{1,64}[ \t\r\n]{1,8}(?i:password|passwd)[ \t]{1,8}[!-~]{4,100}";
 
-/// Score of a value that looks made by a generator or by somebody who was asked for a digit.
+/// Score of a value that looks generated, or chosen under a rule that requires a digit.
 const STRONG: f32 = 0.75;
 /// Score of a value that is a word. Examples of code are full of such passwords.
 const WORD: f32 = 0.55;

@@ -71,8 +71,11 @@ impl Drop for Counted {
     }
 }
 
+/// Idle connections by backend.
+type IdleByBackend = HashMap<usize, Vec<Idle>, foldhash::fast::RandomState>;
+
 thread_local! {
-    static IDLE: RefCell<HashMap<usize, Vec<Idle>, foldhash::fast::RandomState>> = RefCell::default();
+    static IDLE: RefCell<IdleByBackend> = RefCell::default();
     static SWEEPING: Cell<bool> = const { Cell::new(false) };
 }
 

@@ -1,0 +1,60 @@
+//! `/api/usage`: what was used and what it cost, by owner, key and model.
+//!
+//! - *In*: the usage sums, the grouping of a query.
+//! - *Out*: rows with tokens and cost.
+//! - *Never*: a key; only its id.
+
+use pipeline::shared::Shared;
+use serde_json::{Value, json};
+use traffic::{GroupBy, Totals, UsageRow};
+
+use crate::params::{ApiError, Params};
+
+/// Parameters of [`usage`].
+pub const PARAMS: &[&str] = &["by", "per", "from"];
+
+/// Usage sums, grouped by the `by` and `per` of the query.
+///
+/// # Errors
+/// A wrong parameter.
+pub fn usage(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
+    let mut group_by = GroupBy::default();
+    for word in params.get("by").unwrap_or("owner").split(',') {
+        match word {
+            "owner" => group_by.owner = true,
+            "key" => group_by.key = true,
+            "model" => group_by.model = true,
+            _ => {
+                return Err(ApiError::bad(
+                    "by",
+                    format!("by must name owner, key or model, not {word:?}"),
+                ));
+            }
+        }
+    }
+    group_by.months = match params.get("per") {
+        None | Some("day") => false,
+        Some("month") => true,
+        Some(other) => {
+            return Err(ApiError::bad("per", format!("per must be day or month, not {other:?}")));
+        }
+    };
+    let date = |text: &str| {
+        text.parse().map_err(|_| {
+            ApiError::bad("from", format!("from must be a date such as 2026-01-31, not {text:?}"))
+        })
+    };
+    let from = params.get("from").map(date).transpose()?;
+    let line = |(line, totals): (UsageRow, Totals)| {
+        let mut row = json!({"requests": totals.requests, "input_tokens": totals.input_tokens, "cached_tokens": totals.cached_tokens,
+            "output_tokens": totals.output_tokens, "reasoning_tokens": totals.reasoning_tokens, "cost": totals.cost()});
+        if let (Some(row), Ok(Value::Object(names))) =
+            (row.as_object_mut(), serde_json::to_value(line))
+        {
+            row.extend(names);
+        }
+        row
+    };
+    let rows: Vec<_> = shared.usage_sums.rows(group_by, from).into_iter().map(line).collect();
+    Ok(json!({"currency": "USD", "usage": rows}))
+}
