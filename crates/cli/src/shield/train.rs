@@ -38,18 +38,10 @@ pub(super) fn measure(folder: &Path, sources: bool) -> Result<String> {
     Ok(text)
 }
 
-/// The rows of a folder, and of its folder `general`, if there is one.
 fn read(folder: &Path) -> Result<Vec<Row>> {
-    let file = |name: &str| -> Result<String> {
-        let mut text = String::new();
-        for path in [folder.join(name), folder.join("general").join(name)] {
-            if text.is_empty() || path.exists() {
-                let more = std::fs::read_to_string(&path);
-                text.push_str(&more.with_context(|| format!("cannot read {}", path.display()))?);
-                text.push('\n');
-            }
-        }
-        Ok(text)
+    let file = |name: &str| {
+        let path = folder.join(name);
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     };
     let (injection, toxicity, benign) =
         (file("injection.jsonl")?, file("toxicity.jsonl")?, file("benign.jsonl")?);
