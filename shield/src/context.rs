@@ -112,9 +112,9 @@ pub(crate) fn has_context_word(window: &[u8], pattern: &Pattern) -> bool {
         found.any(|at| {
             let end = at + word.len();
             let distance = near.len() - end;
-            !inside(&near, at, end)
-                && !(pattern.close && distance > CLOSE_BYTES)
-                && !(word.ends_with(' ') && distance > 1)
+            let most = if word.ends_with(' ') { 1 } else { usize::MAX };
+            let is_far = distance > most || pattern.close && distance > CLOSE_BYTES;
+            !inside(&near, at, end) && !is_far
         })
     })
 }

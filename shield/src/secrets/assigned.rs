@@ -240,7 +240,7 @@ fn made(value: &str) -> bool {
         && !mixed_hex(value)
         && !no_random_uuid(value)
         // Generators write hexadecimal in whole words.
-        && !(value.bytes().all(|b| b.is_ascii_hexdigit()) && value.len() % 8 != 0)
+        && (value.bytes().any(|b| !b.is_ascii_hexdigit()) || value.len().is_multiple_of(8))
 }
 
 fn password_words(text: &str) -> bool {

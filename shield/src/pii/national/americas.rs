@@ -48,7 +48,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
     id("pii.ke_pin", "KE_PIN", r"[AP][0-9]{9}[A-Z]", 11, None, &["kra", "pin"]),
     id("pii.gh_tin", "GH_TIN", r"[PCGQV]00[0-9]{7}[0-9X]", 11, None, &["tin", "tax"]),
     id("pii.eg_id", "EG_NATIONAL_ID", r"[23][0-9]{13}", 14, Some(|t| year_first(&digits(t), 1)), &["national id", "الرقم القومي"]),
-    id("pii.ma_ice", "MA_ICE", r"[0-9]{15}", 15, Some(|t| number(t) % 97 == 0), &["ice"]),
+    id("pii.ma_ice", "MA_ICE", r"[0-9]{15}", 15, Some(|t| number(t).is_multiple_of(97)), &["ice"]),
     id("pii.dz_nif", "DZ_NIF", r"[0-9]{15}(?:[0-9]{5})?", 20, None, &["nif"]),
     id("pii.mu_nid", "MU_NID", r"[A-Z][0-9]{12}[0-9A-Z]", 14, None, &["nid", "national identity"]),
     id("pii.nz_ird", "NZ_IRD", r"[0-9]{2,3}-?[0-9]{3}-?[0-9]{3}", 11, Some(nz_ird), &["ird"]),

@@ -181,7 +181,12 @@ fn hu_vat(text: &str) -> bool {
 /// The letter is a weighted sum mod 23; a second letter counts nine times.
 fn ie_pps(text: &str) -> bool {
     let plain = alnum(text);
-    let second = plain.bytes().nth(8).filter(|b| *b <= b'I').map_or(0, |b| u32::from(b - b'A') + 1);
+    let second = plain
+        .as_bytes()
+        .get(8)
+        .copied()
+        .filter(|b| *b <= b'I')
+        .map_or(0, |b| u32::from(b - b'A') + 1);
     let sum = weighted(&digits(plain.get(..7).unwrap_or_default()), &[8, 7, 6, 5, 4, 3, 2]);
     let place = ((sum + second * 9) % 23) as usize;
     "WABCDEFGHIJKLMNOPQRSTUV".get(place..=place) == plain.get(7..8)
