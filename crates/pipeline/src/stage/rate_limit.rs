@@ -173,14 +173,11 @@ pub fn used(exchange: &Exchange) -> TokenUsage {
     } else {
         0
     };
+    let apart = stated.separate_reasoning().unwrap_or(0);
     TokenUsage {
         input: stated.prompt_tokens.map_or(expected.input, |tokens| tokens.saturating_add(beside)),
         cached: stated.cached_tokens.unwrap_or(0),
-        output: lens
-            .completion_tokens()
-            .0
-            .unwrap_or(0)
-            .saturating_add(stated.separate_reasoning().unwrap_or(0)),
+        output: lens.completion_tokens().0.unwrap_or(0).saturating_add(apart),
         reasoning: stated.reasoning_tokens.unwrap_or(0),
     }
 }

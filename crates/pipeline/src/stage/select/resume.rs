@@ -130,8 +130,8 @@ fn continued(dialect: Dialect, body: &[u8], said: &str, tokens: u64) -> Continue
 
 /// A number such as `100` or `100.0`.
 fn whole_number(value: &Value) -> Option<u64> {
-    let whole = |number: &f64| number.fract() == 0.0 && (0.0..1e15).contains(number);
-    value.as_u64().or_else(|| value.as_f64().filter(whole).map(|number| number as u64))
+    let is_whole = |number: &f64| number.fract() == 0.0 && (0.0..1e15).contains(number);
+    value.as_f64().filter(is_whole).map(|number| number as u64)
 }
 
 /// Whether the answer to a request is plain text of one choice.
