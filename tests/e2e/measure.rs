@@ -238,8 +238,15 @@ async fn records_have_the_tokens_that_their_cost_is_computed_from() {
     let engine = Engine::start(|seen| {
         if seen.head.starts_with("POST /v1/embeddings") {
             let vector = "0.125,".repeat(40);
-            let body = format!("{{\"data\":[{{\"embedding\":[{vector}0]}}],\"usage\":{{\"prompt_tokens\":4,\"total_tokens\":4}}}}");
+            let usage = match seen.body.ends_with(b"\"dimensions\":41}") {
+                true => "",
+                false => ",\"usage\":{\"prompt_tokens\":4,\"total_tokens\":4}",
+            };
+            let body = format!("{{\"data\":[{{\"embedding\":[{vector}0]}}]{usage}}}");
             return sse::json(200, &body);
+        }
+        if seen.body.ends_with(b"\"reasoning_effort\":\"low\"}") {
+            return sse::json(200, "{\"choices\":[{\"index\":0,\"message\":{\"content\":\"x\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":20,\"completion_tokens\":6,\"total_tokens\":146,\"completion_tokens_details\":{\"reasoning_tokens\":120}}}");
         }
         if seen.body.ends_with(b"\"stream\":true}") {
             let texts = sse::content("Der ") + &sse::content("Erlenbach.");
@@ -263,6 +270,13 @@ async fn records_have_the_tokens_that_their_cost_is_computed_from() {
             (4, false),
             Some(0),
         ),
+        (
+            "/v1/embeddings",
+            "bare",
+            "{\"model\":\"m\",\"input\":\"x\",\"dimensions\":41}".into(),
+            (5, true),
+            Some(0),
+        ),
     ] {
         assert_eq!(ask(&gateway, path, id, &body).await.status, 200);
         let record = gateway.record(id).await;
@@ -278,4 +292,9 @@ async fn records_have_the_tokens_that_their_cost_is_computed_from() {
         let recorded = record.cost.expect("a price");
         assert!((recorded - cost).abs() < 1e-12, "{id}: {recorded} {cost}");
     }
+    // Reasoning tokens that the total has beside the output are output, too.
+    let body = format!("{chat},\"reasoning_effort\":\"low\"}}");
+    assert_eq!(ask(&gateway, "/v1/chat/completions", "apart", &body).await.status, 200);
+    let cost = gateway.record("apart").await.cost.expect("a price");
+    assert!((cost - (20 * 3 + 126 * 15) as f64 / 1e6).abs() < 1e-12, "{cost}");
 }
