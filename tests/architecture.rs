@@ -9,7 +9,8 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 40] = [
+const CRATES: [(&str, &[&str]); 41] = [
+    ("http1", &[]),
     ("wire", &[]),
     ("base-url", &[]),
     ("lens", &["wire"]),
@@ -41,12 +42,13 @@ const CRATES: [(&str, &[&str]); 40] = [
     ("audit-log", &["lens", "observatory"]),
     ("postgres", &["base-url", "lens", "observatory", "store"]),
     ("files", &["lens", "observatory"]),
-    ("transport", &["wire", "lens", "routing", "traffic", "config"]),
+    ("transport", &["http1", "wire", "lens", "routing", "traffic", "config"]),
     ("relay", &["wire", "lens", "shield", "contents", "filters", "traffic", "config", "transport"]),
-    ("refusal", &["wire", "lens", "filters", "relay", "transport"]),
+    ("refusal", &["http1", "wire", "lens", "filters", "relay", "transport"]),
     (
         "plan",
         &[
+            "http1",
             "wire",
             "lens",
             "filters",
@@ -62,6 +64,7 @@ const CRATES: [(&str, &[&str]); 40] = [
     (
         "pipeline",
         &[
+            "http1",
             "wire",
             "lens",
             "filters",
@@ -96,6 +99,7 @@ const CRATES: [(&str, &[&str]); 40] = [
     (
         "gateway",
         &[
+            "http1",
             "wire",
             "lens",
             "filters",
@@ -146,6 +150,7 @@ const CRATES: [(&str, &[&str]); 40] = [
     (
         "benches",
         &[
+            "http1",
             "wire",
             "lens",
             "shield",
@@ -157,12 +162,13 @@ const CRATES: [(&str, &[&str]); 40] = [
             "store",
         ],
     ),
-    ("fuzz", &["wire"]),
+    ("fuzz", &["http1", "wire"]),
 ];
 
 /// Dependencies that pure crates do not have: runtimes, sockets.
 const IMPURE: [&str; 7] = ["tokio", "pingora", "hyper", "socket2", "nix", "reqwest", "rustls"];
-const PURE: [&str; 11] = [
+const PURE: [&str; 12] = [
+    "http1",
     "wire",
     "base-url",
     "lens",

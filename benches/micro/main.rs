@@ -13,8 +13,8 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
+use http1::head::{self, HeadLimits};
 use lens::{Ledger, Series, State, StreamLens, Tick, Timing};
-use wire::http1::head::{self, HeadLimits};
 use wire::{Dialect, Event, EventVisitor, Framing, Kinds, Reader, ReaderLimits, RequestFacts};
 
 /// A chat event of about 250 bytes, as vLLM writes it.

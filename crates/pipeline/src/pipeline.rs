@@ -27,10 +27,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use http1::head::{Head, HeadIndex, RequestLine};
 use lens::State;
 use lens::record::Outcome;
 use transport::{HeldBuffer, Sink};
-use wire::http1::head::{Head, HeadIndex, RequestLine};
 
 use crate::exchange::{Exchange, Routed, ShownCredential, UpstreamRequest, with_head};
 use crate::stage::{

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use config::{Found, Settings};
 use contents::Recorder;
+use http1::head::HeadError;
 use lens::Tick;
 use lens::observe::{Observe, Samples};
 use observatory::Observatory;
@@ -18,7 +19,6 @@ use stats::Statistics;
 use tokio_util::task::TaskTracker;
 use traffic::UsageSums;
 use transport::Memory;
-use wire::http1::head::HeadError;
 
 use plan::audit::Audit;
 use plan::client_limits::ClientLimits;

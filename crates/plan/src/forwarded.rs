@@ -9,7 +9,7 @@ mod derived;
 use std::net::IpAddr;
 
 use config::Settings;
-use wire::http1::head::{Head, RequestLine};
+use http1::head::{Head, RequestLine};
 
 use crate::Plan;
 use derived::Derived;

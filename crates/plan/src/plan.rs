@@ -19,10 +19,10 @@ use config::settings::{Backend, Limits};
 use config::{Found, Settings};
 use filters::settings::GuardrailSettings;
 use filters::{Guardrail, Registry, UnknownFilter};
+use http1::head::HeadLimits;
 use observatory::Observatory;
 use traffic::{Caller, KeyHasher, Keys, RateLimits};
 use wire::ReaderLimits;
-use wire::http1::head::HeadLimits;
 
 use transport::Upstream;
 

@@ -7,9 +7,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use http1::head::HeadError;
 use lens::record::Outcome;
 use wire::GatewayError;
-use wire::http1::head::HeadError;
 use wire::request::Refused;
 
 use relay::Failure;

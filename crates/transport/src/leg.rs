@@ -7,9 +7,9 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http1::BodyError;
 use lens::Tick;
 use wire::Framing;
-use wire::http1::BodyError;
 
 use crate::Upstream;
 use crate::stream_buffer::StreamBuffer;
@@ -37,7 +37,7 @@ pub enum UpstreamError {
     Io(#[from] std::io::Error),
     /// The head of the answer is not valid HTTP/1.1.
     #[error("invalid head of the answer: {0}")]
-    Head(#[from] wire::http1::head::HeadError),
+    Head(#[from] http1::head::HeadError),
     /// The body of the answer is not valid HTTP/1.1.
     #[error("invalid body of the answer: {0}")]
     Body(#[from] BodyError),

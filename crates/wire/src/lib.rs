@@ -1,19 +1,16 @@
-//! Parsing of bytes: SSE, NDJSON, HTTP/1 heads, dialects, request facts.
+//! Parsing of payloads: SSE, NDJSON, dialects, request facts.
 //!
-//! Framing (SSE, NDJSON, HTTP/1.1 messages), the dialects of inference engines, the facts of a
+//! Framing (SSE, NDJSON), the dialects of inference engines, the facts of a
 //! request, and the contents of each streamed event.
 //!
 //! - *In*: byte slices, cut anywhere.
-//! - *Out*: [`Part`]s and [`Event`]s passed to a [`EventVisitor`], [`RequestFacts`], framing
-//!   decisions.
+//! - *Out*: [`Part`]s and [`Event`]s passed to a [`EventVisitor`], [`RequestFacts`].
 //! - *Never*: a clock, a socket, a thread, a JSON tree. At most one event is buffered, up to a
 //!   limit.
 //!
 //! The gateway forwards the original bytes, so this crate only reads; it never builds or serializes
 //! a document.
 #![deny(clippy::indexing_slicing)]
-
-pub mod http1;
 
 pub mod json;
 pub mod ndjson;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
+use http1::head::{self, HeadIndex, RequestLine};
 use lens::record::Outcome;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::v2::server::HttpSession as H2Session;
@@ -27,7 +28,6 @@ use plan::clock;
 use plan::forwarded::{self, Peer};
 use refusal::Refusal;
 use transport::{AnswerHead, Gone, HeldBuffer, Sink, StreamBuffer};
-use wire::http1::head::{self, HeadIndex, RequestLine};
 
 use crate::tls::client_certificate;
 

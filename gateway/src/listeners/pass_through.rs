@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http1::head::{self, Head, RequestLine};
 use lens::State;
 use lens::record::Outcome;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -32,7 +33,6 @@ use plan::{clock, current_request};
 use process::descriptors::MAX_IDLE_PASS_THROUGH;
 use refusal::Refusal;
 use wire::Framing;
-use wire::http1::head::{self, Head, RequestLine};
 
 use super::h2;
 use crate::tls::client_certificate;

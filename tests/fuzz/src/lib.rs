@@ -8,9 +8,9 @@
 //! engines, with bytes changed.
 #![allow(clippy::missing_panics_doc, reason = "a property panics where it does not hold")]
 
+use http1::body::{BodyError, BodyFraming, BodyReader, Progress};
+use http1::head::{HeadLimits, field_buffer, find_end, parse_request, parse_response};
 use serde_json::Value;
-use wire::http1::body::{BodyError, BodyFraming, BodyReader, Progress};
-use wire::http1::head::{HeadLimits, field_buffer, find_end, parse_request, parse_response};
 use wire::json::{MAX_DEPTH, MAX_SCALAR, Scan, escaped, nesting};
 use wire::sse::{Decoder, Item};
 use wire::{Split, Splitter};

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use http1::head::{self, Head, HeadIndex, RequestLine};
 use lens::Tick;
 use lens::record::{RecordAttempt, RecordHedge, RecordResume};
 use routing::{Attempt, EngineMetrics, Offloaded, Predicted, Reason, Version};
 use transport::HeldBuffer;
-use wire::http1::head::{self, Head, HeadIndex, RequestLine};
 
 use plan::Target;
 

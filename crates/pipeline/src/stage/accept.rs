@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use http1::head::{Head, RequestLine};
+use http1::path::decode;
 use lens::Tick;
-use wire::http1::head::{Head, RequestLine};
-use wire::http1::path::decode;
 use wire::{Dialect, ErrorFormat};
 
 use crate::exchange::{Accepted, TraceParent};

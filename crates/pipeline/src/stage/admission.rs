@@ -8,10 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http1::head::{Head, RequestLine};
 use lens::State;
 use traffic::settings::TenantKey;
 use traffic::{AdmissionQueue, Caller, Permit, QueueRequest, Shed, ShedReason, network};
-use wire::http1::head::{Head, RequestLine};
 
 use crate::exchange::{ClientHints, Exchange};
 use plan::clock;

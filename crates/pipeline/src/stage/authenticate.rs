@@ -11,9 +11,9 @@
 use std::sync::Arc;
 
 use config::settings::{Auth, Route};
+use http1::head::{Head, RequestLine};
 use lens::State;
 use traffic::{Caller, Identity, credential};
-use wire::http1::head::{Head, RequestLine};
 
 use crate::exchange::{CredentialCheck, Exchange, ShownCredential};
 use plan::Plan;

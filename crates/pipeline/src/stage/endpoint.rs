@@ -10,9 +10,9 @@
 //! - *Never*: a decision by the body, which is not read.
 
 use filters::settings::GuardrailSettings;
+use http1::head::{Head, RequestLine};
+use http1::path::decode;
 use wire::Dialect;
-use wire::http1::head::{Head, RequestLine};
-use wire::http1::path::decode;
 
 use crate::exchange::{Exchange, Routed};
 use crate::stage::{accept, guardrail_input, route};

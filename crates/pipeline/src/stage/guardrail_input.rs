@@ -14,11 +14,11 @@ use filters::{
     Assessment, Category, Failure, Guardrail, Hooks, Place, Redacted, RequestHead, Side, Sizes,
     Subject, TextSource, Verdict,
 };
+use http1::head::{Head, RequestLine};
+use http1::path::decode;
 use lens::State;
 use relay::Note;
 use wire::RequestFacts;
-use wire::http1::head::{Head, RequestLine};
-use wire::http1::path::decode;
 use wire::json::{Text, nesting};
 
 use crate::exchange::Exchange;

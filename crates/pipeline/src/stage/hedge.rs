@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http1::head::HeadLimits;
 use lens::Tick;
 use relay::{FirstTokenProbe, ProbeParsing};
 use routing::{Attempt, AttemptResult, BalanceRequest, RequestSize};
@@ -25,7 +26,6 @@ use transport::{
     AnswerHead, BodyListener, BodyStep, Call, EarlyError, Edits, Request, Source, Upstream,
     UpstreamError,
 };
-use wire::http1::head::HeadLimits;
 
 use crate::exchange::UpstreamRequest;
 use crate::stage::send::{self, HeadFacts};

@@ -6,8 +6,8 @@
 
 use std::borrow::Cow;
 
-use wire::http1::head::{Head, RequestLine};
-use wire::http1::path::decode;
+use http1::head::{Head, RequestLine};
+use http1::path::decode;
 use wire::request::Refused;
 use wire::{Dialect, RequestFacts};
 

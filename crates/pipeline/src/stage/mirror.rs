@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http1::head::HeadLimits;
 use lens::{EngineError, StreamLens, Tick};
 use relay::{Answer, Forward};
 use routing::{AttemptResult, BalanceRequest, RequestSize};
 use transport::{BodyStep, Call, Edit, Edits, Request, Source, StreamBuffer, Upstream};
-use wire::http1::head::HeadLimits;
 use wire::{Dialect, Framing, Reader, ReaderLimits};
 
 use crate::exchange::{Exchange, UpstreamRequest};

@@ -13,13 +13,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use http1::head::{Head, RequestLine};
+use http1::path::decode;
 use lens::record::rfc3339;
 use plan::{Plan, PlannedRoute, models};
 use serde_json::{Value, json};
 use transport::ListedModel;
 use wire::ErrorFormat;
-use wire::http1::head::{Head, RequestLine};
-use wire::http1::path::decode;
 
 use crate::exchange::{CredentialCheck, Exchange, ShownCredential};
 use crate::stage::{accept, authenticate, origin, route};

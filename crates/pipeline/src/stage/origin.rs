@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use config::settings::Route;
-use wire::http1::head::{Head, RequestLine};
+use http1::head::{Head, RequestLine};
 
 use crate::stage::route;
 use plan::{Plan, PlannedRoute};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use config::settings::{Pattern, Route};
-use wire::http1::head::{Head, RequestLine};
-use wire::http1::path::decode;
+use http1::head::{Head, RequestLine};
+use http1::path::decode;
 
 use crate::exchange::Exchange;
 use crate::stage::{accept, models};

@@ -8,10 +8,10 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use config::settings::{Backend, Route};
+use http1::head::{Head, RequestLine};
+use http1::path::encode;
 use transport::{Edit, Edits};
 use wire::Dialect;
-use wire::http1::head::{Head, RequestLine};
-use wire::http1::path::encode;
 use wire::request::StreamOptions;
 
 use crate::exchange::Exchange;

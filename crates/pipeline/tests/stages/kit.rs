@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use config::Found;
+use http1::head::{self, HeadIndex, HeadLimits};
 use lens::Record;
 use observatory::Observatory;
 use pipeline::shared::Shared;
@@ -18,7 +19,6 @@ use plan::host::ThreadPool;
 use plan::{Plan, Tools};
 use refusal::Refusal;
 use transport::{AnswerHead, Gone, Memory, Sink, StreamBuffer};
-use wire::http1::head::{self, HeadIndex, HeadLimits};
 
 pub const CHAT: &str = "/v1/chat/completions";
 

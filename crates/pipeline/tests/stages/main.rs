@@ -124,10 +124,9 @@ async fn pages_and_hosts_are_those_that_the_route_names() {
         let text = String::from_utf8(read.buffer)
             .expect("text")
             .replace("host: gateway", &format!("host: {name}"));
-        let mut fields = wire::http1::head::field_buffer();
-        let head =
-            wire::http1::head::parse_request(text.as_bytes(), &mut fields, Default::default())
-                .expect("a head");
+        let mut fields = http1::head::field_buffer();
+        let head = http1::head::parse_request(text.as_bytes(), &mut fields, Default::default())
+            .expect("a head");
         origin::host(route, &head).is_ok()
     };
     assert!(host("gateway") && host("GATEWAY:8080") && host("a.example.org"));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use filters::{HostRequest, HostResponse};
-use wire::http1::head::HeadLimits;
+use http1::head::HeadLimits;
 
 use lens::Tick;
 use transport::{

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use http1::head::{self, HeadLimits};
+use http1::{BodyReader, Progress};
 use serde_json::Value;
-use wire::http1::head::{self, HeadLimits};
-use wire::http1::{BodyReader, Progress};
 use wire::{Dialect, Framing};
 
 /// The body of a recorded answer.

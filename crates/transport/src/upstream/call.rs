@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use wire::http1::head::HeadLimits;
+use http1::head::HeadLimits;
 
 use super::h1::Request;
 use super::{H1Source, H2Source, Upstream, connect};

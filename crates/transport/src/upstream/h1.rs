@@ -11,11 +11,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use http1::head::{self, HeadLimits};
+use http1::{BodyFraming, BodyReader, Progress};
 use lens::Tick;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wire::Framing;
-use wire::http1::head::{self, HeadLimits};
-use wire::http1::{BodyFraming, BodyReader, Progress};
 
 use super::connect::{Connection, Io};
 use super::{Upstream, kernel};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use config::settings::Backend;
 use h2::SendStream;
+use http1::head::HeadError;
 use parking_lot::Mutex;
 use pingora::connectors::http::v2::Connector;
 use pingora::http::RequestHeader;
@@ -21,7 +22,6 @@ use pingora::utils::tls::{WrappedX509, parse_x509};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use wire::Framing;
-use wire::http1::head::HeadError;
 
 use super::h1::{MAX_INTERIM, Request};
 use super::tls::BuildError;
@@ -141,7 +141,7 @@ impl H2Source {
 
 /// Converts the HTTP/1.1 head to HTTP/2.
 fn request_header(request: &Request) -> Result<RequestHeader, Box<pingora::Error>> {
-    let mut fields = wire::http1::head::field_buffer();
+    let mut fields = http1::head::field_buffer();
     let mut parsed = httparse::Request::new(&mut fields);
     // The gateway wrote this head from validated fields, so it parses.
     let _ = parsed.parse(&request.head);

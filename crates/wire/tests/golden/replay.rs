@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use http1::head::{self, HeadLimits};
+use http1::{BodyReader, Progress};
 use serde_json::{Map, Value, json};
-use wire::http1::head::{self, HeadLimits};
-use wire::http1::{BodyReader, Progress};
 use wire::{Channel, Dialect, Event, EventVisitor, Framing, Part, Reader, ReaderLimits, Usage};
 
 /// One recorded response and its golden reading.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http1::head::{self, HeadIndex, HeadLimits};
+use http1::{BodyFraming, BodyReader, Progress};
 use lens::Tick;
 use lens::record::Outcome;
 use pingora::server::ShutdownWatch;
@@ -17,8 +19,6 @@ use plan::forwarded;
 use refusal::Refusal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use transport::{H1Sink, HeldBuffer, buffer};
-use wire::http1::head::{self, HeadIndex, HeadLimits};
-use wire::http1::{BodyFraming, BodyReader, Progress};
 
 use super::Connection;
 use crate::listeners::proxy::peer_address;

@@ -1,5 +1,6 @@
 //! The gateway's own answers on pingora's sessions.
 
+use http1::head::{Head, RequestLine};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
@@ -9,7 +10,6 @@ use pipeline::stage::models;
 use plan::current_request;
 use refusal::Refusal;
 use relay::Failure;
-use wire::http1::head::{Head, RequestLine};
 
 use super::UNREADABLE;
 

@@ -7,9 +7,9 @@
 use std::cell::OnceCell;
 
 use config::settings::{Ability, Backend, Balance, By};
+use http1::head::{Head, RequestLine};
 use traffic::network;
 use wire::Dialect;
-use wire::http1::head::{Head, RequestLine};
 
 use crate::exchange::Exchange;
 use crate::stage::send::has_credential;

@@ -7,6 +7,7 @@
 //!
 //! Downstream and upstream use the same parser, so both are equally strict. Where RFC 9112 allows
 //! repairing or rejecting, it rejects: every repair is a chance for two parsers to disagree.
+#![deny(clippy::indexing_slicing)]
 
 pub mod body;
 pub mod head;

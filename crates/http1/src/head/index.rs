@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::{FieldBuffer, Head, RequestLine};
-use crate::http1::body::BodyFraming;
+use crate::body::BodyFraming;
 
 type Span = Range<u32>;
 
