@@ -14,6 +14,7 @@ use std::sync::LazyLock;
 use memchr::{memchr3_iter, memmem};
 
 use super::body::BodyFraming;
+use super::field_names::FieldNames;
 use super::path;
 
 /// Limits of a head.
@@ -128,22 +129,38 @@ impl<'a, L> Head<'a, L> {
         }
     }
 
-    /// Whether a field is hop-by-hop and must not be forwarded: the fields of RFC 9110 section
-    /// 7.6.1, and those that `Connection` names.
-    pub fn is_hop_by_hop(&self, name: &str) -> bool {
-        const ALWAYS: [&str; 9] = [
-            "connection",
-            "keep-alive",
-            "proxy-connection",
-            "proxy-authenticate",
-            "proxy-authorization",
-            "te",
-            "trailer",
-            "transfer-encoding",
-            "upgrade",
-        ];
-        ALWAYS.iter().any(|h| h.eq_ignore_ascii_case(name))
-            || self.list_contains("connection", name)
+    /// The fields that must not be forwarded.
+    pub fn hop_by_hop(&self) -> HopByHop<'_, 'a, L> {
+        HopByHop { head: self, lists_fields: self.get("connection").is_some() }
+    }
+}
+
+/// The hop-by-hop fields of a message: those of RFC 9110 section 7.6.1, and those that `Connection`
+/// lists.
+pub struct HopByHop<'h, 'a, L> {
+    head: &'h Head<'a, L>,
+    /// The message has a `Connection` field.
+    lists_fields: bool,
+}
+
+impl<L> HopByHop<'_, '_, L> {
+    const ALWAYS: FieldNames = FieldNames::new(&[
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ]);
+
+    /// Whether the field is one of them.
+    #[inline]
+    pub fn contains(&self, name: &str) -> bool {
+        Self::ALWAYS.contains(name)
+            || self.lists_fields && self.head.list_contains("connection", name)
     }
 }
 
@@ -464,8 +481,9 @@ mod tests {
         let text = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: x-secret, close\r\nX-Secret: 1\r\nX-Open: 2\r\n\r\n";
         let mut fields = field_buffer();
         let head = parse_request(text, &mut fields, HeadLimits::default()).unwrap();
-        assert!(head.is_hop_by_hop("X-Secret") && head.is_hop_by_hop("Transfer-Encoding"));
-        assert!(!head.is_hop_by_hop("X-Open") && !head.keeps_alive());
+        let hop_by_hop = head.hop_by_hop();
+        assert!(hop_by_hop.contains("X-Secret") && hop_by_hop.contains("Transfer-Encoding"));
+        assert!(!hop_by_hop.contains("X-Open") && !head.keeps_alive());
     }
 
     #[test]

@@ -10,8 +10,10 @@
 #![deny(clippy::indexing_slicing)]
 
 pub mod body;
+mod field_names;
 pub mod head;
 pub mod path;
 
 pub use body::{BodyError, BodyFraming, BodyReader, Progress};
+pub use field_names::FieldNames;
 pub use head::{Head, HeadError, RequestLine, StatusLine};

@@ -9,6 +9,7 @@ mod derived;
 use std::net::IpAddr;
 
 use config::Settings;
+use http1::FieldNames;
 use http1::head::{Head, RequestLine};
 
 use crate::Plan;
@@ -82,11 +83,11 @@ pub fn client_of<'v>(
 /// Whether a field of the client describes the client or its way here. [`fields`] has the ones that
 /// are sent instead.
 pub fn is_replaced(name: &str) -> bool {
+    const OTHERS: FieldNames = FieldNames::new(&[FORWARDED, VIA, "x-real-ip"]);
     let starts = |prefix: &str| {
         name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
     };
-    starts("x-forwarded-")
-        || [FORWARDED, VIA, "x-real-ip"].iter().any(|one| one.eq_ignore_ascii_case(name))
+    starts("x-forwarded-") || OTHERS.contains(name)
 }
 
 /// The fields for a backend, from those of the request: a trusted proxy's are kept and continued.

@@ -225,8 +225,8 @@ impl ProxyHttp for PassThrough {
         request.insert_header("x-request-id", &*exchange.accepted.id)?;
         let credential = backend.credential();
         if credential.is_some() || exchange.plan.keys.is_some() {
-            let withheld = CREDENTIALS.iter().chain(&OVERRIDES);
-            withheld.for_each(|name| drop(request.remove_header(*name)));
+            let withheld = CREDENTIALS.iter().chain(OVERRIDES.iter());
+            withheld.for_each(|name| drop(request.remove_header(name)));
         }
         // Nothing that OPTIONS returns needs a key.
         if let Some((name, value)) = credential.filter(|_| request.method != "OPTIONS") {

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use config::settings::{Backend, Route};
+use http1::FieldNames;
 use http1::head::{Head, RequestLine};
 use http1::path::encode;
 use transport::{Edit, Edits};
@@ -29,21 +30,22 @@ pub struct PreparedRequest {
 
 /// Fields of the client that are not forwarded. The gateway sets its own where the backend needs
 /// one.
-const REPLACED_FIELDS: [&str; 5] =
-    ["host", "content-length", "expect", "x-request-id", "accept-encoding"];
+const REPLACED_FIELDS: FieldNames =
+    FieldNames::new(&["host", "content-length", "expect", "x-request-id", "accept-encoding"]);
 /// Fields that carry credentials. The client's are removed if the backend has its own key, or if
 /// the gateway authenticates clients.
-pub const CREDENTIALS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
+pub const CREDENTIALS: FieldNames =
+    FieldNames::new(&["authorization", "x-api-key", "api-key", "x-goog-api-key"]);
 
 /// Fields of clients that replace the method or the path for some servers, so that another request
 /// would be served than was checked. They are removed where credentials are.
-pub const OVERRIDES: [&str; 5] = [
+pub const OVERRIDES: FieldNames = FieldNames::new(&[
     "x-http-method-override",
     "x-http-method",
     "x-method-override",
     "x-original-url",
     "x-rewrite-url",
-];
+]);
 
 /// Build the request for the selected backend.
 pub fn prepare(
@@ -76,9 +78,7 @@ pub fn prepare(
 
 /// Whether a head carries a credential.
 pub fn has_credential(head: &Head<'_, RequestLine<'_>>) -> bool {
-    head.fields
-        .iter()
-        .any(|field| CREDENTIALS.iter().any(|name| name.eq_ignore_ascii_case(field.name)))
+    head.fields.iter().any(|field| CREDENTIALS.contains(field.name))
 }
 
 /// What the head needs for any backend.
@@ -109,18 +109,18 @@ pub fn head_for(
     push_target(&mut out, head.line.target, facts.model);
     push(&mut out, &[" HTTP/1.1\r\nhost: ", &backend.authority, "\r\n"]);
     let withheld = backend.api_key.is_some() || facts.keeps_credentials;
+    let hop_by_hop = head.hop_by_hop();
     for field in head.fields {
         let name = field.name;
-        let replaced = REPLACED_FIELDS.iter().any(|n| n.eq_ignore_ascii_case(name))
+        let replaced = REPLACED_FIELDS.contains(name)
             && !(route.forward_compression && name.eq_ignore_ascii_case("accept-encoding"));
-        let is_withheld =
-            withheld && CREDENTIALS.iter().chain(&OVERRIDES).any(|n| n.eq_ignore_ascii_case(name));
+        let is_withheld = withheld && (CREDENTIALS.contains(name) || OVERRIDES.contains(name));
         let traced = facts.traceparent.is_some() && name.eq_ignore_ascii_case("traceparent");
         if replaced
             || is_withheld
             || traced
             || forwarded::is_replaced(name)
-            || head.is_hop_by_hop(name)
+            || hop_by_hop.contains(name)
         {
             continue;
         }

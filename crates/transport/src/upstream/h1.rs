@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http1::head::{self, HeadLimits};
-use http1::{BodyFraming, BodyReader, Progress};
+use http1::{BodyFraming, BodyReader, FieldNames, Progress};
 use lens::Tick;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wire::Framing;
@@ -25,6 +25,9 @@ use crate::{HeldBuffer, buffer, clock};
 /// Maximum interim (1xx) answers before an answer. Each costs little, but an endless sequence would
 /// keep a core busy until the first-byte timeout.
 pub(super) const MAX_INTERIM: usize = 32;
+
+/// Fields of an answer that the gateway sets itself.
+const OURS: FieldNames = FieldNames::new(&["content-length", "x-request-id"]);
 
 /// A prepared request: the head written by the gateway, and the client's body with edits.
 #[derive(Debug)]
@@ -187,11 +190,9 @@ impl H1Source {
         let bytes = self.left.get(..end).unwrap_or_default();
         let head = head::parse_response(bytes, &mut fields, self.limits, false)?;
         let mut fields = buffer::take();
+        let hop_by_hop = head.hop_by_hop();
         for field in head.fields {
-            let ours = ["content-length", "x-request-id"]
-                .iter()
-                .any(|n| n.eq_ignore_ascii_case(field.name));
-            if !ours && !head.is_hop_by_hop(field.name) {
+            if !OURS.contains(field.name) && !hop_by_hop.contains(field.name) {
                 fields.extend_from_slice(field.name.as_bytes());
                 fields.extend_from_slice(b": ");
                 fields.extend_from_slice(field.value);
