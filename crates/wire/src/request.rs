@@ -9,8 +9,11 @@
 //! take the last value, other parsers the first, so a guess would let a client bypass the gateway's
 //! rules.
 
+mod seen;
+
 use std::ops::Range;
 
+use self::seen::Seen;
 use crate::json::{Malformed, Scan};
 
 /// Why a request body is rejected.
@@ -78,7 +81,7 @@ pub struct RequestFacts {
     pub model: Option<String>,
     /// Range of the model's name in the body, without quotes.
     pub model_at: Option<Range<usize>>,
-    /// `models`: models that the server may use instead (OpenRouter).
+    /// Models that the server may use instead: `models` of OpenRouter, fallbacks of LiteLLM.
     pub other_models: Vec<String>,
     /// `stream`; Ollama streams by default, so absent and false differ.
     pub stream: Option<bool>,
@@ -180,10 +183,7 @@ impl RequestFacts {
                 self.model = v.text()?.map(|t| t.decode().into_owned());
                 self.model_at = self.model.is_some().then(|| start..v.offset() - 1);
             }
-            b"models" => v.array(|_, v| {
-                self.other_models.extend(v.text()?.map(|model| model.decode().into_owned()));
-                Ok(())
-            })?,
+            b"models" => v.array(|_, v| self.other_model(v))?,
             b"stream" => self.stream = flag(v)?,
             b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens" | b"n_predict" => {
                 let tokens = self.count(v)?;
@@ -196,7 +196,7 @@ impl RequestFacts {
                 }
                 Ok(())
             })?,
-            b"n" => self.n = self.count(v)?,
+            b"n" | b"n_cmpl" => self.n = self.count(v)?.max(self.n),
             b"best_of" => self.best_of = self.count(v)?,
             b"stream_options" => self.stream_options(v)?,
             b"tools" | b"functions" => v.array(|_, v| {
@@ -230,11 +230,35 @@ impl RequestFacts {
                 v.skip()?;
             }
             _ => {
+                if matches!(
+                    key,
+                    b"fallbacks" | b"context_window_fallbacks" | b"content_policy_fallbacks"
+                ) {
+                    self.fallback_models(&mut v.clone())?;
+                }
                 let first = self.texts.len();
                 self.member_text(key, v, PromptRole::User, Place::Other)?;
                 self.texts.iter_mut().skip(first).for_each(|text| text.beside = true);
             }
         }
+        Ok(())
+    }
+
+    /// Models that LiteLLM may use instead: names, objects with a `model`, and lists by model.
+    fn fallback_models(&mut self, v: &mut Scan<'_>) -> Result<(), Malformed> {
+        v.array(|_, v| match v.peek() {
+            Some(b'{') => v.object(|key, v| match v.peek() {
+                Some(b'"') if key == b"model" => self.other_model(v),
+                Some(b'[') => v.array(|_, v| self.other_model(v)),
+                _ => v.skip(),
+            }),
+            _ => self.other_model(v),
+        })
+    }
+
+    /// The value is the name of a model, unless it is no string.
+    fn other_model(&mut self, v: &mut Scan<'_>) -> Result<(), Malformed> {
+        self.other_models.extend(v.text()?.map(|model| model.decode().into_owned()));
         Ok(())
     }
 
@@ -441,47 +465,6 @@ fn speaker(role: &[u8]) -> PromptRole {
     }
 }
 
-/// The members seen so far that the gateway acts on, one bit each.
-#[derive(Default)]
-struct Seen(u32);
-
-impl Seen {
-    const NAMES: [&'static str; 19] = [
-        "model",
-        "stream",
-        "max_tokens",
-        "max_completion_tokens",
-        "n",
-        "stream_options",
-        "messages",
-        "input",
-        "prompt",
-        "inputs",
-        "system",
-        "tools",
-        "max_output_tokens",
-        "n_predict",
-        "best_of",
-        "options",
-        "parameters",
-        "sampling_params",
-        "echo",
-    ];
-
-    /// Record a key. Returns its name if it is a duplicate. A key that differs from a known name in
-    /// case only always counts as a duplicate: engines written in Go treat it as the same member.
-    fn record_duplicate(&mut self, key: &[u8]) -> Option<&'static str> {
-        let at = Self::NAMES.iter().position(|n| n.as_bytes().eq_ignore_ascii_case(key))?;
-        if Self::NAMES.get(at).is_some_and(|name| name.as_bytes() != key) {
-            return Self::NAMES.get(at).copied();
-        }
-        let bit = 1 << at;
-        let again = self.0 & bit != 0;
-        self.0 |= bit;
-        again.then(|| Self::NAMES.get(at).copied()).flatten()
-    }
-}
-
 /// A flag as lenient engines read it: vLLM and `SGLang` take `1`, `"true"` and `"on"` for `true`,
 /// too. A client must not get a stream that the gateway does not recognize.
 fn flag(v: &mut Scan<'_>) -> Result<Option<bool>, Malformed> {
@@ -504,6 +487,22 @@ mod tests {
     fn texts(body: &str) -> Vec<(PromptRole, &str)> {
         let facts = RequestFacts::scan(body.as_bytes()).unwrap();
         facts.texts.iter().map(|t| (t.speaker, &body[t.range.clone()])).collect()
+    }
+
+    #[test]
+    fn models_of_fallbacks_are_named_and_their_texts_are_read() {
+        let body = r#"{"model":"a","models":["b",7],"fallbacks":["c",{"model":"d","messages":[{"role":"user","content":"hidden"}]},
+            {"a":["e","f"]}],"context_window_fallbacks":[{"a":["g"]}],"content_policy_fallbacks":"none","prompt":"x"}"#;
+        let facts = RequestFacts::scan(body.as_bytes()).unwrap();
+        assert_eq!(facts.other_models, ["b", "c", "d", "e", "f", "g"]);
+        assert!(texts(body).iter().any(|(_, text)| *text == "hidden"));
+    }
+
+    #[test]
+    fn llama_cpp_names_the_number_of_answers_otherwise() {
+        for body in [r#"{"n_cmpl":4}"#, r#"{"n":2,"n_cmpl":4}"#, r#"{"n_cmpl":4,"n":2}"#] {
+            assert_eq!(RequestFacts::scan(body.as_bytes()).unwrap().n, Some(4), "{body}");
+        }
     }
 
     #[test]

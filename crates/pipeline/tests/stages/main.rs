@@ -53,6 +53,23 @@ async fn a_key_is_asked_for_where_every_route_asks_for_one() {
             code.is_none().then_some("o")
         );
     }
+    // Models that the server may use instead.
+    std::fs::write(&file, key(", models: [m]")).expect("written");
+    for (member, allowed) in [
+        (r#""models":["m"]"#, true),
+        (r#""models":["m","n"]"#, false),
+        (r#""fallbacks":["m",{"m":["m"]}]"#, true),
+        (r#""fallbacks":["n"]"#, false),
+        (r#""fallbacks":[{"model":"n","messages":[]}]"#, false),
+        (r#""context_window_fallbacks":[{"m":["n"]}]"#, false),
+    ] {
+        let body = format!("{{\"model\":\"m\",\"messages\":[],{member}}}");
+        let read = Read::post(CHAT, "authorization: Bearer llk_known\r\n", &body);
+        let mut exchange = read.routed(&shared("", "", &auth));
+        let authorized = pipeline::stage::authenticate::authorize(&mut exchange);
+        let code = authorized.err().map(|refusal| refusal.code);
+        assert_eq!(code, (!allowed).then_some("model_not_allowed"), "{member}");
+    }
 }
 
 #[tokio::test]
