@@ -73,7 +73,11 @@ impl TokenCount {
     /// a resuming engine contains the earlier text, whose tokens are subtracted; they are an
     /// estimate, and wrong if nothing is left.
     pub fn prompt_tokens(&self) -> (Option<u64>, bool) {
-        let stated = self.usage.and_then(|usage| usage.prompt_tokens);
+        // No prompt is empty.
+        let is_cached = |usage: &Usage| usage.cached_tokens.unwrap_or(0) > 0;
+        let stated = self.usage.and_then(|usage| {
+            usage.prompt_tokens.filter(|tokens| *tokens > 0 || is_cached(&usage))
+        });
         match (self.prompt_before_resume, self.generated_before_resume) {
             (Some(first), _) => (Some(first), false),
             (None, 0) => (stated, false),
@@ -84,18 +88,23 @@ impl TokenCount {
         }
     }
 
-    /// Generated tokens, and whether the number is an estimate. The estimate without usage is the
-    /// number of token events: engines send one for each token. If the events are longer than
+    /// Generated tokens, and whether the number is an estimate. Usage of zero tokens beside token
+    /// events is no usage. The estimate without usage is the number of token events: engines send
+    /// one for each token. If the events are longer than
     /// tokens are ([`MAX_TOKEN_CHARS`]), it is a quarter of the text bytes, the average of current
     /// tokenizers for English text.
     pub fn generated(&self, counts: &Counts) -> (Option<u64>, bool) {
-        if let Some(tokens) = self.usage.and_then(|usage| usage.completion_tokens) {
+        let before = &self.counts_before_resume;
+        let events = counts.content_events - before.content_events;
+        let stated = self.usage.and_then(|usage| {
+            let is_possible = events == 0 || usage.separate_reasoning().is_some();
+            usage.completion_tokens.filter(|tokens| *tokens > 0 || is_possible)
+        });
+        if let Some(tokens) = stated {
             // A failed backend did not report its usage, so its tokens are an estimate.
             let before = self.generated_before_resume;
             return (Some(tokens.saturating_add(before)), before > 0);
         }
-        let before = &self.counts_before_resume;
-        let events = counts.content_events - before.content_events;
         let (bytes, chars) =
             (counts.text_bytes - before.text_bytes, counts.text_chars - before.text_chars);
         let estimate = match chars > events * MAX_TOKEN_CHARS {

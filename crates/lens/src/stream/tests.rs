@@ -190,6 +190,38 @@ fn an_answer_that_has_not_ended_is_below_its_maximum() {
     assert_eq!(estimate(Some(1)), (27, 3), "each event is one token at least");
 }
 
+/// A count of zero beside generated text, or for a prompt that was not cached, is not a count.
+#[test]
+fn usage_of_zero_tokens_is_none() {
+    let usage = |counts: &str| format!("data: {{\"choices\":[],\"usage\":{{{counts}}}}}\n\n");
+    let told = |text: &str, counts: &str| {
+        let lens = play(&[(0, 0, text), (9, 9, &usage(counts))]);
+        (lens.prompt_tokens().0, lens.completion_tokens())
+    };
+    let (text, none) = (delta("\"content\":\"hi\""), delta("\"role\":\"assistant\""));
+    let zero = "\"prompt_tokens\":7,\"completion_tokens\":0";
+    assert_eq!(told(&text, zero), (Some(7), (Some(1), true)));
+    assert_eq!(told(&none, zero), (Some(7), (Some(0), false)), "nothing was generated");
+    let prompt = "\"prompt_tokens\":0,\"completion_tokens\":3";
+    assert_eq!(told(&text, prompt), (None, (Some(3), false)));
+    let cached = format!("{prompt},\"prompt_tokens_details\":{{\"cached_tokens\":4}}");
+    assert_eq!(told(&text, &cached), (Some(0), (Some(3), false)));
+    // Reasoning beside the generated tokens.
+    let reasoning = "\"prompt_tokens\":7,\"completion_tokens\":0,\"total_tokens\":9,\"completion_tokens_details\":{\"reasoning_tokens\":2}";
+    assert_eq!(told(&text, reasoning), (Some(7), (Some(0), false)));
+    // The same at the end of a response.
+    let mut lens = StreamLens::new(true, u64::MAX);
+    let mut reader = Reader::new(Dialect::OpenAiResponses, Framing::Sse, ReaderLimits::default());
+    for event in [
+        r#"{"type":"response.output_text.delta","delta":"hello"}"#,
+        r#"{"type":"response.output_text.delta","delta":" you"}"#,
+        r#"{"type":"response.completed","response":{"usage":{"input_tokens":5,"output_tokens":0}}}"#,
+    ] {
+        reader.feed(format!("data: {event}\n\n").as_bytes(), &mut lens);
+    }
+    assert_eq!((lens.prompt_tokens().0, lens.completion_tokens()), (Some(5), (Some(2), true)));
+}
+
 /// llama.cpp reports the usage of each choice where it ends.
 #[test]
 fn usage_of_each_choice_is_added() {
