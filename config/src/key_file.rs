@@ -82,18 +82,28 @@ fn entries(name: &str, text: &str, limits: &[Limit]) -> Result<Vec<Entry>, Probl
 
 /// Each entry with its key; `None` if it is revoked.
 fn check(name: &str, text: &str, limits: &[Limit]) -> Result<Vec<(Entry, Option<Key>)>, Problems> {
-    let root = tree::read_as(text, &KEYS).map_err(|problems| Problems::new(name, problems))?;
-    let (mut checker, mut problems, mut keys) = (Checker::new(limits), Vec::new(), Vec::new());
+    let (root, mut problems) =
+        tree::read_partial(text, &KEYS).map_err(|problems| Problems::new(name, problems))?;
+    let (mut checker, mut keys) = (Checker::new(limits), Vec::new());
     for table in root.list("keys") {
         let entry = entry(table);
         match checker.key(&entry) {
             Ok(key) => keys.push((entry, key)),
             Err(wrong) => problems.extend(
-                wrong.into_iter().map(|(field, message)| table.place(field).problem(message)),
+                wrong
+                    .into_iter()
+                    .filter(|(field, _)| !is_explained(table, field))
+                    .map(|(field, message)| table.place(field).problem(message)),
             ),
         }
     }
     if problems.is_empty() { Ok(keys) } else { Err(Problems::new(name, problems)) }
+}
+
+/// Whether a problem of the entry explains that the field is wrong. `hash` stands for all proofs.
+fn is_explained(table: &Table, field: &str) -> bool {
+    let fields = if field == "hash" { &["hash", "certificate", "subject"][..] } else { &[field] };
+    fields.iter().any(|field| table.is_explained(field))
 }
 
 fn entry(table: &Table) -> Entry {
@@ -158,6 +168,20 @@ mod tests {
         ] {
             assert!(problems.contains(want), "{want}: {problems}");
         }
+    }
+
+    #[test]
+    fn an_entry_with_a_mistyped_field_reports_its_other_problems_too() {
+        let text = "keys:\n- {id: a b, hsah: abc, owner: x, priority: high, expires: soon}\n- {id: b, hash: abc, owner: x, limits: 3}\n";
+        let problems = parse_keys("keys.yaml", text, &[]).unwrap_err().to_string();
+        for want in ["keys[0].hsah", "keys[0].id", "keys[0].priority", "keys[0].expires: is not a"]
+        {
+            assert!(problems.contains(want), "{want}: {problems}");
+        }
+        for want in ["keys[1].hash: exactly one of", "keys[1].limits"] {
+            assert!(problems.contains(want), "{want}: {problems}");
+        }
+        assert!(!problems.contains("keys[0].hash"), "the unknown name explains it: {problems}");
     }
 
     #[test]
