@@ -85,18 +85,30 @@ async fn limits_by_address_see_the_client_behind_a_trusted_proxy() {
     let gateway = Gateway::with_settings(&settings(&engine.url(), more)).await;
     let ask = async |claim: String| {
         let mut client = gateway.client().await;
-        client.post(WAYS[0], &format!("x-forwarded-for: {claim}\r\n"), CHAT).await;
+        client.post(WAYS[0], &format!("{claim}\r\n"), CHAT).await;
         client.answer().await.status
     };
-    for number in 1..20 {
-        // What the client itself claims stands before the address that the proxy has seen.
-        assert_eq!(ask(format!("8.8.8.8, 192.0.2.{number}, 127.0.0.9")).await, 200);
+    // `Forwarded` alone states the client as well.
+    type Claim = fn(&str, &str, &str) -> String;
+    let lists: [(u8, Claim); 2] = [
+        (0, |own, client, proxy| format!("x-forwarded-for: {own}, {client}{proxy}")),
+        (100, |own, client, proxy| {
+            let proxy = proxy.replace(", ", ", for=");
+            format!("forwarded: for={own}, For=\"{client}:80\";proto=https{proxy}")
+        }),
+    ];
+    for (base, claim) in lists {
+        for number in 1..20 {
+            // What the client itself claims stands before the address that the proxy has seen.
+            let client = format!("192.0.2.{}", base + number);
+            assert_eq!(ask(claim("8.8.8.8", &client, ", 127.0.0.9")).await, 200, "{client}");
+        }
+        let (mut statuses, client) = (Vec::new(), format!("192.0.2.{}", base + 99));
+        for number in 1..20 {
+            statuses.push(ask(claim(&format!("8.8.8.{number}"), &client, "")).await);
+        }
+        assert!(statuses.contains(&429), "{statuses:?}");
     }
-    let mut statuses = Vec::new();
-    for number in 1..20 {
-        statuses.push(ask(format!("8.8.8.{number}, 192.0.2.99")).await);
-    }
-    assert!(statuses.contains(&429), "{statuses:?}");
 }
 
 fn proxied(url: &str, more: &str) -> String {
