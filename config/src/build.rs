@@ -292,7 +292,14 @@ impl Builder {
     /// A file that cannot be opened is a problem of its setting.
     pub(super) fn openable(&mut self, table: &Table, setting: &'static str) {
         let Some(path) = table.text(setting) else { return };
-        if let Err(e) = std::fs::File::open(path) {
+        // A folder can be opened, and a pipe without a writer blocks.
+        let opened = std::fs::metadata(path).and_then(|file| {
+            if file.is_dir() {
+                return Err(std::io::ErrorKind::IsADirectory.into());
+            }
+            if file.is_file() { std::fs::File::open(path).map(drop) } else { Ok(()) }
+        });
+        if let Err(e) = opened {
             self.wrong(table, setting, format!("cannot open {path}: {e}"));
         }
     }

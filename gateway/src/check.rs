@@ -9,6 +9,7 @@ use std::path::Path;
 use config::Settings;
 use filters::Registry;
 use plan::BuildError;
+use process::hand_over;
 
 use crate::tls::{Certificate, verifier};
 
@@ -27,6 +28,7 @@ pub struct Checked {
 pub fn check(settings: &Settings, filters: &Registry) -> Checked {
     let problems = [log_problems(settings), folder_problems(settings), store_problems(settings)];
     let mut checked = Checked { problems: problems.concat(), notes: settings.warnings() };
+    checked.notes.extend(upgrade_note(settings));
     let keys = settings.auth.as_ref().and_then(|auth| auth.keys.as_ref());
     let new_keys = keys.map(|(file, _)| file).filter(|file| is_new(file));
     let (problems, warnings) = plan::check(settings, filters);
@@ -54,6 +56,18 @@ pub fn check(settings: &Settings, filters: &Registry) -> Checked {
         }
     }
     checked
+}
+
+/// An upgrade needs a socket that only this user can replace. A start does not.
+fn upgrade_note(settings: &Settings) -> Option<String> {
+    let socket = settings.shutdown.upgrade_socket.as_deref()?;
+    hand_over::is_in_shared_folder(socket).then(|| {
+        format!(
+            "shutdown.upgrade_socket: other users may write to the folder of {}, so `--upgrade` will \
+             be refused; use a private folder",
+            socket.display()
+        )
+    })
 }
 
 /// Files that cannot be written, by their setting.

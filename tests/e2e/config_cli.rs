@@ -157,6 +157,56 @@ fn check_reads_the_files_that_the_settings_name() {
     fails_with(&["check", &file], &problems);
 }
 
+#[test]
+fn check_names_files_that_are_not_what_the_settings_say() {
+    let folder = Folder::new();
+    let at = folder.0.display().to_string();
+    let no_keys = folder.file("no-keys.json", "half a fi").display().to_string();
+    let settings = format!(
+        "backends: [{{name: e, url: 'http://127.0.0.1:1'}}]\nroutes: [{{name: r, backend: e}}]\n\
+         auth:\n  jwt:\n  - {{issuer: 'https://a', audience: a, jwks: '{at}'}}\n  \
+         - {{issuer: 'https://b', audience: a, jwks: '{no_keys}'}}\n\
+         otlp: {{endpoint: 'https://127.0.0.1:1', ca: '{at}/none.pem', client_cert: '{at}', \
+         client_key: '{at}/none.key'}}\n"
+    );
+    let file = folder.file("gateway.yaml", &settings).display().to_string();
+    let wanted = [
+        "gateway.yaml:5:46: auth.jwt[0].jwks: cannot open ",
+        "is a directory",
+        "gateway.yaml:6:46: auth.jwt[1].jwks: cannot use ",
+        "not a JSON Web Key Set",
+        "otlp.ca: cannot open ",
+        "otlp.client_cert: cannot open ",
+        "otlp.client_key: cannot open ",
+    ];
+    fails_with(&["check", &file], &wanted);
+    // A gateway does not start with them, either.
+    let settings = settings.replace(&at, "/none").split("otlp:").next().unwrap_or("").to_owned();
+    let settings = settings.replace("jwks: '/none/no-keys.json'", &format!("jwks: '{no_keys}'"));
+    let settings = settings.replace("jwks: '/none'", &format!("jwks: '{no_keys}'"));
+    let file = folder.file("gateway.yaml", &settings).display().to_string();
+    fails_with(&["gateway", "--config", &file], &["not a JSON Web Key Set"]);
+}
+
+#[test]
+fn check_names_an_upgrade_socket_that_others_could_replace() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    for (mode, is_named) in [(0o777, true), (0o700, false)] {
+        std::fs::set_permissions(&folder.0, PermissionsExt::from_mode(mode)).unwrap();
+        let settings = format!(
+            "backends: [{{name: e, url: 'http://127.0.0.1:1'}}]\nroutes: [{{name: r, backend: e}}]\n\
+             shutdown: {{upgrade_socket: '{}'}}\n",
+            folder.0.join("upgrade.sock").display()
+        );
+        let file = folder.file("gateway.yaml", &settings).display().to_string();
+        let output = run(&["check", &file]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let told = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(told.contains("shutdown.upgrade_socket: other users"), is_named, "{told}");
+    }
+}
+
 /// `key create` makes the file of keys from the settings, so they are valid without it.
 #[test]
 fn check_accepts_settings_whose_keys_file_does_not_exist_yet() {

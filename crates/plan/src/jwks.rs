@@ -74,6 +74,22 @@ impl Jwks {
         Ok(jwks)
     }
 
+    /// Files without a key set, by the index of their issuer. A file that `before` names as well is
+    /// not one of them: it may be in the middle of a replacement, and its keys stay.
+    pub fn file_problems(settings: &[JwtSettings], before: Option<&Jwks>) -> Vec<(usize, String)> {
+        let problem = |(at, settings): (usize, &JwtSettings)| {
+            let JwksSource::File(path) = &settings.jwks else { return None };
+            if before.is_some_and(|before| before.settings.contains(settings)) {
+                return None;
+            }
+            // The settings were checked for files that cannot be read.
+            let text = std::fs::read(path).ok()?;
+            let error = traffic::jwks::check(&text).err()?;
+            Some((at, format!("cannot use {}: {error}", path.display())))
+        };
+        settings.iter().enumerate().filter_map(problem).collect()
+    }
+
     /// The first issuer whose keys have not been fetched yet.
     pub fn pending(&self) -> Option<&str> {
         self.keys.pending()
@@ -167,6 +183,23 @@ mod tests {
         std::fs::write(&invalid, "no keys").expect("writable");
         assert_eq!(of_file(&invalid, None).pending(), Some("https://id"));
         assert_eq!(of_file(&invalid, Some(&jwks)).pending(), None);
+    }
+
+    #[test]
+    fn a_new_file_must_have_a_key_set() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("keys.json");
+        std::fs::write(&file, r#"{"keys": []}"#).expect("writable");
+        let jwks = of_file(&file, None);
+        let problems = |before| Jwks::file_problems(&jwks.settings, before);
+        assert_eq!(problems(None), []);
+        std::fs::write(&file, "half a fi").expect("writable");
+        let found = problems(None);
+        assert!(
+            matches!(&found[..], [(0, why)] if why.contains("keys.json: not a JSON Web Key Set")),
+            "{found:?}"
+        );
+        assert_eq!(problems(Some(&jwks)), [], "it may be in the middle of a replacement");
     }
 
     #[test]

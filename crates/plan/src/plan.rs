@@ -66,6 +66,9 @@ pub enum BuildError {
     /// An invalid key file.
     #[error(transparent)]
     Keys(#[from] config::Problems),
+    /// A file without the key set of an identity provider.
+    #[error("{0}")]
+    KeySet(String),
     /// A guardrail that cannot be built.
     #[error(transparent)]
     Guardrail(#[from] filters::BuildError),
@@ -112,10 +115,13 @@ pub fn check(settings: &Settings, filters: &Registry) -> (Vec<(String, BuildErro
     let key_file = settings.auth.as_ref().and_then(|auth| Some(&auth.keys.as_ref()?.0));
     // Problems inside of a key file have their own places.
     let of_keys = if key_file.is_none_or(|file| can_be_opened(file)) { "" } else { "auth.keys" };
+    let key_sets = settings.auth.iter().flat_map(|auth| Jwks::file_problems(&auth.jwt, None));
+    let key_sets =
+        key_sets.map(|(at, problem)| (format!("auth.jwt[{at}].jwks"), BuildError::KeySet(problem)));
     let others = [("", features(settings)), (of_keys, keys.map(drop).map_err(BuildError::from))];
     let others =
         others.into_iter().filter_map(|(path, checked)| Some((path.to_owned(), checked.err()?)));
-    (guardrails.chain(others).chain(tokenizers).chain(backends).collect(), warnings)
+    (guardrails.chain(others).chain(key_sets).chain(tokenizers).chain(backends).collect(), warnings)
 }
 
 /// The path of the setting that makes a guardrail fail.
@@ -208,7 +214,11 @@ fn jwks(settings: &Settings, before: Option<&Plan>) -> Result<Option<Arc<Jwks>>,
     match same {
         Some(jwks) => Ok(Some(jwks.clone())),
         None => {
-            let jwks = Jwks::build(&auth.jwt, settings.limits, known.map(|jwks| &**jwks))?;
+            let known = known.map(|jwks| &**jwks);
+            if let Some((_, problem)) = Jwks::file_problems(&auth.jwt, known).into_iter().next() {
+                return Err(BuildError::KeySet(problem));
+            }
+            let jwks = Jwks::build(&auth.jwt, settings.limits, known)?;
             Ok(Some(Arc::new(jwks)))
         }
     }

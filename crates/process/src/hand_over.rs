@@ -223,12 +223,26 @@ fn must_be_same_user(stream: &UnixStream) -> io::Result<()> {
     }
 }
 
+/// Whether users besides the owner may write to the folder of the socket, so that an upgrade is
+/// refused. A folder that does not exist yet is not shared.
+pub fn is_in_shared_folder(path: &Path) -> bool {
+    folder_of(path).is_ok_and(|folder| is_shared(&folder))
+}
+
+fn folder_of(path: &Path) -> io::Result<std::fs::Metadata> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    std::fs::metadata(folder.unwrap_or(Path::new(".")))
+}
+
+fn is_shared(folder: &std::fs::Metadata) -> bool {
+    folder.mode() & 0o022 != 0
+}
+
 /// No other user may be able to put a socket there.
 fn must_be_private(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let meta = std::fs::metadata(folder.unwrap_or(Path::new(".")))?;
+    let meta = folder_of(path)?;
     let is_ours = meta.uid() == geteuid().as_raw() || meta.uid() == 0;
-    match is_ours && meta.mode() & 0o022 == 0 {
+    match is_ours && !is_shared(&meta) {
         true => Ok(()),
         false => Err(io::Error::new(
             ErrorKind::PermissionDenied,

@@ -61,6 +61,14 @@ impl std::fmt::Debug for Issuer {
 #[error("not a JSON Web Key Set: {0}")]
 pub struct BadKeys(#[from] serde_json::Error);
 
+/// Check that a text is a key set.
+///
+/// # Errors
+/// [`BadKeys`].
+pub fn check(text: &[u8]) -> Result<(), BadKeys> {
+    Ok(serde_json::from_slice::<JwkSet>(text).map(drop)?)
+}
+
 impl Jwks {
     /// Issuers whose keys have not been fetched yet.
     pub fn new(issuers: impl Iterator<Item = settings::Issuer>) -> Self {

@@ -17,6 +17,10 @@ impl Jwks {
         unreachable!("invariant: plan refuses what this build cannot do")
     }
 
+    pub fn file_problems(_: &[JwtSettings], _: Option<&Jwks>) -> Vec<(usize, String)> {
+        Vec::new()
+    }
+
     pub fn matches_settings(&self, _: &[JwtSettings]) -> bool {
         match self.0 {}
     }
