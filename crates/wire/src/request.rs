@@ -229,18 +229,19 @@ impl RequestFacts {
                 self.tokens = v.peek() != Some(b'n');
                 v.skip()?;
             }
-            _ => {
-                if matches!(
-                    key,
-                    b"fallbacks" | b"context_window_fallbacks" | b"content_policy_fallbacks"
-                ) {
-                    self.fallback_models(&mut v.clone())?;
-                }
-                let first = self.texts.len();
-                self.member_text(key, v, PromptRole::User, Place::Other)?;
-                self.texts.iter_mut().skip(first).for_each(|text| text.beside = true);
-            }
+            _ => self.other_member(key, v)?,
         }
+        Ok(())
+    }
+
+    /// A member that no rule is about: its texts may be a part of the prompt.
+    fn other_member(&mut self, key: &[u8], v: &mut Scan<'_>) -> Result<(), Malformed> {
+        if matches!(key, b"fallbacks" | b"context_window_fallbacks" | b"content_policy_fallbacks") {
+            self.fallback_models(&mut v.clone())?;
+        }
+        let first = self.texts.len();
+        self.member_text(key, v, PromptRole::User, Place::Other)?;
+        self.texts.iter_mut().skip(first).for_each(|text| text.beside = true);
         Ok(())
     }
 
