@@ -155,6 +155,69 @@ async fn in_front_of(address: SocketAddr) -> Gateway {
     Gateway::with_settings(&settings(&format!("http://{address}"), ", http2: true", "", "")).await
 }
 
+/// A backend that does not process its first request: it refuses the stream, or closes the
+/// connection and names an earlier stream as the last one.
+async fn refusing(goes_away: bool) -> (SocketAddr, mpsc::Receiver<Saw>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    let (saw, seen) = mpsc::channel(16);
+    tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.expect("a connection");
+        match goes_away {
+            true => go_away(socket).await,
+            false => {
+                let mut connection = h2::server::handshake(socket).await.expect("HTTP/2");
+                let (_, mut respond) =
+                    connection.accept().await.expect("a request").expect("HTTP/2");
+                respond.send_reset(Reason::REFUSED_STREAM);
+                drop(respond);
+                while let Some(Ok((request, respond))) = connection.accept().await {
+                    tokio::spawn(answer(request, respond, Then::Ends, saw.clone()));
+                }
+            }
+        }
+        while let Ok((socket, _)) = listener.accept().await {
+            tokio::spawn(connection(socket, Then::Ends, saw.clone()));
+        }
+    });
+    (address, seen)
+}
+
+/// Answers the first head with GOAWAY (RFC 9113, section 6.8): no stream was processed.
+async fn go_away(mut socket: TcpStream) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const PREFACE: usize = 24;
+    socket.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.expect("SETTINGS are written");
+    socket.read_exact(&mut [0; PREFACE]).await.expect("the preface");
+    loop {
+        let mut head = [0; 9];
+        socket.read_exact(&mut head).await.expect("a frame");
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        socket.read_exact(&mut vec![0; length]).await.expect("its payload");
+        const HEADERS: u8 = 1;
+        if head[3] == HEADERS {
+            break;
+        }
+    }
+    let frame = [&[0, 0, 8, 7, 0, 0, 0, 0, 0][..], &[0; 8]].concat();
+    socket.write_all(&frame).await.expect("GOAWAY is written");
+    let _ = socket.read_to_end(&mut Vec::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_was_not_processed_is_sent_again() {
+    for goes_away in [false, true] {
+        let (address, mut seen) = refusing(goes_away).await;
+        let gateway = in_front_of(address).await;
+        let answer = ask(&gateway, "/v1/chat/completions", "x", CHAT).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(matches!(seen.recv().await, Some(Saw::Request(.., body)) if body == CHAT));
+        settled(&gateway).await;
+        assert_eq!(gateway.record("x").await.outcome, Outcome::Ok);
+        assert_eq!(gateway.metric("llm_lens_backend_failures_total", ""), 0.0);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_and_whole_answers_are_measured() {
     let (address, mut seen) = backend(Then::Ends).await;

@@ -63,11 +63,13 @@ impl Call {
         Ok(Call::H1(H1Source::new(connection, request, limits)))
     }
 
-    /// The request, if it may be sent again: see [`H1Source::into_unanswered`].
+    /// The request, if it may be sent again: see [`H1Source::into_unanswered`] and
+    /// [`H2Source::into_unanswered`].
     pub fn into_unanswered(self) -> Option<Request> {
         match self {
             Call::H1(source) => source.into_unanswered(),
-            Call::Opening(_) | Call::H2(_) => None,
+            Call::H2(source) => source.into_unanswered(),
+            Call::Opening(_) => None,
         }
     }
 }

@@ -91,6 +91,10 @@ pub struct H2Source {
     /// The stream's writing side, and what is left to write.
     writer: Option<SendStream<Bytes>>,
     body: Bytes,
+    /// The request, until its answer begins.
+    request: Option<Request>,
+    /// The backend has not processed the request.
+    is_refused: bool,
     /// Counts the body until it is written.
     held: Option<Held>,
     /// Wakes the task that waits for the head.
@@ -126,6 +130,8 @@ impl H2Source {
             session: Some(session),
             writer: None,
             body,
+            request: Some(request),
+            is_refused: false,
             held,
             head: HeadWaker::new(),
             peer,
@@ -137,6 +143,26 @@ impl H2Source {
         source.writer = session.take_request_body_writer();
         Ok(source)
     }
+
+    /// The request, if it may be sent again: the backend refused its stream, or closed the
+    /// connection and named the last stream that it processes, which was an earlier one.
+    pub fn into_unanswered(mut self) -> Option<Request> {
+        self.request.take().filter(|_| self.is_refused)
+    }
+
+    fn failed(&mut self, error: &h2::Error) -> UpstreamError {
+        self.is_refused |= was_not_processed(error);
+        UpstreamError::H2(error.to_string())
+    }
+}
+
+/// Whether an error of a stream means that the backend has not acted on it: RFC 9113, sections 6.8
+/// and 8.7.
+fn was_not_processed(error: &h2::Error) -> bool {
+    let reason = error.reason();
+    error.is_remote()
+        && (error.is_go_away() && reason == Some(h2::Reason::NO_ERROR)
+            || error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM))
 }
 
 /// Converts the HTTP/1.1 head to HTTP/2.
@@ -161,7 +187,6 @@ fn whole_body(request: &Request) -> Bytes {
 
 impl Source for H2Source {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
-        let h2 = |e: h2::Error| UpstreamError::H2(e.to_string());
         while !self.body.is_empty() {
             let Some(writer) = &mut self.writer else {
                 return Poll::Ready(Err(UpstreamError::ClosedEarly));
@@ -169,12 +194,15 @@ impl Source for H2Source {
             writer.reserve_capacity(self.body.len());
             while writer.capacity() == 0 {
                 match ready!(writer.poll_capacity(cx)) {
-                    Some(room) => room.map_err(h2)?,
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return Poll::Ready(Err(self.failed(&error))),
                     None => return Poll::Ready(Err(UpstreamError::ClosedEarly)),
-                };
+                }
             }
             let piece = self.body.split_to(writer.capacity().min(self.body.len()));
-            writer.send_data(piece, self.body.is_empty()).map_err(h2)?;
+            if let Err(error) = writer.send_data(piece, self.body.is_empty()) {
+                return Poll::Ready(Err(self.failed(&error)));
+            }
         }
         self.held = None;
         Poll::Ready(Ok(()))
@@ -187,7 +215,8 @@ impl Source for H2Source {
         self.head.task.lock().clone_from(cx.waker());
         let waker = Waker::from(self.head.clone());
         match session.poll_read_response_header(&mut Context::from_waker(&waker)) {
-            Poll::Ready(head) => head.map_err(|e| UpstreamError::H2(e.to_string()))?,
+            Poll::Ready(Ok(())) => self.request = None,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(self.failed(&error))),
             Poll::Pending if self.head.wakes.load(Ordering::Relaxed) > MAX_INTERIM => {
                 return Poll::Ready(Err(HeadError::Malformed("too many interim answers").into()));
             }
