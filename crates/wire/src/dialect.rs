@@ -93,8 +93,9 @@ impl Dialect {
             "messages" if rest.is_empty() || rest.ends_with("/v1") => Some(Dialect::Anthropic),
             "generate" | "chat" if rest.ends_with("/api") => Some(Dialect::Ollama),
             "generate" | "generate_stream" if matches!(rest, "" | "/v1") => Some(Dialect::Generate),
-            "completion" => Some(Dialect::LlamaCpp),
+            "completion" if !rest.ends_with("/chat") => Some(Dialect::LlamaCpp),
             "embeddings" => Some(Dialect::Embeddings),
+            "embed" if rest.ends_with("/api") => Some(Dialect::Embeddings),
             _ => None,
         }
     }
@@ -253,10 +254,21 @@ pub(crate) struct DialectState {
     pub(crate) echo_pending: bool,
 }
 
-/// Usage in the last complete member `usage` of a document of which only the end is known.
+/// Usage in the last complete member `usage`, or else `timings`, of a document of which only the
+/// end is known.
 pub(crate) fn usage_at_end(tail: &[u8]) -> Option<Usage> {
-    let mut value = json::last_value(tail, b"\"usage\"")?;
-    shared::usage(&mut value).ok().filter(|usage| !usage.is_blank())
+    let usage = json::last_value(tail, b"\"usage\"");
+    let usage = usage.and_then(|mut value| shared::usage(&mut value).ok());
+    let timings = || Some(shared::timings(&mut json::last_value(tail, b"\"timings\"")?).ok()?.0);
+    usage.filter(|usage| !usage.is_blank()).or_else(timings).filter(|usage| !usage.is_blank())
+}
+
+/// Parse an error object.
+pub(crate) fn read_error<L: EventVisitor>(
+    data: &[u8],
+    report: &mut EventReporter<'_, L>,
+) -> Result<(), Malformed> {
+    shared::error(&mut Scan::new(data), report)
 }
 
 /// Parse one event or body.
@@ -301,6 +313,9 @@ mod tests {
             ("/api/generate", Some(Dialect::Ollama)),
             ("/api/chat", Some(Dialect::Ollama)),
             ("/completion", Some(Dialect::LlamaCpp)),
+            ("/v1/chat/completion", None),
+            ("/api/embed", Some(Dialect::Embeddings)),
+            ("/v1/embed", None),
             ("/v2/models/m/generate_stream", None),
             ("/v1/models", None),
             ("/chat", None),

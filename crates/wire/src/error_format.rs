@@ -15,7 +15,8 @@ pub enum ErrorFormat {
     /// their own.
     #[default]
     OpenAi,
-    /// Events of OpenAI's Responses have the members of an error at their top level.
+    /// Events of OpenAI's Responses have the members of an error at their top level, and in `error`
+    /// as well, without which OpenAI's clients do not raise it.
     OpenAiResponses,
     /// `{"type": "error", "error": {"type", "message"}, "request_id"}`.
     Anthropic,
@@ -134,9 +135,10 @@ impl ErrorFormat {
             ErrorFormat::Anthropic => format!("event: error\ndata: {}\n\n", self.body(error)),
             ErrorFormat::OpenAiResponses => {
                 let (message, code) = (escaped(error.message), escaped(error.code));
-                let param = param(error);
+                let (param, body) = (param(error), self.body(error));
+                let rest = body.strip_prefix('{').unwrap_or(&body);
                 format!(
-                    "event: error\ndata: {{\"type\":\"error\",\"code\":\"{code}\",\"message\":\"{message}\",\"param\":{param}}}\n\n"
+                    "event: error\ndata: {{\"type\":\"error\",\"code\":\"{code}\",\"message\":\"{message}\",\"param\":{param},{rest}\n\n"
                 )
             }
             ErrorFormat::OpenAi | ErrorFormat::Generate | ErrorFormat::LlamaCpp => {
@@ -299,7 +301,10 @@ mod tests {
         assert!(messages.starts_with("event: error\ndata: {\"type\":\"error\","), "{messages}");
         assert!(messages.contains("\"type\":\"rate_limit_error\""), "{messages}");
         let responses = ErrorFormat::OpenAiResponses.event(&ERROR);
-        assert!(responses.contains("\"code\":\"rate_limit_exceeded\""), "{responses}");
+        let code = "\"code\":\"rate_limit_exceeded\"";
+        assert!(responses.starts_with("event: error\ndata: {\"type\":\"error\",\"code\":"));
+        assert!(responses.ends_with(&format!("{code}}}}}\n\n")), "{responses}");
+        assert_eq!(responses.matches(code).count(), 2, "{responses}");
         assert!(ErrorFormat::Ollama.event(&ERROR).ends_with("\"}\n"));
     }
 }

@@ -161,6 +161,10 @@ impl Reader {
         };
         match frames {
             Frames::Sse(decoder) => decoder.feed(chunk, |item| match item {
+                Item::Frame(frame) if frame.name == sse::ERROR_FIELD => {
+                    *ends_skipped = false;
+                    read_error((frame.data, frame.end), listener);
+                }
                 Item::Frame(frame) => *ends_skipped = event(frame.data, frame.end, listener),
                 Item::Comment(end) => listener.comment(end),
                 Item::Skipped(tail, end) => *ends_skipped = skipped(tail, end, listener),
@@ -227,6 +231,14 @@ fn read_skipped<L: EventVisitor>(dialect: Dialect, (tail, end): (&[u8], usize), 
         report.usage(usage);
     }
     report.done(end, false, false);
+}
+
+/// Report an error object that stands in place of an event.
+fn read_error<L: EventVisitor>((data, end): (&[u8], usize), listener: &mut L) {
+    listener.data(data);
+    let mut report = EventReporter::new(listener);
+    let understood = dialect::read_error(data, &mut report).is_ok();
+    report.done(end, understood, false);
 }
 
 /// The usage of an event, and nothing else.

@@ -81,7 +81,8 @@ pub struct RequestFacts {
     pub model: Option<String>,
     /// Range of the model's name in the body, without quotes.
     pub model_at: Option<Range<usize>>,
-    /// Models that the server may use instead: `models` of OpenRouter, fallbacks of LiteLLM.
+    /// Models that the server may use instead: `models` of OpenRouter, fallbacks of LiteLLM,
+    /// adapters.
     pub other_models: Vec<String>,
     /// `stream`; Ollama streams by default, so absent and false differ.
     pub stream: Option<bool>,
@@ -184,18 +185,14 @@ impl RequestFacts {
                 self.model_at = self.model.is_some().then(|| start..v.offset() - 1);
             }
             b"models" => v.array(|_, v| self.other_model(v))?,
+            // Adapters of TGI, SGLang and LoRAX.
+            b"adapter_id" | b"lora_path" => self.other_model(v)?,
             b"stream" => self.stream = flag(v)?,
             b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens" | b"n_predict" => {
                 let tokens = self.count(v)?;
                 self.raise_max_tokens(tokens);
             }
-            b"parameters" | b"options" | b"sampling_params" => v.object(|key, v| {
-                if matches!(key, b"max_new_tokens" | b"num_predict") {
-                    let tokens = self.count(v)?;
-                    self.raise_max_tokens(tokens);
-                }
-                Ok(())
-            })?,
+            b"parameters" | b"options" | b"sampling_params" => self.parameters(v)?,
             b"n" | b"n_cmpl" => self.n = self.count(v)?.max(self.n),
             b"best_of" => self.best_of = self.count(v)?,
             b"stream_options" => self.stream_options(v)?,
@@ -232,6 +229,20 @@ impl RequestFacts {
             _ => self.other_member(key, v)?,
         }
         Ok(())
+    }
+
+    fn parameters(&mut self, v: &mut Scan<'_>) -> Result<(), Malformed> {
+        v.object(|key, v| {
+            match key {
+                b"max_new_tokens" | b"num_predict" => {
+                    let tokens = self.count(v)?;
+                    self.raise_max_tokens(tokens);
+                }
+                b"adapter_id" => self.other_model(v)?,
+                _ => {}
+            }
+            Ok(())
+        })
     }
 
     /// A member that no rule is about: its texts may be a part of the prompt.
@@ -493,9 +504,10 @@ mod tests {
     #[test]
     fn models_of_fallbacks_are_named_and_their_texts_are_read() {
         let body = r#"{"model":"a","models":["b",7],"fallbacks":["c",{"model":"d","messages":[{"role":"user","content":"hidden"}]},
-            {"a":["e","f"]}],"context_window_fallbacks":[{"a":["g"]}],"content_policy_fallbacks":"none","prompt":"x"}"#;
+            {"a":["e","f"]}],"context_window_fallbacks":[{"a":["g"]}],"content_policy_fallbacks":"none","prompt":"x",
+            "lora_path":"h","parameters":{"adapter_id":"i"}}"#;
         let facts = RequestFacts::scan(body.as_bytes()).unwrap();
-        assert_eq!(facts.other_models, ["b", "c", "d", "e", "f", "g"]);
+        assert_eq!(facts.other_models, ["b", "c", "d", "e", "f", "g", "h", "i"]);
         assert!(texts(body).iter().any(|(_, text)| *text == "hidden"));
     }
 

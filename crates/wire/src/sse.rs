@@ -15,10 +15,13 @@ use memchr::memchr2;
 
 use crate::json::{Scan, Tail};
 
+/// The name of a frame whose data is an error object in the field `error:`. No event has it.
+pub const ERROR_FIELD: &[u8] = b"error:";
+
 /// A dispatched frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// The `event:` field, empty when there was none.
+    /// The `event:` field, empty when there was none; or [`ERROR_FIELD`].
     pub name: &'a [u8],
     /// The data lines, joined with LF.
     pub data: &'a [u8],
@@ -204,6 +207,13 @@ impl Decoder {
                 self.data.push(b'\n');
                 self.data.extend_from_slice(value);
                 return None;
+            }
+            // llama.cpp until 2025: an error in place of an event.
+            b"error" if !self.has_data => {
+                self.has_data = true;
+                self.name.clear();
+                self.name.extend_from_slice(ERROR_FIELD);
+                return Some(value);
             }
             b"event" => {
                 self.name.clear();

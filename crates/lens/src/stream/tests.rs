@@ -213,13 +213,47 @@ fn usage_of_zero_tokens_is_none() {
     let mut lens = StreamLens::new(true, u64::MAX);
     let mut reader = Reader::new(Dialect::OpenAiResponses, Framing::Sse, ReaderLimits::default());
     for event in [
+        r#"{"type":"response.in_progress","response":{"usage":{"input_tokens":5,"output_tokens":0}}}"#,
         r#"{"type":"response.output_text.delta","delta":"hello"}"#,
         r#"{"type":"response.output_text.delta","delta":" you"}"#,
-        r#"{"type":"response.completed","response":{"usage":{"input_tokens":5,"output_tokens":0}}}"#,
+        r#"{"type":"response.completed","response":{"usage":{"input_tokens":0,"output_tokens":0}}}"#,
     ] {
         reader.feed(format!("data: {event}\n\n").as_bytes(), &mut lens);
     }
     assert_eq!((lens.prompt_tokens().0, lens.completion_tokens()), (Some(5), (Some(2), true)));
+}
+
+/// Until 2025, llama.cpp sent errors in a field of their own.
+#[test]
+fn an_error_field_is_an_error() {
+    let error = "error: {\"code\":500,\"message\":\"boom\",\"type\":\"server_error\"}\n\n";
+    for rest in ["", "data: [DONE]\n\n"] {
+        let lens = play(&[(0, 0, &content()), (9, 9, error), (9, 9, rest)]);
+        let error = lens.error().expect("an error");
+        assert_eq!((error.status(), error.record_code().as_str()), (500, "http_500"));
+    }
+}
+
+/// Of an answer over the reader's limit, only the end is read.
+#[test]
+fn timings_at_the_end_of_a_large_answer_are_its_usage() {
+    let prompt = "x".repeat(3000);
+    let body = format!(
+        "{{\"content\":\"hi\",\"prompt\":\"{prompt}\",\"timings\":{{\"cache_n\":1,\"prompt_n\":4,\"predicted_n\":7}},\"stop\":true}}"
+    );
+    for (framing, body) in
+        [(Framing::Json, body.clone()), (Framing::Sse, format!("data: {body}\n\n"))]
+    {
+        let mut lens = StreamLens::new(true, u64::MAX);
+        let mut reader = Reader::new(Dialect::LlamaCpp, framing, ReaderLimits { event: 1000 });
+        reader.feed(body.as_bytes(), &mut lens);
+        reader.finish(&mut lens);
+        assert_eq!(
+            (lens.completion_tokens(), lens.prompt_tokens().0),
+            ((Some(7), false), Some(5)),
+            "{framing:?}"
+        );
+    }
 }
 
 /// llama.cpp reports the usage of each choice where it ends.

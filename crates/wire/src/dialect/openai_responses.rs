@@ -82,8 +82,10 @@ fn event<L: EventVisitor>(
         b"response.created" | b"response.queued" | b"response.in_progress" => {
             if let Some(mut at) = m.response {
                 at.object(|key, v| {
-                    if key == b"model" {
-                        report.model(v.text()?);
+                    match key {
+                        b"model" => report.model(v.text()?),
+                        b"usage" => report.usage(shared::usage(v)?),
+                        _ => {}
                     }
                     Ok(())
                 })?;
