@@ -2,7 +2,7 @@
 //!
 //! Engines send the head and the role event before they process the prompt, so neither means that a
 //! token follows soon. A stream counts as started at its first token, at an error in place of it,
-//! or above [`MAX_HELD`] bytes. A non-streaming body counts as started when it is complete or above
+//! or above a maximum of bytes. A non-streaming body counts as started when it is complete or above
 //! that size; a backend that dies earlier has given no answer.
 //!
 //! The comments (keep-alives) of a held stream can be taken and sent ahead of its events.
@@ -10,8 +10,8 @@
 //! - *In*: a [`Source`], and how its events are read; `None` passes everything through.
 //! - *Out*: the same answer from its start, with the original read times, less the comments that
 //!   were taken.
-//! - *Never*: more than [`MAX_HELD`] bytes plus one read held; a byte lost or a time changed by
-//!   holding; a comment taken out of an event.
+//! - *Never*: more than [`ProbeParsing::most_held`] bytes plus one read held; a byte lost or a time
+//!   changed by holding; a comment taken out of an event.
 
 use std::task::{Context, Poll, ready};
 
@@ -21,8 +21,11 @@ use transport::{
 };
 use wire::{Dialect, Event, EventVisitor, Framing, Part, Reader, ReaderLimits, json};
 
-/// Maximum bytes held while waiting for the first token. A longer answer counts as started.
+/// Maximum bytes held while waiting for the first token, besides a repeated request. A longer
+/// answer counts as started.
 pub(crate) const MAX_HELD: usize = 16 << 10;
+/// Maximum bytes of a request that its answer may repeat while it is held.
+const MAX_REPEATED: usize = 256 << 10;
 
 /// A stream that ends without a token, an error or a finish reason.
 const EMPTY_STREAM: EarlyError = EarlyError { status: 502, code: Some("incomplete_stream") };
@@ -36,6 +39,19 @@ pub struct ProbeParsing {
     pub limits: ReaderLimits,
     /// The answer starts with the prompt (`echo`).
     pub echo: bool,
+    /// Bytes of the request's body.
+    pub request_bytes: usize,
+}
+
+impl ProbeParsing {
+    /// Maximum bytes held. The first two events of a response repeat instructions and tools of the
+    /// request, which may be written longer than they were.
+    fn most_held(&self) -> usize {
+        match self.dialect {
+            Dialect::OpenAiResponses => MAX_HELD + 3 * self.request_bytes.min(MAX_REPEATED),
+            _ => MAX_HELD,
+        }
+    }
 }
 
 /// A source that returns its head only when the answer has started.
@@ -63,6 +79,7 @@ struct Held {
     /// Time of the last read with payload.
     last_read: Option<Tick>,
     has_ended: bool,
+    most: usize,
 }
 
 /// Measures the events of a run, and records where the last one ends.
@@ -210,6 +227,7 @@ impl Held {
             events: 0,
             last_read: None,
             has_ended: false,
+            most: reads.most_held(),
         }
     }
 
@@ -227,7 +245,7 @@ impl Held {
         self.has_ended
             || self.has_token()
             || self.lens.error().is_some()
-            || self.bytes.len() >= MAX_HELD
+            || self.bytes.len() >= self.most
     }
 
     /// Whether a stream ended without a token or a finish reason, or a JSON answer without a
@@ -330,8 +348,27 @@ mod tests {
                 dialect: Dialect::OpenAiChat,
                 limits: ReaderLimits { event: 1 << 20 },
                 echo: false,
+                request_bytes: 0,
             },
         )
+    }
+
+    #[test]
+    fn a_response_may_repeat_its_request_before_it_starts() {
+        let parsing = |dialect, request_bytes| ProbeParsing {
+            dialect,
+            limits: ReaderLimits { event: 1 << 20 },
+            echo: false,
+            request_bytes,
+        };
+        let mut held = Held::new(Framing::Sse, parsing(Dialect::OpenAiResponses, 24 << 10));
+        held.bytes = vec![b' '; 80 << 10];
+        assert!(!held.has_begun());
+        held.bytes = vec![b' '; 100 << 10];
+        assert!(held.has_begun());
+        let most = |dialect, bytes| parsing(dialect, bytes).most_held();
+        assert_eq!(most(Dialect::OpenAiChat, 24 << 10), MAX_HELD);
+        assert!(most(Dialect::OpenAiResponses, usize::MAX) < 1 << 20);
     }
 
     #[test]

@@ -45,7 +45,7 @@ fn pings() -> Vec<Step> {
 /// A source that is held until its first token.
 fn held(framing: Framing, steps: Vec<Step>) -> FirstTokenProbe<ScriptedSource> {
     let (dialect, limits) = (Dialect::OpenAiChat, ReaderLimits::default());
-    let parsing = ProbeParsing { dialect, limits, echo: false };
+    let parsing = ProbeParsing { dialect, limits, echo: false, request_bytes: 0 };
     FirstTokenProbe::new(ScriptedSource::new(framing, steps), Some(parsing))
 }
 
