@@ -895,3 +895,39 @@ async fn one_read_is_one_write() {
         }
     }
 }
+
+/// Repeated requests, comments and roles are no generated tokens.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_without_text_has_no_generated_tokens() {
+    let tools = "x".repeat(8000);
+    let created = format!(
+        "data: {{\"type\":\"response.created\",\"response\":{{\"tools\":\"{tools}\"}}}}\n\n"
+    );
+    let completed = "data: {\"type\":\"response.completed\",\"response\":{}}\n\n";
+    let pings = ": ping\n\n".repeat(100);
+    for (path, events) in [
+        ("/v1/chat/completions", vec![pings, sse::role(), sse::finish(), sse::done()]),
+        ("/v1/responses", vec![created, completed.to_owned()]),
+    ] {
+        let engine = Engine::start(move |_| {
+            let mut steps = vec![Step::text(sse::STREAM_HEAD)];
+            steps.extend(events.iter().map(Step::chunk));
+            steps.push(Step::end());
+            steps
+        })
+        .await;
+        let gateway = Gateway::in_front_of(&engine.url()).await;
+        let mut client = gateway.client().await;
+        client
+            .post(
+                path,
+                "x-request-id: x\r\n",
+                r#"{"model":"m","stream":true,"input":"a","messages":[]}"#,
+            )
+            .await;
+        assert!(client.answer().await.complete, "{path}");
+        let usage = gateway.record("x").await.usage;
+        let tokens = usage.and_then(|usage| usage.completion_tokens);
+        assert_eq!(tokens.unwrap_or(0), 0, "{path}");
+    }
+}

@@ -252,11 +252,9 @@ fn used_in_all(exchange: &Exchange) -> TokenUsage {
     }
     let stated = answer.lens.usage().is_some_and(|usage| usage.completion_tokens.is_some());
     let unread = answer.not_parsed.is_some() || !answer.measured;
-    let no_text = answer.lens.counts().content_events == 0;
-    if !stated
-        && answer.lens.marks().first_byte.arrival.is_some()
-        && (unread || no_text || !answer.streamed)
-    {
+    // A stream without a text generated nothing; a whole answer may have another form.
+    let is_other = !answer.streamed && answer.lens.counts().content_events == 0;
+    if !stated && answer.lens.marks().first_byte.arrival.is_some() && (unread || is_other) {
         let by_bytes = answer.bytes_to_client.div_ceil(BYTES_A_TOKEN);
         used.output =
             used.output.max(by_bytes).max(if unread { exchange.expected.output } else { 0 });
