@@ -461,6 +461,41 @@ async fn a_backend_that_starts_over_is_not_passed_on() {
     }
 }
 
+/// The record, the log and the metrics tell why the last backend could not go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_resume_is_the_recorded_failure() {
+    let refusing = |answer: &'static str| Engine::start(move |_| vec![Step::text(answer)]);
+    let error = "data: {\"error\":{\"message\":\"cannot go on\",\"code\":500}}\n\n";
+    let event: &'static str =
+        format!("{}{:x}\r\n{error}\r\n0\r\n\r\n", sse::STREAM_HEAD, error.len()).leak();
+    for (answer, code) in [
+        ("HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\n\r\n{}", "http_400"),
+        ("HTTP/1.1 503 Busy\r\ncontent-length: 2\r\n\r\n{}", "http_503"),
+        (event, "http_500"),
+    ] {
+        let engines = [reciter(Some(3)).await, refusing(answer).await];
+        let gateway = Gateway::with_settings(&settings(
+            &[&engines[0], &engines[1]],
+            ", balance: round_robin",
+            ", resume: on",
+            "",
+        ))
+        .await;
+        let answer = ask(&gateway, CHAT, "x", BODY).await;
+        assert!(!answer.complete && answer.text().contains("error"), "{}", answer.text());
+        settled(&gateway).await;
+        let record = gateway.record("x").await;
+        assert_eq!(
+            (record.outcome, record.error_code.as_deref(), record.backend.as_deref()),
+            (Outcome::UpstreamFailed, Some(code), Some("b1")),
+            "{record:?}"
+        );
+        let log = gateway.stderr();
+        let line = log.lines().find(|line| line.contains("backend=b1")).unwrap_or_default();
+        assert!(line.contains(&format!("code={code}")), "{log}");
+    }
+}
+
 /// All writes in one, without the pauses.
 fn at_once(steps: Vec<Step>) -> Vec<Step> {
     let written = steps

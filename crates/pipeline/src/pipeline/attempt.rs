@@ -96,7 +96,8 @@ pub(super) async fn until_answered<D: Sink>(
             if cut.is_some() {
                 select::close(exchange, ended);
             }
-            if refusal.outcome == Outcome::UpstreamError {
+            // An error answer is the cause, even if what it ended is a resumed stream.
+            if refusal.outcome == Outcome::UpstreamError || status.is_some_and(|one| one >= 400) {
                 exchange.verdict.decide(refusal.outcome, Some(&code));
             }
             return give_up(exchange, &refusal, cut, sink).await;
@@ -108,7 +109,12 @@ pub(super) async fn until_answered<D: Sink>(
 /// The result of a backend whose answer cannot follow what the client has, and the client's error
 /// if it is the last one.
 fn unusable(exchange: &Exchange, status: u16) -> (AttemptResult, Refusal) {
-    call_log::log_error(exchange, status, &format!("http_{status}"));
+    let code = format!("http_{status}");
+    match exchange.attempts.resuming && status >= 400 {
+        // The client's request was accepted before, so that it is not the cause.
+        true => call_log::log_answer(exchange, &code, "error answer to a resumed stream"),
+        false => call_log::log_error(exchange, status, &code),
+    }
     // A backend that cannot continue an answer has not failed.
     let ended = match status {
         ..500 if status != 429 => AttemptResult::Unknown,
@@ -181,7 +187,7 @@ async fn try_backend<D: Sink>(
     }
     let len = request.body().len();
     let outgoing = request.with_head(|head| send::prepare(exchange, head, len));
-    let reads = reads(exchange);
+    let reads = reads(exchange, len);
     let hedge = hedge::plan(exchange, &request, &outgoing.edits, reads);
     let UpstreamRequest { head, body: (buffer, body) } = request;
     drop(head);
@@ -194,10 +200,10 @@ async fn try_backend<D: Sink>(
 }
 
 /// How the answer is read to find its first token.
-fn reads(exchange: &Exchange) -> Option<ProbeParsing> {
+fn reads(exchange: &Exchange, request_bytes: usize) -> Option<ProbeParsing> {
     let dialect = exchange.routed.as_ref()?.dialect?;
     let echo = exchange.inspected.facts.as_ref().is_some_and(|facts| facts.echo);
-    Some(ProbeParsing { dialect, limits: exchange.plan.reader_limits, echo })
+    Some(ProbeParsing { dialect, limits: exchange.plan.reader_limits, echo, request_bytes })
 }
 
 /// Connect and relay. Repeat once on a new connection if a reused one is dead.

@@ -15,9 +15,19 @@ use crate::exchange::{Exchange, Routed};
 
 /// Write a log line about a failed call of this backend.
 pub fn log_failure(exchange: &Exchange, backend: &Arc<str>, code: &str, error: &str) {
-    let Some(admitted) = failure_log::admit(backend, code) else { return };
     let route = exchange.routed.as_ref().map(|routed| &*routed.route.route.name);
-    let (request_id, suppressed) = (&*exchange.accepted.id, admitted.suppressed);
+    log_call(backend, (route, &exchange.accepted.id), code, error);
+}
+
+/// The same for a call of which the exchange does not know: one of two hedged calls.
+pub(super) fn log_call(
+    backend: &Arc<str>,
+    (route, request_id): (Option<&str>, &str),
+    code: &str,
+    error: &str,
+) {
+    let Some(admitted) = failure_log::admit(backend, code) else { return };
+    let suppressed = admitted.suppressed;
     tracing::warn!(%backend, route, code, error, request_id, suppressed, "backend call failed");
 }
 

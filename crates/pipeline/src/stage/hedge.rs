@@ -28,6 +28,7 @@ use transport::{
 };
 
 use crate::exchange::UpstreamRequest;
+use crate::stage::call_log;
 use crate::stage::send::{self, HeadFacts};
 use plan::client_limits::{ClientLimits, ForwardedGuard};
 use plan::clock;
@@ -208,10 +209,19 @@ impl Hedge {
         {
             upstream.apply_retry_after(head, self.plan.with_credential);
         }
-        let ended = match begun {
-            Ok(status) => self.plan.fault(asked.target, *status),
-            Err(error) => result_of_error(*probe, error),
+        let (failure, why) = match begun {
+            Ok(status) => {
+                let failure = self.plan.error_answer(asked.target, &probe, *status);
+                (failure, "error answer".to_owned())
+            }
+            Err(error) => {
+                let code = Refusal::unanswered(error).code.to_owned();
+                let ended = result_of_error(*probe, error);
+                (HedgeFailure { ended, code, status: None, at: clock::now() }, error.to_string())
+            }
         };
+        self.plan.log(asked.target, &failure, &why);
+        let ended = failure.ended;
         if let Some(pool) = self.plan.route.pools.get(asked.target.pool) {
             pool.pool.end(asked.attempt, ended, clock::now());
         }
@@ -252,6 +262,24 @@ impl HedgePlan {
         self.route
             .upstream(target)
             .map_or(AttemptResult::Unknown, |upstream| upstream.fault(status, self.with_credential))
+    }
+
+    /// The failure of a backend that answered with this error status, or with an empty stream.
+    fn error_answer(&self, target: Target, probe: &Probe, status: u16) -> HedgeFailure {
+        let own = probe.early_error().and_then(|error| error.code);
+        let code = own.map_or_else(|| format!("http_{status}"), str::to_owned);
+        // Of an empty stream, the status is not the engine's.
+        let (ended, status) = (self.fault(target, status), own.is_none().then_some(status));
+        HedgeFailure { ended, code, status, at: clock::now() }
+    }
+
+    /// Write a log line about a call that failed while the other may still answer.
+    fn log(&self, target: Target, failure: &HedgeFailure, why: &str) {
+        let is_fault = matches!(failure.ended, AttemptResult::Failure | AttemptResult::Overloaded);
+        if let Some(upstream) = self.route.upstream(target).filter(|_| is_fault) {
+            let of = (Some(&*self.route.route.name), &*self.id);
+            call_log::log_call(&upstream.backend.name, of, &failure.code, why);
+        }
     }
 
     fn request(&self, target: Target) -> Option<Request> {
@@ -312,7 +340,6 @@ impl HedgedCall {
 
     /// Drop the first, which failed while the hedge is running.
     fn drop_first(&mut self, error: &UpstreamError) {
-        tracing::debug!(%error, "one of two hedged backends failed");
         let code = Refusal::unanswered(error).code.to_owned();
         let failure = |probe| HedgeFailure {
             ended: result_of_error(probe, error),
@@ -321,6 +348,9 @@ impl HedgedCall {
             at: clock::now(),
         };
         self.first_failure = self.first.take().map(failure);
+        if let (Some(hedge), Some(failure)) = (&self.hedge, &self.first_failure) {
+            hedge.plan.log(hedge.plan.first, failure, &error.to_string());
+        }
     }
 
     /// Poll the first until its answer begins. Its failure is an error only if no hedge is running.
@@ -341,9 +371,9 @@ impl HedgedCall {
                 {
                     upstream.apply_retry_after(head, plan.with_credential);
                 }
-                let (ended, code) = (plan.fault(plan.first, status), format!("http_{status}"));
-                self.first_failure =
-                    Some(HedgeFailure { ended, code, status: Some(status), at: clock::now() });
+                let failure = plan.error_answer(plan.first, first, status);
+                plan.log(plan.first, &failure, "error answer");
+                self.first_failure = Some(failure);
                 self.error = self.first.take().filter(Probe::has_error);
             }
             Err(error) if asked.is_some() => self.drop_first(&error),
