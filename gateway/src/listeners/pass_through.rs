@@ -182,7 +182,7 @@ impl ProxyHttp for PassThrough {
     ) -> Result<Box<HttpPeer>> {
         let peer = find_peer(ctx).await;
         peer.map_err(|mut error| {
-            error.set_retry(selects_another(session, ctx, &error));
+            error.set_retry(selects_another(session, ctx, (&error, false)));
             error
         })
     }
@@ -337,7 +337,7 @@ impl ProxyHttp for PassThrough {
         ctx: &mut Passing,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        error.set_retry(selects_another(session, ctx, &error));
+        error.set_retry(selects_another(session, ctx, (&error, false)));
         error
     }
 
@@ -360,7 +360,7 @@ impl ProxyHttp for PassThrough {
         let is_upstream = *error.esource() == pingora::ErrorSource::Upstream
             && *error.etype() != ErrorType::Custom(UNREADABLE);
         if is_upstream && !error.retry() {
-            error.set_retry(selects_another(session, ctx, &error));
+            error.set_retry(selects_another(session, ctx, (&error, true)));
         }
         error
     }

@@ -57,12 +57,16 @@ pub(super) async fn find_peer(ctx: &mut Passing) -> Result<Box<HttpPeer>> {
     Ok(Box::new(peer))
 }
 
-/// Select another backend for a safe request whose backend failed before its answer. The failure is
-/// recorded.
-pub(super) fn selects_another(session: &Session, ctx: &mut Passing, error: &Error) -> bool {
+/// Select another backend for a request that the backend has not received, or for a safe one whose
+/// backend failed before its answer. The failure is recorded.
+pub(super) fn selects_another(
+    session: &Session,
+    ctx: &mut Passing,
+    (error, is_sent): (&Error, bool),
+) -> bool {
     let Some(exchange) = &mut ctx.exchange else { return false };
     let is_safe = matches!(session.req_header().method.as_str(), "GET" | "HEAD");
-    let repeats = is_safe
+    let repeats = (is_safe || !is_sent)
         && session.response_written().is_none()
         && !session.as_ref().retry_buffer_truncated();
     if !repeats || !select::may_retry(exchange) {
