@@ -282,7 +282,7 @@ impl Builder {
             reserved_output_tokens: table.count("reserved_output_tokens"),
             tokenizer: table.text("tokenizer").map(PathBuf::from),
             passthrough: traffic::patterns(table, "passthrough"),
-            hosts: table.texts("hosts").iter().map(|host| host.to_ascii_lowercase()).collect(),
+            hosts: self.hosts(table),
             cors,
             strict: table.text("validation") == Some("strict"),
             labels,

@@ -198,25 +198,47 @@ fn unknown_pools_of_a_route_are_told_together() {
 }
 
 #[test]
+fn hosts_of_routes_are_names_without_ports() {
+    let told = |host: &str| {
+        let text = format!(
+            "backends: [{{name: a, url: 'http://a'}}]\nroutes: [{{name: r, backend: a, hosts: ['{host}']}}]\n"
+        );
+        config::parse("gateway.yaml", &text).map(drop).map_err(|problems| problems.to_string())
+    };
+    for valid in ["api.example", "*.example", "127.0.0.1", "[::1]"] {
+        assert_eq!(told(valid), Ok(()), "{valid}");
+    }
+    for wrong in ["127.0.0.1:80", "http://x", "[::1]:80", "a b", ""] {
+        let problem = told(wrong).expect_err(wrong);
+        assert!(problem.contains("routes[0].hosts: ") && problem.contains("without a port"));
+    }
+}
+
+#[test]
 fn endpoints_of_collectors_are_checked() {
-    let told = |endpoint: &str| {
+    let told_with = |endpoint: &str, more: &str| {
         config::parse(
             "gateway.yaml",
             &format!(
                 "backends: [{{name: a, url: 'http://a'}}]\nroutes: [{{name: r, backend: a}}]\n\
-                 otlp: {{endpoint: '{endpoint}'}}\n"
+                 otlp: {{endpoint: '{endpoint}'{more}}}\n"
             ),
         )
         .map(drop)
         .map_err(|problems| problems.to_string())
     };
-    for valid in ["http://127.0.0.1:4318", "https://otel/v1", "collector:4317"] {
+    let told = |endpoint: &str| told_with(endpoint, "");
+    for valid in ["http://127.0.0.1:4318", "https://otel/v1"] {
         assert_eq!(told(valid), Ok(()), "{valid}");
     }
+    // Only for gRPC, a host and a port are enough.
+    assert_eq!(told_with("collector:4317", ", protocol: grpc"), Ok(()));
     for (wrong, why) in [
         ("http://127.0.0.1:99999", "has an invalid port; ports go from 1 to 65535"),
         ("http://:4318", "has no host"),
         ("ftp://collector", "is neither http nor https"),
+        ("127.0.0.1:4318", "write for example \"http://127.0.0.1:4318\""),
+        ("x", "write for example"),
         ("http://me:secret@collector", "the URL contains credentials"),
     ] {
         let problem = told(wrong).unwrap_err();

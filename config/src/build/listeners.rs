@@ -92,7 +92,7 @@ impl Builder {
         let table = self.section(root, "admin");
         AdminListener {
             address: self.address(&table),
-            hosts: self.admin_hosts(&table),
+            hosts: self.hosts(&table),
             allow: self.networks(&table, "allow"),
             deny: self.networks(&table, "deny"),
             auth: table.table("auth").map(|auth| self.admin_auth(auth)),
@@ -132,12 +132,20 @@ impl Builder {
         AdminAuth { tokens, session }
     }
 
-    fn admin_hosts(&mut self, table: &Table) -> Vec<String> {
+    /// Names of `Host`, without ports. An IPv6 address is in brackets.
+    pub(super) fn hosts(&mut self, table: &Table) -> Vec<String> {
         let hosts = table.texts("hosts");
-        let is_name = |host: &str| !host.is_empty() && !host.contains(['/', ':', '@', ' ', '*']);
+        let is_address = |host: &str| {
+            let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+            inner.is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok())
+        };
+        let is_name = |host: &str| {
+            is_address(host) || !host.is_empty() && !host.contains(['/', ':', '@', ' ', '*'])
+        };
         for host in hosts.iter().filter(|host| !is_name(host.strip_prefix("*.").unwrap_or(host))) {
-            let problem =
-                format!("{host:?} is not a host name; write for example \"lens.internal\"");
+            let problem = format!(
+                "{host:?} is not a host name without a port; write for example \"lens.internal\""
+            );
             self.wrong(table, "hosts", problem);
         }
         hosts.iter().map(|host| host.to_ascii_lowercase()).collect()

@@ -106,7 +106,11 @@ impl Builder {
         {
             self.openable(&table, file);
         }
-        if let Some(problem) = text("endpoint").and_then(|url| url::check_otlp_url(&url).err()) {
+        let protocol =
+            text("protocol").or_else(|| std::env::var("OTEL_EXPORTER_OTLP_PROTOCOL").ok());
+        let is_grpc = protocol.as_deref() == Some("grpc");
+        let check = |url: String| url::check_otlp_url(&url, is_grpc).err();
+        if let Some(problem) = text("endpoint").and_then(check) {
             self.wrong(&table, "endpoint", problem);
         }
         Otlp {

@@ -43,8 +43,9 @@ pub(super) fn split_url(url: &str) -> Result<BaseUrl, String> {
 }
 
 /// Check the endpoint of a collector, which may be a host and a port for gRPC.
-pub(super) fn check_otlp_url(endpoint: &str) -> Result<(), String> {
-    let full = base_url::with_scheme(endpoint).unwrap_or_else(|| endpoint.to_owned());
+pub(super) fn check_otlp_url(endpoint: &str, is_grpc: bool) -> Result<(), String> {
+    let with_scheme = base_url::with_scheme(endpoint).filter(|_| is_grpc);
+    let full = with_scheme.unwrap_or_else(|| endpoint.to_owned());
     let parsed = full.parse::<BaseUrl>();
     parsed.map(drop).map_err(|why| {
         let example = "write for example \"http://127.0.0.1:4318\"";
