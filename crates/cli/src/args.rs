@@ -94,8 +94,7 @@ pub(crate) enum Command {
     Audit(AuditCommand),
     /// Run a simulated engine with the OpenAI API: random words at realistic speed.
     Simulate(SimulateArgs),
-    /// Run two simulated engines, the gateway and a short load, and print what the gateway
-    /// measured.
+    /// Run simulated engines, the gateway and a short load, and print what the gateway measured.
     Demo(DemoArgs),
     /// Print the completions of a shell: bash, elvish, fish, powershell or zsh.
     Completions {
@@ -487,4 +486,8 @@ pub(crate) struct DemoArgs {
     /// Exit after the load.
     #[arg(long)]
     pub(crate) once: bool,
+    /// URL of a real engine beside the simulated ones. The demo requests the first model of its
+    /// /v1/models.
+    #[arg(long, value_name = "URL")]
+    pub(crate) backend: Option<String>,
 }
