@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 40] = [
+const CRATES: [(&str, &[&str]); 42] = [
     ("wire", &[]),
     ("base-url", &[]),
     ("lens", &["wire"]),
@@ -31,6 +31,7 @@ const CRATES: [(&str, &[&str]); 40] = [
         "config",
         &["wire", "base-url", "lens", "stats", "filters", "routing", "traffic", "yaml", "schema"],
     ),
+    ("changes", &["config", "traffic"]),
     ("discovery", &["config"]),
     ("admin-auth", &["config", "lens"]),
     ("observatory", &["lens", "wire", "spill", "stats"]),
@@ -83,6 +84,7 @@ const CRATES: [(&str, &[&str]); 40] = [
         &[
             "lens",
             "contents",
+            "changes",
             "routing",
             "observatory",
             "stats",
@@ -110,6 +112,7 @@ const CRATES: [(&str, &[&str]); 40] = [
             "postgres",
             "files",
             "contents",
+            "changes",
             "config",
             "admin-auth",
             "transport",
