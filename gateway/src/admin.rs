@@ -31,7 +31,7 @@ use pages::access::{self, Gate};
 use pages::contents;
 use pages::playground::{self, Listening};
 use pages::{ApiError, Params, json_page, json_response, off_thread};
-use pages::{live, requests, routing, sinks, statistics, usage};
+use pages::{live, requests, routing, settings, sinks, statistics, usage};
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
@@ -134,13 +134,8 @@ fn router(
         .route("/api/audit", audit::page(audit_head))
         .route("/api/session", access::session_routes())
         .route("/api/playground", playground::routes(listeners))
-        .route(
-            "/api/settings",
-            json_page(&[], |shared, _| {
-                let last_reload = shared.last_reload.lock().clone();
-                Ok(json!({"settings": shared.plan.load().settings, "last_reload": last_reload}))
-            }),
-        )
+        .route("/api/settings", json_page(&[], settings::settings))
+        .route("/api/settings/check", post(settings::check))
         .fallback(async || ApiError::not_found("not found; GET / lists all paths"))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(middleware::from_fn_with_state(gate, access::guard))
@@ -261,3 +256,4 @@ const INDEX: &str = "\
 /api/playground     what the playground can call; POST sends a chat through a listener
 /api/settings       the settings in force, secrets masked, and the last reload
 ";
+/api/settings/check what a settings file would do: POST its text with x-llm-lens-operator
