@@ -126,9 +126,11 @@ const CRATES: [(&str, &[&str]); 42] = [
         ],
     ),
     ("testbench", &["wire", "base-url", "lens"]),
+    ("aggregate", &["stats", "testbench", "admin-auth"]),
     (
         "cli",
         &[
+            "aggregate",
             "config",
             "gateway",
             "testbench",

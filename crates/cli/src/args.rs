@@ -10,6 +10,7 @@ use testbench::report::Slo;
 use testbench::simulate::Profile;
 use tracing::level_filters::LevelFilter;
 
+use crate::aggregate::AggregateArgs;
 use crate::logger::LogFormat;
 use crate::probe::ProbeArgs;
 
@@ -81,6 +82,8 @@ pub(crate) enum Command {
     },
     /// Print the statistics of running gateways.
     Stats(StatsArgs),
+    /// Serve the statistics of many gateways as those of one.
+    Aggregate(AggregateArgs),
     /// Copy records of a store or of files to files of another format.
     Export(ExportArgs),
     /// Run, measure and train the detectors of guardrails.
@@ -483,11 +486,11 @@ pub(crate) struct DemoArgs {
     /// Address of its admin listener.
     #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
     pub(crate) admin: SocketAddr,
-    /// Exit after the load.
-    #[arg(long)]
-    pub(crate) once: bool,
     /// URL of a real engine beside the simulated ones. The demo requests the first model of its
     /// /v1/models.
     #[arg(long, value_name = "URL")]
     pub(crate) backend: Option<String>,
+    /// Exit after the load.
+    #[arg(long)]
+    pub(crate) once: bool,
 }
