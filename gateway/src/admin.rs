@@ -126,6 +126,7 @@ fn router(
             json_page(&[], |shared, _| Ok(json!({"backends": routing::backends(shared)}))),
         )
         .route("/api/usage", json_page(usage::PARAMS, usage::usage))
+        .route("/api/limits", json_page(&[], usage::limits))
         .route("/api/stats", json_page(statistics::PARAMS, statistics::stats))
         .route("/api/sketches", json_page(statistics::SKETCHES_PARAMS, statistics::sketches))
         .route("/api/objectives", json_page(&["route"], statistics::objectives))
@@ -242,6 +243,7 @@ const INDEX: &str = "\
 /api/backends       state, load and latency of backends
 /api/guardrails     cost of guardrails: by route, phase, filter and percentile (?route=NAME)
 /api/usage          usage and its cost (?by=owner,key,model&per=day|month&from=2026-01-31)
+/api/limits         counts of rate limits, and who has used most of one
 /api/stats          requests, rates and percentiles of the last minutes
                     (?window=1m|5m|15m|start&by=route,backend,operation,model,owner and filters
                     by each of them, such as &route=NAME)
@@ -255,5 +257,5 @@ const INDEX: &str = "\
 /api/session        the token in use; POST with a token as JSON signs in, DELETE signs out
 /api/playground     what the playground can call; POST sends a chat through a listener
 /api/settings       the settings in force, secrets masked, and the last reload
-";
 /api/settings/check what a settings file would do: POST its text with x-llm-lens-operator
+";
