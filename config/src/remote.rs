@@ -259,12 +259,14 @@ routes: [{name: r, backend: a}]
     #[test]
     fn a_text_that_would_grow_is_refused() {
         let bomb = "a: &a [x, x]\nb: &b [*a, *a]\n";
-        let deep = format!("zone: {}", "[".repeat(100_000));
+        let deep = format!("zone: {}{}", "[".repeat(100), "]".repeat(100));
+        let deeper = format!("zone: {}", "[".repeat(100_000));
         let block = format!("zone: {}x", "- ".repeat(100_000));
         let many = "- x\n".repeat(MAX_VALUES);
         for (text, want) in [
             (bomb, "aliases"),
             (&deep, "levels"),
+            (&deeper, "recursion limit"),
             (&block, "levels"),
             (&many, "values"),
             (&"#".repeat(MAX_REMOTE + 1), "bytes"),

@@ -57,13 +57,21 @@ fn readable(settings: &Settings) -> Value {
 
 /// Replaces the parts of a backend's URL by the URL.
 fn name_url(backend: &mut Map<String, Value>) {
-    let scheme =
-        if backend.get("tls").is_some_and(|tls| !tls.is_null()) { "https" } else { "http" };
-    let mut part = |name| backend.remove(name).and_then(|part| Some(part.as_str()?.to_owned()));
-    let (authority, prefix) = (part("authority"), part("prefix"));
-    let url = [scheme, "://", &authority.unwrap_or_default(), &prefix.unwrap_or_default()].concat();
-    backend.retain(|name, _| name != "host" && name != "port");
-    backend.insert("url".into(), url.into());
+    let text = |backend: &Map<String, Value>, name: &str| {
+        backend.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let tls = backend.get("tls").and_then(Value::as_object);
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    // The name to verify is that of the URL unless it is set.
+    let host = text(backend, "host");
+    let is_derived = tls.is_none_or(|tls| {
+        tls.get("ca").is_none_or(Value::is_null)
+            && tls.get("server_name").and_then(Value::as_str) == Some(&host)
+    });
+    let (authority, prefix) = (text(backend, "authority"), text(backend, "prefix"));
+    let parts = ["host", "port", "authority", "prefix"];
+    backend.retain(|name, _| !parts.contains(&name.as_str()) && !(is_derived && name == "tls"));
+    backend.insert("url".into(), format!("{scheme}://{authority}{prefix}").into());
 }
 
 fn compare(path: String, before: Option<&Value>, after: Option<&Value>, changes: &mut Vec<Change>) {

@@ -82,7 +82,7 @@ function effect({ changes, changes_total: total, loosened }) {
   const parts = [h("p", { role: "status", class: "good" }, total === 0 ? "Valid. No value differs from the settings in force; secrets are not compared." : `Valid. Values that change: ${words}.`)];
   if (loosened.length > 0) parts.push(h("div", {}, h("h3", { class: "bad" }, "Protection that is lost"), h("ul", {}, loosened.map((one) => h("li", {}, one)))));
   if (total > 0) {
-    parts.push(table(total > changes.length ? `The first ${number(changes.length)} changes` : "Changes",
+    parts.push(table(total > changes.length ? `The first ${number(changes.length)} changes; times are in seconds` : h("span", {}, "Changes ", h("small", {}, "times are in seconds")),
       [{ head: "Setting", text: true }, { head: "In force", text: true }, { head: "New", text: true }, { head: "Takes effect", text: true }],
       changes.map((one) => [one.path, value(one.before), value(one.after), one.needs_restart ? h("b", {}, "at the next start") : "with a reload"])));
   }
