@@ -29,7 +29,7 @@ pub struct References(BTreeSet<(String, String)>);
 
 impl References {
     /// Those of a settings file. An invalid one has none.
-    pub fn of(text: &str) -> Self {
+    pub fn in_text(text: &str) -> Self {
         let mut references = References::default();
         for document in MarkedYaml::load_from_str(text).iter().flatten() {
             references.collect(document, "");
@@ -176,12 +176,12 @@ routes: [{name: r, backend: a}]
 ";
 
     fn examine(text: &str) -> Remote {
-        examine_remote("page", text, References::of(FILE))
+        examine_remote("page", text, References::in_text(FILE))
     }
 
     #[test]
     fn references_are_those_of_the_same_setting() {
-        let references = References::of(FILE);
+        let references = References::in_text(FILE);
         assert!(references.has("backends[7].url", "http://${HOME}:1"));
         for (path, text) in [
             ("backends[0].url", "http://${HOME}:2"),
@@ -190,7 +190,7 @@ routes: [{name: r, backend: a}]
         ] {
             assert!(!references.has(path, text), "{path} {text}");
         }
-        assert_eq!(References::of("a: ["), References::default());
+        assert_eq!(References::in_text("a: ["), References::default());
     }
 
     /// The value of a variable must not get into a problem or a setting that is shown.

@@ -243,7 +243,7 @@ const INDEX: &str = "\
 /api/backends       state, load and latency of backends
 /api/guardrails     cost of guardrails: by route, phase, filter and percentile (?route=NAME)
 /api/usage          usage and its cost (?by=owner,key,model&per=day|month&from=2026-01-31)
-/api/limits         counts of rate limits, and who has used most of one
+/api/limits         counts of rate limits, and the accounts that have used most
 /api/stats          requests, rates and percentiles of the last minutes
                     (?window=1m|5m|15m|start&by=route,backend,operation,model,owner and filters
                     by each of them, such as &route=NAME)

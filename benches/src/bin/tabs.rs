@@ -69,7 +69,7 @@ struct Args {
 }
 
 /// A gateway with a store of records, in front of the mock engine.
-struct Bench {
+struct Setup {
     _engine: Process,
     gateway: Process,
     listen: SocketAddr,
@@ -77,7 +77,7 @@ struct Bench {
     folder: PathBuf,
 }
 
-impl Drop for Bench {
+impl Drop for Setup {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }
@@ -97,15 +97,15 @@ async fn main() -> Result<()> {
     let mut args = Args::parse();
     // It is started in another folder.
     args.gateway = args.gateway.canonicalize().context("no such binary; name it with --gateway")?;
-    let bench = Bench::start(&args).await?;
+    let setup = Setup::start(&args).await?;
     // The store and the caches have something in them.
-    bench.phase(&args, 0).await.context("warm-up")?;
+    setup.phase(&args, 0).await.context("warm-up")?;
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for round in 1..=args.rounds {
         let phases = [
-            bench.phase(&args, 0).await?,
-            bench.phase(&args, args.tabs).await?,
-            bench.phase(&args, 0).await?,
+            setup.phase(&args, 0).await?,
+            setup.phase(&args, args.tabs).await?,
+            setup.phase(&args, 0).await?,
         ];
         for (phase, tabs) in phases.iter().zip([0, args.tabs, 0]) {
             let Phase { p50, p99, rate, cpu } = phase;
@@ -140,7 +140,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-impl Bench {
+impl Setup {
     async fn start(args: &Args) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("llm-lens-tabs-{}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
@@ -164,14 +164,14 @@ impl Bench {
         let mut command = Command::new(&args.gateway);
         command.args(["gateway", "--config"]).arg(&file);
         let gateway = Process::start(&mut command, &folder.join("gateway"))?;
-        let mut bench = Bench { _engine: engine, gateway, listen, admin, folder };
+        let mut setup = Setup { _engine: engine, gateway, listen, admin, folder };
         let until = Instant::now() + READY;
-        while let Err(error) = page(bench.admin, "/readyz").await {
-            bench.gateway.check()?;
-            ensure!(Instant::now() < until, "{error:#}; its log: {}", bench.gateway.tail());
+        while let Err(error) = page(setup.admin, "/readyz").await {
+            setup.gateway.check()?;
+            ensure!(Instant::now() < until, "{error:#}; its log: {}", setup.gateway.tail());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Ok(bench)
+        Ok(setup)
     }
 
     /// Requests at the rate for the time of a phase, with open tabs.

@@ -17,9 +17,9 @@ use crate::restart::needs_restart;
 pub struct Change {
     /// The setting: `routes[chat].stall`.
     pub path: String,
-    /// The value in force; null: there is none.
+    /// The value in force; null if absent.
     pub before: Value,
-    /// The new value; null: there is none.
+    /// The new value; null if absent.
     pub after: Value,
     /// It takes effect at the next start, and not with a reload.
     pub needs_restart: bool,

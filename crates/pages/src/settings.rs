@@ -118,5 +118,5 @@ fn settings_text(shared: &Shared) -> Option<String> {
 
 /// What the settings file refers to. Without a file that can be read, nothing.
 fn references(shared: &Shared) -> References {
-    settings_text(shared).map_or_else(References::default, |text| References::of(&text))
+    settings_text(shared).map_or_else(References::default, |text| References::in_text(&text))
 }

@@ -1,4 +1,4 @@
-//! `/api/usage` and `/api/limits`: what was used and what it cost; who is near a limit.
+//! `/api/usage` and `/api/limits`: what was used and what it cost; accounts near a limit.
 //!
 //! - *In*: the usage sums, the grouping of a query; the accounts of rate limits.
 //! - *Out*: rows with tokens and cost; used shares.

@@ -1,6 +1,6 @@
 use super::admin_auth::{GRAFANA, OPERATOR, OPS, bearer, send, status};
 use super::*;
-use crate::raw::{Folder, through_shell};
+use crate::raw::Folder;
 
 /// A variable that the gateway has, and whose value no answer may have.
 const VALUE: &str = "the-value-of-a-variable";
@@ -31,8 +31,7 @@ async fn start(folder: &Folder) -> (Gateway, String) {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let text = settings(&engine, folder);
     let gateway = Gateway::with_command(&text, |command| {
-        command.env("CHECKED", VALUE);
-        through_shell(command, "exec \"$@\"");
+        command.env("CHECKED", "west").env("HIDDEN", VALUE);
     });
     (gateway.await, text)
 }
@@ -51,7 +50,7 @@ async fn a_check_says_what_a_text_would_change() {
     let changed = in_force
         .replace("api_key: k-secret", "api_key: k-other, weight: 3")
         .replace(", guardrail: g}", "}")
-        + "\nworkers: 7\n";
+        + "\nlimits: {records: 9}\n";
     let changed = check(&gateway, &changed).await;
     let paths: Vec<_> = changed["changes"]
         .as_array()
@@ -59,7 +58,8 @@ async fn a_check_says_what_a_text_would_change() {
         .iter()
         .map(|one| (one["path"].as_str().expect("a path"), one["needs_restart"] == true))
         .collect();
-    let want = [("backends[e].weight", false), ("routes[r].guardrail", false), ("workers", true)];
+    let want =
+        [("backends[e].weight", false), ("limits.records", true), ("routes[r].guardrail", false)];
     assert_eq!(paths, want, "{changed}");
     assert_eq!(changed["loosened"], serde_json::json!(["guardrail of route \"r\""]), "{changed}");
     let wrong = check(&gateway, "routes: [{name: r, backend: none}]\nbackends: [{name: e, url: 'http://e'}]\nguardrails: [{name: g, rules: [{name: x, regex: '(', input: block}]}]\n").await;
@@ -82,7 +82,7 @@ async fn a_check_reads_nothing_for_its_caller() {
     let base = "backends: [{name: e, url: 'http://e'}]\nroutes: [{name: r, backend: e}]\n";
     let mut answers = Vec::new();
     let there = folder.file("there.pem", "-----BEGIN");
-    for (variable, file) in [("CHECKED", there.as_path()), ("NOT_SET", "/no/such/file".as_ref())] {
+    for (variable, file) in [("HIDDEN", there.as_path()), ("NOT_SET", "/no/such/file".as_ref())] {
         let file = file.display();
         let text = format!(
             "{base}workers: 1\npools: [{{name: x, template: e, backends_file: '{file}'}}]\n\

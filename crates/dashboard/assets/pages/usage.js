@@ -1,4 +1,4 @@
-// Usage and cost: who used what, and who is near a limit.
+// Usage and cost by owner, key and model; accounts near a limit.
 
 import { get } from "../lib/api.js";
 import { empty, h, table } from "../lib/dom.js";
@@ -43,7 +43,7 @@ function nearLimits({ limits, nearest }) {
     h("span", { class: one.used_share >= 0.8 ? "bad" : null }, percent(one.used_share)), one.unit === "streams" ? "–" : duration(one.reset_s * 1e6),
   ]);
   return [
-    rows.length > 0 ? table("Nearest to a limit", [{ head: "Limit", text: true }, { head: "Who", text: true }, { head: "Counts", text: true }, { head: "Used" }, { head: "Nothing used in" }], rows)
+    rows.length > 0 ? table("Nearest to a limit", [{ head: "Limit", text: true }, { head: "Account", text: true }, { head: "Counts", text: true }, { head: "Used" }, { head: "Nothing used in" }], rows)
       : [h("h2", {}, "Nearest to a limit"), empty("Nothing of a limit is used at the moment.")],
     table("Rate limits, since the start", [{ head: "Limit", text: true }, { head: "Counts", text: true }, { head: "Per", text: true }, { head: "Accounts" }, { head: "Refused" }, { head: "Streams ended" }, { head: "Warnings" }],
       limits.map((one) => [one.limit, words(one.unit), one.shared ? `${one.per}, shared by gateways` : one.per, number(one.accounts), number(one.refused), number(one.ended), number(one.warned)])),
