@@ -49,10 +49,10 @@ impl References {
             YamlData::Sequence(list) => {
                 list.iter().for_each(|node| self.collect(node, &format!("{path}[]")));
             }
-            YamlData::Value(Scalar::String(text)) => {
-                if text.contains("${") || path.ends_with("backends_file") {
-                    self.0.insert((path.to_owned(), text.to_string()));
-                }
+            YamlData::Value(Scalar::String(text))
+                if text.contains("${") || path.ends_with("backends_file") =>
+            {
+                self.0.insert((path.to_owned(), text.to_string()));
             }
             _ => {}
         }

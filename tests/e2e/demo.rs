@@ -27,7 +27,7 @@ async fn the_demo_requests_a_real_engine_and_ends_with_a_signal() {
     command.args(["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     command.args(["--backend", &engine.url()]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut demo = command.stderr(Stdio::null()).spawn().expect("the binary runs");
-    let (lines, received) = mpsc::channel();
+    let (lines, received) = mpsc::sync_channel(1000);
     let out = BufReader::new(demo.stdout.take().expect("it is piped"));
     std::thread::spawn(move || {
         out.lines().map_while(Result::ok).try_for_each(|line| lines.send(line))

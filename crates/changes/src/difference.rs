@@ -70,7 +70,10 @@ fn name_url(backend: &mut Map<String, Value>) {
     });
     let (authority, prefix) = (text(backend, "authority"), text(backend, "prefix"));
     let parts = ["host", "port", "authority", "prefix"];
-    backend.retain(|name, _| !parts.contains(&name.as_str()) && !(is_derived && name == "tls"));
+    backend.retain(|name, _| !parts.contains(&name.as_str()));
+    if is_derived {
+        backend.remove("tls");
+    }
     backend.insert("url".into(), format!("{scheme}://{authority}{prefix}").into());
 }
 

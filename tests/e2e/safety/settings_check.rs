@@ -58,8 +58,13 @@ async fn a_check_says_what_a_text_would_change() {
         .iter()
         .map(|one| (one["path"].as_str().expect("a path"), one["needs_restart"] == true))
         .collect();
-    let want =
-        [("backends[e].weight", false), ("limits.records", true), ("routes[r].guardrail", false)];
+    let want = [
+        ("backends[e].weight", false),
+        // It has the settings of its template.
+        ("backends[p/127.0.0.1-9].weight", false),
+        ("limits.records", true),
+        ("routes[r].guardrail", false),
+    ];
     assert_eq!(paths, want, "{changed}");
     assert_eq!(changed["loosened"], serde_json::json!(["guardrail of route \"r\""]), "{changed}");
     let wrong = check(&gateway, "routes: [{name: r, backend: none}]\nbackends: [{name: e, url: 'http://e'}]\nguardrails: [{name: g, rules: [{name: x, regex: '(', input: block}]}]\n").await;
