@@ -261,7 +261,7 @@ routes: [{name: r, backend: a}]
         let bomb = "a: &a [x, x]\nb: &b [*a, *a]\n";
         let deep = format!("zone: {}{}", "[".repeat(100), "]".repeat(100));
         let deeper = format!("zone: {}", "[".repeat(100_000));
-        let block = format!("zone: {}x", "- ".repeat(100_000));
+        let block = format!("zone:\n  {}x", "- ".repeat(100_000));
         let many = "- x\n".repeat(MAX_VALUES);
         for (text, want) in [
             (bomb, "aliases"),

@@ -170,14 +170,18 @@ routes:
     #[test]
     fn values_are_compared_by_the_names_of_their_entries() {
         assert!(changes(&[]).is_empty());
-        let [url] = &changes(&[("http://127.0.0.1:2", "https://engine.test/v2")])[..] else {
+        let [url] = &changes(&[("http://127.0.0.1:2", "http://engine.test/v2")])[..] else {
             panic!()
         };
         assert_eq!((&*url.path, url.needs_restart), ("backends[c].url", false));
         assert_eq!(
             (&url.before, &url.after),
-            (&json!("http://127.0.0.1:2"), &json!("https://engine.test/v2"))
+            (&json!("http://127.0.0.1:2"), &json!("http://engine.test/v2"))
         );
+        // Its URL says that it has TLS.
+        let https = paths(&[("http://127.0.0.1:2", "https://engine.test")]);
+        assert!(https.contains(&("backends[c].url".to_owned(), false)), "{https:?}");
+        assert!(https.iter().all(|(path, _)| !path.contains("tls")), "{https:?}");
         // An entry before the others moves none of them.
         let first = ("routes:", "routes:\n- {name: new, backend: c, match: {path: /n}}");
         let [new] = &changes(&[first])[..] else { panic!("{:?}", changes(&[first])) };

@@ -73,7 +73,7 @@ async fn a_check_says_what_a_text_would_change() {
         problems.iter().find(|one| one["path"] == path).unwrap_or_else(|| panic!("{path}: {wrong}"))
     };
     assert_eq!((&found("routes[0].backend")["line"], &wrong["valid"]), (&1.into(), &false.into()));
-    assert_eq!(found("guardrails[0]")["line"], 3);
+    assert_eq!(found("guardrails[0].rules[0].regex")["line"], 3);
     assert!(text.contains("zone"));
     // Nothing was changed.
     assert_eq!(check(&gateway, &in_force).await["changes"], serde_json::json!([]));
