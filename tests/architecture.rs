@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 41] = [
+const CRATES: [(&str, &[&str]); 43] = [
     ("http1", &[]),
     ("wire", &[]),
     ("base-url", &[]),
@@ -32,6 +32,7 @@ const CRATES: [(&str, &[&str]); 41] = [
         "config",
         &["wire", "base-url", "lens", "stats", "filters", "routing", "traffic", "yaml", "schema"],
     ),
+    ("changes", &["config", "traffic"]),
     ("discovery", &["config"]),
     ("admin-auth", &["config", "lens"]),
     ("observatory", &["lens", "wire", "spill", "stats"]),
@@ -86,6 +87,7 @@ const CRATES: [(&str, &[&str]); 41] = [
         &[
             "lens",
             "contents",
+            "changes",
             "routing",
             "observatory",
             "stats",
@@ -114,6 +116,7 @@ const CRATES: [(&str, &[&str]); 41] = [
             "postgres",
             "files",
             "contents",
+            "changes",
             "config",
             "admin-auth",
             "transport",
@@ -127,9 +130,11 @@ const CRATES: [(&str, &[&str]); 41] = [
         ],
     ),
     ("testbench", &["wire", "base-url", "lens"]),
+    ("aggregate", &["stats", "testbench", "admin-auth"]),
     (
         "cli",
         &[
+            "aggregate",
             "config",
             "gateway",
             "testbench",

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use wire::Dialect;
 
+use crate::remote::Reading;
 use crate::settings::{
     Backend, BackendTls, GuardrailSettings, Pattern, Pool, Route, Settings, Timeouts,
 };
@@ -25,9 +26,20 @@ use crate::tree::{self, Table};
 use schema::ROOT;
 use yaml::Problem;
 
-/// Build settings from the root of a checked tree. Settings with problems lack what has one.
-pub(crate) fn settings(root: Table, problems: Vec<Problem>) -> (Settings, Vec<Problem>) {
-    let mut b = Builder { problems, fallback: defaults(), faulty: BTreeSet::new() };
+/// Settings, and what was found while they were built.
+pub(crate) struct Built {
+    /// Those with problems lack what has one.
+    pub(crate) settings: Settings,
+    pub(crate) problems: Vec<Problem>,
+    /// Settings whose files were not read.
+    pub(crate) unread: Vec<String>,
+}
+
+/// Build settings from the root of a checked tree.
+pub(crate) fn settings(root: Table, problems: Vec<Problem>, reading: Reading) -> Built {
+    let fallback = defaults();
+    let mut b =
+        Builder { problems, fallback, faulty: BTreeSet::new(), reading, unread: Vec::new() };
     let timeouts = b.timeouts(root.table("timeouts"));
     let mut backends = b.backends(&root);
     let pools = b.pools(&root, &mut backends);
@@ -76,7 +88,7 @@ pub(crate) fn settings(root: Table, problems: Vec<Problem>) -> (Settings, Vec<Pr
         objectives,
         timeouts,
     };
-    (settings, b.problems)
+    Built { settings, problems: b.problems, unread: b.unread }
 }
 
 /// The optional sections with their defaults.
@@ -108,6 +120,10 @@ struct Builder {
     /// Lists, and names of their entries, that have a problem: a reference to such an entry is not
     /// another one. `(list, "")` stands for an entry whose name is not known.
     faulty: BTreeSet<(&'static str, String)>,
+    /// The files that may be read.
+    reading: Reading,
+    /// Settings whose files were not read.
+    unread: Vec<String>,
 }
 
 impl Builder {
@@ -292,6 +308,9 @@ impl Builder {
     /// A file that cannot be opened is a problem of its setting.
     pub(super) fn openable(&mut self, table: &Table, setting: &'static str) {
         let Some(path) = table.text(setting) else { return };
+        if !self.may_read(table, setting) {
+            return;
+        }
         // A folder can be opened, and a pipe without a writer blocks.
         let opened = std::fs::metadata(path).and_then(|file| {
             if file.is_dir() {
@@ -302,6 +321,16 @@ impl Builder {
         if let Err(e) = opened {
             self.wrong(table, setting, format!("cannot open {path}: {e}"));
         }
+    }
+
+    /// Whether the file of a setting may be read; notes the setting if not.
+    pub(super) fn may_read(&mut self, table: &Table, setting: &'static str) -> bool {
+        let place = table.place(setting);
+        let may = self.reading.permits(place.path(), table.text(setting).unwrap_or_default());
+        if !may {
+            self.unread.push(place.path().to_owned());
+        }
+        may
     }
 
     fn path(&mut self, conditions: &Table) -> Option<Pattern> {

@@ -13,7 +13,14 @@ pub use yaml::{Problem, Problems, Secret};
 pub use schema;
 pub use schema::{STARTER, example, json_schema, reference};
 
+mod secret;
 mod tree;
+
+mod lines;
+pub use lines::lines;
+
+mod remote;
+pub use remote::{MAX_REMOTE, References, Remote, examine_remote};
 
 mod build;
 pub mod settings;
@@ -26,6 +33,8 @@ mod key_file;
 pub use key_file::{add_key, load_key_entries, load_keys, parse_keys, revoke_key};
 
 use std::path::Path;
+
+use remote::Reading;
 
 /// Maximum size of a settings file, in bytes.
 pub const MAX_FILE: u64 = 4 << 20;
@@ -72,8 +81,8 @@ pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
 pub fn examine(name: &str, text: &str) -> (Option<Settings>, Problems) {
     match tree::read_partial(text, &schema::ROOT) {
         Ok((root, problems)) => {
-            let (settings, problems) = build::settings(root, problems);
-            (Some(settings), Problems::new(name, problems))
+            let built = build::settings(root, problems, Reading::All);
+            (Some(built.settings), Problems::new(name, built.problems))
         }
         Err(problems) => (None, Problems::new(name, problems)),
     }
@@ -82,14 +91,15 @@ pub fn examine(name: &str, text: &str) -> (Option<Settings>, Problems) {
 /// A problem of a valid setting, such as a file that it names, with its place in the text. `path`
 /// is that of the setting, for example `routes[2].tokenizer`, or empty.
 pub fn problem_at(name: &str, text: &str, path: &str, message: &str) -> Problems {
-    let mut problem = Problem::whole_file(message.to_owned());
-    problem.path = path.to_owned();
-    if let Ok((root, _)) = tree::read_partial(text, &schema::ROOT)
-        && let Some(place) = root.find(path)
-    {
-        problem = Problem { path: path.to_owned(), ..place.problem(message) };
+    Problems::one(name, place_problem(text, &Reading::All, path, message))
+}
+
+fn place_problem(text: &str, reading: &Reading, path: &str, message: &str) -> Problem {
+    let place = tree::read_with(text, &schema::ROOT, reading).ok();
+    match place.as_ref().and_then(|read| read.root.find(path)) {
+        Some(place) => Problem { path: path.to_owned(), ..place.problem(message) },
+        None => Problem { path: path.to_owned(), ..Problem::whole_file(message.to_owned()) },
     }
-    Problems::one(name, problem)
 }
 
 /// Settings of a gateway that is started with flags instead of a file. The flags become the text of

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 
+use crate::remote::Reading;
+use crate::secret;
 use schema::{Field, Kind, Section};
 use yaml::Secret;
 use yaml::value;
@@ -25,6 +27,11 @@ pub(crate) struct Place {
 impl Place {
     fn new(node: &MarkedYaml<'_>, path: String) -> Self {
         Place { line: node.span.start.line(), column: node.span.start.col() + 1, path }
+    }
+
+    /// The path of the setting: `routes[2].timeouts.connect`.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
     }
 
     /// A problem here.
@@ -243,9 +250,26 @@ pub(crate) fn read_partial(
     text: &str,
     root: &'static Section,
 ) -> Result<(Table, Vec<Problem>), Vec<Problem>> {
+    read_with(text, root, &Reading::All).map(|read| (read.root, read.problems))
+}
+
+/// A checked file.
+pub(crate) struct Read {
+    pub(crate) root: Table,
+    pub(crate) problems: Vec<Problem>,
+    /// Settings with placeholders for their secrets.
+    pub(crate) unread: Vec<String>,
+}
+
+/// As [`read_partial`], with references that may be read.
+pub(crate) fn read_with(
+    text: &str,
+    root: &'static Section,
+    reading: &Reading,
+) -> Result<Read, Vec<Problem>> {
     let documents = MarkedYaml::load_from_str(text).map_err(|e| vec![yaml::explain(text, &e)])?;
-    let mut checker = Checker { problems: Vec::new() };
-    let table = match documents.as_slice() {
+    let mut checker = Checker { problems: Vec::new(), reading, unread: Vec::new() };
+    let root = match documents.as_slice() {
         [] => checker.defaults(root, &Place::default()),
         [document] => checker.section(document, root, String::new()),
         _ => {
@@ -254,14 +278,16 @@ pub(crate) fn read_partial(
             )]);
         }
     };
-    Ok((table, checker.problems))
+    Ok(Read { root, problems: checker.problems, unread: checker.unread })
 }
 
-struct Checker {
+struct Checker<'r> {
     problems: Vec<Problem>,
+    reading: &'r Reading,
+    unread: Vec<String>,
 }
 
-impl Checker {
+impl Checker<'_> {
     fn wrong(&mut self, place: &Place, message: impl Into<String>) {
         self.problems.push(place.problem(message));
     }
@@ -418,9 +444,18 @@ impl Checker {
             }
             Kind::Duration | Kind::DurationOrAuto => value::duration(text).map(Value::Duration),
             Kind::Size => value::size(text).map(Value::Count),
-            Kind::Secret => secret(text).map(Value::Secret),
+            Kind::Secret if secret::is_reference(text) && !self.reading.has_secrets() => {
+                self.unread.push(place.path.clone());
+                Ok(Value::Secret(secret::placeholder(&place.path)))
+            }
+            Kind::Secret => secret::read(text).map(Value::Secret),
             Kind::Word(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
             Kind::Word(words) => Err(format!("{text:?} is not one of: {}", words.join(", "))),
+            _ if text.contains("${") && !self.reading.permits(&place.path, text) => Err(
+                "is not read here: the settings file has no such text in this setting; check it \
+                 with `llm-lens check` on the gateway's machine"
+                    .into(),
+            ),
             _ => value::expand(text, |name| std::env::var(name).ok()).map(Value::Text),
         };
         parsed.unwrap_or_else(|message| self.fail(place, message))
@@ -430,22 +465,6 @@ impl Checker {
         self.wrong(place, message);
         Value::Invalid
     }
-}
-
-/// A secret from the environment, a file or the text itself. Errors do not contain the value.
-fn secret(text: &str) -> Result<Secret, String> {
-    let value = match text.strip_prefix("file:") {
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(|e| format!("cannot read the secret's file {path}: {e}"))?,
-        None => value::expand(text, |name| std::env::var(name).ok())?,
-    };
-    let value = value.trim_end_matches(['\r', '\n']);
-    if value.is_empty() || !value.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(
-            "the secret must not be empty, and must be printable ASCII without spaces".into()
-        );
-    }
-    Ok(Secret::new(value.to_owned()))
 }
 
 fn text_of(node: &MarkedYaml<'_>) -> Option<String> {
@@ -458,6 +477,6 @@ fn text_of(node: &MarkedYaml<'_>) -> Option<String> {
     }
 }
 
-fn join(path: &str, name: &str) -> String {
+pub(crate) fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }

@@ -31,7 +31,7 @@ use pages::access::{self, Gate};
 use pages::contents;
 use pages::playground::{self, Listening};
 use pages::{ApiError, Params, json_page, json_response, off_thread};
-use pages::{live, requests, routing, sinks, statistics, usage};
+use pages::{live, requests, routing, settings, sinks, statistics, usage};
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
@@ -126,6 +126,7 @@ fn router(
             json_page(&[], |shared, _| Ok(json!({"backends": routing::backends(shared)}))),
         )
         .route("/api/usage", json_page(usage::PARAMS, usage::usage))
+        .route("/api/limits", json_page(&[], usage::limits))
         .route("/api/stats", json_page(statistics::PARAMS, statistics::stats))
         .route("/api/sketches", json_page(statistics::SKETCHES_PARAMS, statistics::sketches))
         .route("/api/objectives", json_page(&["route"], statistics::objectives))
@@ -134,13 +135,8 @@ fn router(
         .route("/api/audit", audit::page(audit_head))
         .route("/api/session", access::session_routes())
         .route("/api/playground", playground::routes(listeners))
-        .route(
-            "/api/settings",
-            json_page(&[], |shared, _| {
-                let last_reload = shared.last_reload.lock().clone();
-                Ok(json!({"settings": shared.plan.load().settings, "last_reload": last_reload}))
-            }),
-        )
+        .route("/api/settings", json_page(&[], settings::settings))
+        .route("/api/settings/check", post(settings::check))
         .fallback(async || ApiError::not_found("not found; GET / lists all paths"))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(middleware::from_fn_with_state(gate, access::guard))
@@ -247,6 +243,7 @@ const INDEX: &str = "\
 /api/backends       state, load and latency of backends
 /api/guardrails     cost of guardrails: by route, phase, filter and percentile (?route=NAME)
 /api/usage          usage and its cost (?by=owner,key,model&per=day|month&from=2026-01-31)
+/api/limits         counts of rate limits, and the accounts that have used most
 /api/stats          requests, rates and percentiles of the last minutes
                     (?window=1m|5m|15m|start&by=route,backend,operation,model,owner and filters
                     by each of them, such as &route=NAME)
@@ -260,4 +257,5 @@ const INDEX: &str = "\
 /api/session        the token in use; POST with a token as JSON signs in, DELETE signs out
 /api/playground     what the playground can call; POST sends a chat through a listener
 /api/settings       the settings in force, secrets masked, and the last reload
+/api/settings/check what a settings file would do: POST its text with x-llm-lens-operator
 ";

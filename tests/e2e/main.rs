@@ -8,6 +8,8 @@ mod audit_log;
 mod config_cli;
 /// Stored prompts and answers.
 mod contents;
+/// The demo.
+mod demo;
 /// Errors of the gateway, in the format of each API.
 mod errors;
 /// Failures between client and engine: what both get, and what the record has.

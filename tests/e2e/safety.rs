@@ -22,6 +22,8 @@ mod limits;
 mod paths;
 /// The playground of the dashboard.
 mod playground;
+/// What the check of settings shows, and what it must not.
+mod settings_check;
 
 use std::time::{Duration, Instant};
 

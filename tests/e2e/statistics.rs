@@ -1,6 +1,9 @@
 //! Statistics of the last minutes, and the live stream.
 
-use std::process::Output;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderValue;
@@ -13,6 +16,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use crate::raw::Process;
 use crate::support::{ask, in_time, read_until};
 
 const PATH: &str = "/v1/chat/completions";
@@ -128,6 +132,60 @@ async fn the_command_merges_gateways_and_fails_plainly() {
         (String::from_utf8_lossy(&partial.stdout), String::from_utf8_lossy(&partial.stderr));
     assert_eq!(partial.status.code(), Some(1));
     assert!(out.starts_with("1 of 2 gateways") && err.contains("http://127.0.0.1:1"), "{out}{err}");
+}
+
+/// The aggregator has the figures of all gateways, and no credential: its caller's is sent to them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_aggregator_merges_gateways_with_the_token_of_its_caller() {
+    let engine = Engine::start(|_| sse::stream(3, 1)).await;
+    let auth = "admin: {address: '127.0.0.1:0', auth: {tokens: [{name: g, token: the-token-of-grafana}]}}\n";
+    let text = format!("{auth}{}", settings(&engine));
+    let (one, other) = (Gateway::with_settings(&text).await, Gateway::with_settings(&text).await);
+    for (gateway, requests) in [(&one, 2), (&other, 3)] {
+        for number in 0..requests {
+            ask(gateway, PATH, &format!("r{number}"), BODY).await;
+        }
+    }
+    let mut command = Command::new(kit::gateway::binary());
+    command.args(["aggregate", "--listen", "127.0.0.1:0", "--host", "agg.internal"]);
+    command.args(["--resolve", &format!("localhost:{}", one.admin().port())]);
+    command.arg(format!("http://{}", other.admin())).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut aggregator = Process(command.spawn().expect("the binary runs"));
+    let mut line = String::new();
+    let out = aggregator.0.stdout.take().expect("it is piped");
+    BufReader::new(out).read_line(&mut line).expect("a line");
+    let address = line.trim().strip_prefix("aggregator on http://").expect("an address");
+    let address: SocketAddr = address.parse().expect("an address");
+    let get = async |path: &str, fields: &str| {
+        let mut client = Client::connect(address).await;
+        client.send(format!("GET {path} HTTP/1.1\r\nconnection: close\r\n{fields}\r\n")).await;
+        let answer = client.answer().await;
+        (answer.status, answer.text())
+    };
+    let host = "host: 127.0.0.1\r\n";
+    let authorized = format!("{host}authorization: Bearer the-token-of-grafana\r\n");
+    let (status, denied) = get("/api/stats", host).await;
+    assert!(status == 502 && denied.contains("token"), "{denied}");
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let (_, merged) = get("/api/stats?window=1m", &authorized).await;
+        assert!(merged.contains("\"gateways\":{\"of\":2,\"problems\":[],\"read\":2}"), "{merged}");
+        // Requests are counted some milliseconds after their end.
+        if merged.contains("\"requests\":5,") {
+            break;
+        }
+        assert!(Instant::now() < until, "{merged}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for (path, fields, want) in [
+        ("/api/stats?rout=x", &*authorized, 400),
+        ("/api/stats", "host: evil.example\r\n", 421),
+        ("/livez", "host: agg.internal:9091\r\n", 200),
+        ("/readyz", host, 200),
+    ] {
+        let (status, answer) = get(path, fields).await;
+        assert_eq!(status, want, "{path}: {answer}");
+    }
 }
 
 /// Connects to the live stream.

@@ -23,10 +23,10 @@ const PATH: &str = "/v1/chat/completions";
 
 /// A CA, and a certificate for 127.0.0.1 and localhost signed by it; deleted at the end of the
 /// test.
-struct Certificates(PathBuf);
+pub struct Certificates(PathBuf);
 
 impl Certificates {
-    fn make() -> Certificates {
+    pub fn make() -> Certificates {
         let folder = kit::gateway::folder();
         let openssl = |arguments: &str| {
             let done = Command::new("openssl")
@@ -56,11 +56,11 @@ impl Certificates {
         Certificates(folder)
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    fn shown(&self, name: &str) -> String {
+    pub fn shown(&self, name: &str) -> String {
         self.file(name).display().to_string()
     }
 }

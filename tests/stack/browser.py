@@ -64,6 +64,10 @@ async def pages(browser, folder):
             page = await browser.page(width, scheme)
             for name, place in places.items():
                 await browser.open(page, place)
+                if name == "latency":
+                    await expect(page.locator(".heat a").first).to_be_visible()
+                if name == "usage":
+                    await expect(page.locator("main tr", has_text="all requests")).to_contain_text(" %")
                 await check(page, folder, name, width, scheme)
     assert not browser.faults, browser.faults
     print(f"{len(places)} pages, {2 * len(SIZES)} times each")
@@ -190,6 +194,62 @@ async def playground(browser, folder):
     print("answered and stopped")
 
 
+async def settings(browser, argument):
+    folder, file = pathlib.Path(argument), pathlib.Path(sys.argv[4])
+    text = file.read_text()
+    for width in SIZES:
+        for scheme in ("light", "dark"):
+            page = await browser.page(width, scheme)
+            await browser.open(page, "#/settings")
+            await expect(page.locator("main")).to_contain_text(f"lines of {file}")
+            box, result = page.get_by_label("Text of a settings file"), page.locator("[aria-live] [role=status]")
+            await box.fill(text)
+            await page.get_by_role("button", name="Check").click()
+            await expect(result).to_contain_text("No value differs")
+            await box.fill(text.replace(", guardrail: checked", "") + "workers: 3\nzone: west\n")
+            await page.get_by_role("button", name="Check").click()
+            await expect(result).to_contain_text("1 at the next start")
+            await expect(page.locator("main li", has_text="guardrail of route")).to_be_visible()
+            await expect(page.locator("main tr", has_text="workers")).to_contain_text("at the next start")
+            await expect(page.locator("main tr", has_text="zone")).to_contain_text("with a reload")
+            await check(page, folder, "settings-change", width, scheme)
+            await box.fill(text + "wrokers: 3\nzone: '${HOME}'\n")
+            await page.get_by_role("button", name="Check").click()
+            await expect(result).to_contain_text("2 problems")
+            await expect(page.locator("main tr", has_text="workers")).to_contain_text("did you mean")
+            await expect(page.locator("main tr", has_text="zone")).to_contain_text("is not read here")
+            await check(page, folder, "settings-problems", width, scheme)
+            line = len(text.splitlines()) + 1
+            await page.get_by_role("button", name=f"Go to line {line}").click()
+            selected = await box.evaluate("box => box.value.slice(box.selectionStart, box.selectionEnd)")
+            assert selected == "wrokers: 3", selected
+    assert not browser.faults, browser.faults
+    print("a change and problems")
+
+
+async def views(browser, folder):
+    page = await browser.page()
+    await browser.open(page, "#/requests?backend=cloud&slower_than=100ms")
+    await page.get_by_label("Save these filters as").fill("slow cloud")
+    await page.get_by_role("button", name="Save").click()
+    await browser.open(page, "#/requests")
+    view = page.locator(".views").get_by_role("link", name="slow cloud")
+    await expect(view).to_have_attribute("href", "#/requests?backend=cloud&slower_than=100ms")
+    await check(page, pathlib.Path(folder), "requests-views", 1440, "light")
+    await view.click()
+    await expect(page.get_by_label("Duration over")).to_have_value("100ms")
+    assert await page.locator("main tbody tr", has_text="edge").count() == 0
+    await expect(page.locator(".views").get_by_role("link", name="slow cloud")).to_have_attribute("aria-current", "true")
+    await page.get_by_role("button", name="Delete the view slow cloud").click()
+    await expect(view).to_have_count(0)
+    # What another program has stored does not break the page.
+    await page.evaluate("localStorage.setItem('llm-lens.views', '{')")
+    await browser.open(page, "#/requests")
+    await expect(page.get_by_label("Save these filters as")).to_be_visible()
+    assert not browser.faults, browser.faults
+    print("saved, used, deleted")
+
+
 async def unreadable(browser, _):
     page = await browser.page()
     body = json.dumps({"error": {"message": "the database is down", "param": None}})
@@ -228,7 +288,7 @@ async def restart(browser, _):
 async def main():
     admin, script, argument = sys.argv[1], sys.argv[2], (sys.argv[3:] or [None])[0]
     async with Browser(admin) as browser:
-        await {"pages": pages, "newcomer": newcomer, "tail": tail, "hostile": hostile, "sign_in": sign_in, "playground": playground, "unreadable": unreadable, "restart": restart}[script](browser, argument)
+        await {"pages": pages, "newcomer": newcomer, "tail": tail, "hostile": hostile, "sign_in": sign_in, "playground": playground, "settings": settings, "views": views, "unreadable": unreadable, "restart": restart}[script](browser, argument)
 
 
 asyncio.run(main())

@@ -28,6 +28,7 @@ guardrails: [{{name: checked, input_injection: flag, input_pii: redact}}]
 pools: [{{name: all, backends: [edge, cloud], balance: round_robin}}]
 routes: [{{name: chat, pool: all, guardrail: checked}}]
 objectives: [{{route: chat, ttft: {{p95: 100ms}}, availability: 99}}]
+rate_limits: [{{name: daily, unit: requests, amount: 500, window: day, per: all}}]
 """
 
 
@@ -112,6 +113,16 @@ def the_playground_streams(target):
     return target.browse("playground", target.machine.cache / "screenshots")
 
 
+def settings_are_checked(target):
+    """A text on the settings page is checked: what it would change, and when; problems with their lines."""
+    return target.browse("settings", target.machine.cache / "screenshots", target.machine.folder / "gateway.yaml")
+
+
+def views_are_saved(target):
+    """A name for filters stays in the browser, leads to the requests, and can be deleted."""
+    return target.browse("views", target.machine.cache / "screenshots")
+
+
 def names_are_no_markup(target):
     """A model's name with markup is text, on every page that shows it."""
     return target.browse("hostile")
@@ -136,5 +147,5 @@ def a_restart_is_survived(target):
 
 
 CHECKS = (pages_are_accessible, a_newcomer_finds_the_slow_backend, the_tail_is_live, a_token_signs_in,
-          the_playground_streams, names_are_no_markup,
+          the_playground_streams, settings_are_checked, views_are_saved, names_are_no_markup,
           unreadable_records_hide_nothing_else, a_restart_is_survived)

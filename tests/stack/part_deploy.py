@@ -174,7 +174,22 @@ def chart_is_valid(t):
     wanted = {"Deployment", "DaemonSet", "Service", "ConfigMap", "Secret", "HorizontalPodAutoscaler", "PodDisruptionBudget",
               "NetworkPolicy", "Role", *CUSTOM}
     assert kinds >= wanted, f"not rendered: {wanted - kinds}"
+    services_select_their_own_pods(t)
     return ", ".join(sorted(kinds))
+
+
+def services_select_their_own_pods(t):
+    """Services of gateways do not select the aggregator, and its name is an argument of its own."""
+    objects = documents(t, rendered(t, CHART / "ci" / "daemonset-values.yaml"))
+    pods = {one["metadata"]["name"]: one["spec"]["template"] for one in objects if one["kind"] in ("Deployment", "DaemonSet")}
+    selected = {}
+    for one in objects:
+        if one["kind"] == "Service":
+            wanted = one["spec"]["selector"].items()
+            selected[one["metadata"]["name"]] = [name for name, pod in pods.items() if wanted <= pod["metadata"]["labels"].items()]
+    assert selected == {"llm-lens": ["llm-lens"], "llm-lens-admin": ["llm-lens"], "llm-lens-aggregator": ["llm-lens-aggregator"]}, selected
+    [aggregator] = pods["llm-lens-aggregator"]["spec"]["containers"]
+    assert "llm-lens-admin.ai.svc:9090" in aggregator["args"], aggregator["args"]
 
 
 def custom_objects_are_valid(t):
@@ -207,7 +222,7 @@ def chart_settings_are_valid(t):
         may_be = ("cannot open /etc/llm-lens/tls/", "build it with the feature `kubernetes`")
         wrong = [line for line in done.stderr.splitlines() if not any(known in line for known in may_be)]
         assert not wrong, f"{file}: {wrong}"
-    for wrong in ("repicas=3", "kind=StatefulSet", "engineAutoscaling.enabled=true", "settings.admin=null"):
+    for wrong in ("repicas=3", "kind=StatefulSet", "engineAutoscaling.enabled=true", "settings.admin=null", "aggregator.prot=1", "serviceMonitor.token.name=x"):
         done = subprocess.run([str(word) for word in (helm(t), "template", "x", CHART, "--set", wrong)],
                               capture_output=True, text=True, timeout=60)
         assert done.returncode != 0, f"--set {wrong} is accepted"

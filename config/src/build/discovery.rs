@@ -135,6 +135,9 @@ impl Builder {
         else {
             return Vec::new();
         };
+        if !self.may_read(table, "backends_file") {
+            return Vec::new();
+        }
         let text = match crate::read(Path::new(file), MAX_FILE) {
             Ok(text) => text,
             Err(error) => {

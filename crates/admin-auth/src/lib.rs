@@ -21,6 +21,9 @@ pub use denial::Denial;
 
 mod digest;
 
+mod host;
+pub use host::is_served;
+
 mod origin;
 pub use origin::is_cross_site;
 

@@ -10,6 +10,7 @@ use testbench::report::Slo;
 use testbench::simulate::Profile;
 use tracing::level_filters::LevelFilter;
 
+use crate::aggregate::AggregateArgs;
 use crate::logger::LogFormat;
 use crate::probe::ProbeArgs;
 
@@ -81,6 +82,8 @@ pub(crate) enum Command {
     },
     /// Print the statistics of running gateways.
     Stats(StatsArgs),
+    /// Serve the statistics of many gateways as those of one.
+    Aggregate(AggregateArgs),
     /// Copy records of a store or of files to files of another format.
     Export(ExportArgs),
     /// Run, measure and train the detectors of guardrails.
@@ -94,8 +97,7 @@ pub(crate) enum Command {
     Audit(AuditCommand),
     /// Run a simulated engine with the OpenAI API: random words at realistic speed.
     Simulate(SimulateArgs),
-    /// Run two simulated engines, the gateway and a short load, and print what the gateway
-    /// measured.
+    /// Run simulated engines, the gateway and a short load, and print what the gateway measured.
     Demo(DemoArgs),
     /// Print the completions of a shell: bash, elvish, fish, powershell or zsh.
     Completions {
@@ -484,6 +486,10 @@ pub(crate) struct DemoArgs {
     /// Address of its admin listener.
     #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
     pub(crate) admin: SocketAddr,
+    /// URL of a real engine beside the simulated ones. The demo requests the first model of its
+    /// /v1/models.
+    #[arg(long, value_name = "URL")]
+    pub(crate) backend: Option<String>,
     /// Exit after the load.
     #[arg(long)]
     pub(crate) once: bool,

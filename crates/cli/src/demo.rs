@@ -1,5 +1,10 @@
 //! The demo: three simulated engines, the gateway in front of them, a short load, the gateway's
 //! measurements, and a gentle load for the dashboard.
+//!
+//! - *In*: addresses; a real engine, if there is one.
+//! - *Out*: a table and a waterfall, then load until INT, TERM or a drain.
+//! - *Never*: a listener on another address than loopback, unless it was requested; a file that
+//!   remains.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -10,6 +15,9 @@ use testbench::prompts::{Length, Prompts};
 use testbench::schedule::{Arrival, Stop};
 use testbench::simulate::{Engine, Profile};
 use testbench::{Config, demo, join};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use crate::args::DemoArgs;
 use crate::{runtime, write_stdout};
@@ -24,10 +32,36 @@ const GENTLE_RATE: f64 = 1.5;
 const GENTLE_TIME: Duration = Duration::from_secs(3600);
 /// Share of requests that one of the engines fails.
 const ERROR_SHARE: f64 = 0.08;
+/// Route of a real engine.
+const REAL_ROUTE: &str = "real";
+/// Requests to a real engine, which may have one core.
+const REAL_REQUESTS: u64 = 8;
+/// Workers that send them.
+const REAL_CONCURRENCY: usize = 2;
+/// Requests a second to a real engine while the dashboard is looked at.
+const REAL_RATE: f64 = 0.3;
+
+/// A real engine beside the simulated ones.
+struct RealEngine {
+    url: String,
+    model: String,
+}
+
+/// What requests are sent to.
+#[derive(Clone, Copy)]
+struct Sent<'a> {
+    model: &'a str,
+    requests: u64,
+    concurrency: usize,
+    /// Requests a second afterwards.
+    rate: f64,
+    words: Length,
+}
 
 /// Runs the demo.
 pub(crate) fn run_demo(args: &DemoArgs) -> Result<()> {
     let runtime = runtime()?;
+    let real = args.backend.as_deref().map(|url| runtime.block_on(real_engine(url))).transpose()?;
     let failing = Profile { error_share: ERROR_SHARE, ..Profile::fast() };
     let start = async |profile| {
         let engine = Engine::bind(SocketAddr::from(([127, 0, 0, 1], 0)), profile).await?;
@@ -43,7 +77,7 @@ pub(crate) fn run_demo(args: &DemoArgs) -> Result<()> {
     let (listen, admin) = (free(args.listen)?, free(args.admin)?);
     let folder = tempfile::Builder::new().prefix("llm-lens-demo-").tempdir()?;
     let file = folder.path().join("demo.yaml");
-    let text = settings(listen, admin, engines, folder.path());
+    let text = settings(listen, admin, engines, real.as_ref(), folder.path());
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     let settings = config::load(&file)?;
     let gateway = gateway::Gateway::bind(gateway::Options {
@@ -56,72 +90,121 @@ pub(crate) fn run_demo(args: &DemoArgs) -> Result<()> {
         "open the dashboard in a browser: http://{admin}/\n\n{}\n\n",
         gateway.summary()
     ))?;
-    let running =
-        std::thread::Builder::new().name("gateway".into()).spawn(move || gateway.serve())?;
+    let (ended, has_ended) = oneshot::channel();
+    let running = std::thread::Builder::new().name("gateway".into()).spawn(move || {
+        let served = gateway.serve();
+        // The demo may have ended before.
+        let _ = ended.send(());
+        served
+    })?;
     let shown = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
-            shown = show(listen, admin, args.once) => shown,
-            // The gateway receives the signal too, and there is nothing left to show.
+            shown = show(listen, admin, real.as_ref(), args.once) => shown,
+            // The gateway receives signals too, and there is nothing left to show.
             signal = tokio::signal::ctrl_c() => signal.map_err(Into::into),
+            _ = terminate.recv() => Ok(()),
+            // It was drained.
+            _ = has_ended => Ok(()),
         }
     });
     if shown.is_ok() && !args.once {
-        // The gateway receives Ctrl-C too, and ends.
         running.join().map_err(|_| anyhow::anyhow!("the gateway's thread panicked"))??;
     }
     shown
 }
 
-async fn show(listen: SocketAddr, admin: SocketAddr, once: bool) -> Result<()> {
-    write_stdout(&format!(
-        "sending {REQUESTS} requests each to sim-8b (fast) and sim-70b (slow), {CONCURRENCY} at a time\n"
-    ))?;
-    for model in ["sim-8b", "sim-70b"] {
-        testbench::run::run_load(load(listen, model), std::future::pending()).await?;
+/// The real engine at a URL, with its first model.
+async fn real_engine(url: &str) -> Result<RealEngine> {
+    let models = testbench::models(url, None).await.map_err(anyhow::Error::msg)?;
+    let model = models.into_iter().next().context("the engine lists no models")?;
+    Ok(RealEngine { url: url.to_owned(), model })
+}
+
+async fn show(
+    listen: SocketAddr,
+    admin: SocketAddr,
+    real: Option<&RealEngine>,
+    once: bool,
+) -> Result<()> {
+    let all = sent(real);
+    let names: Vec<_> =
+        all.iter().map(|sent| format!("{} to {}", sent.requests, sent.model)).collect();
+    write_stdout(&format!("sending requests, a few at a time: {}\n", names.join(", ")))?;
+    for sent in &all {
+        testbench::run::run_load(load(listen, *sent), std::future::pending()).await?;
     }
     let admin_url = format!("http://{admin}");
     let routes = join::page(&admin_url, "/api/routes", None).await.map_err(anyhow::Error::msg)?;
     write_stdout(&format!("\n{}\n", demo::routes(&routes)))?;
     let records = join::records(&admin_url, None).await.map_err(anyhow::Error::msg)?;
-    if let Some(record) = records.iter().find(|r| r.stream && &*r.route == "slow") {
+    let shown = if real.is_some() { REAL_ROUTE } else { "slow" };
+    if let Some(record) = records.iter().find(|r| r.stream && &*r.route == shown) {
         write_stdout(&format!("{}\n", demo::waterfall(record)))?;
     }
+    let model = real.map_or("sim-8b", |real| &real.model);
+    let body = serde_json::json!({
+        "model": model, "stream": true, "messages": [{"role": "user", "content": "hello"}]
+    });
     write_stdout(&format!(
-        "try:\n  curl -N http://{listen}/v1/chat/completions -H content-type:application/json -d '{{\"model\":\"sim-8b\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}'\n  curl -s http://{admin}/metrics | grep time_to_first_token\n  curl -s 'http://{admin}/api/requests?limit=1'\n"
+        "try:\n  curl -N http://{listen}/v1/chat/completions -H content-type:application/json -d '{body}'\n  curl -s http://{admin}/metrics | grep time_to_first_token\n  curl -s 'http://{admin}/api/requests?limit=1'\n"
     ))?;
     if once {
         return Ok(());
     }
+    let rate: f64 = all.iter().map(|sent| sent.rate).sum();
     write_stdout(&format!(
-        "\n{} requests a second go on for an hour, so that http://{admin}/ has something to show; Ctrl-C ends\n",
-        2.0 * GENTLE_RATE
+        "\n{rate} requests a second go on for an hour, so that http://{admin}/ has something to show; Ctrl-C ends\n"
     ))?;
-    let run = |model| testbench::run::run_load(gentle(listen, model), std::future::pending());
-    let (small, large) = tokio::join!(run("sim-8b"), run("sim-70b"));
-    small.and(large)?;
+    let mut runs = JoinSet::new();
+    for sent in all {
+        runs.spawn(testbench::run::run_load(gentle(listen, sent), std::future::pending()));
+    }
+    while let Some(run) = runs.join_next().await {
+        run??;
+    }
     Ok(())
 }
 
+/// What is sent: to both simulated models, and to the real one.
+fn sent(real: Option<&RealEngine>) -> Vec<Sent<'_>> {
+    let simulated = |model| Sent {
+        model,
+        requests: REQUESTS,
+        concurrency: CONCURRENCY,
+        rate: GENTLE_RATE,
+        words: Length::Uniform(20, 400),
+    };
+    let real = real.map(|real| Sent {
+        model: &real.model,
+        requests: REAL_REQUESTS,
+        concurrency: REAL_CONCURRENCY,
+        rate: REAL_RATE,
+        words: Length::Uniform(10, 60),
+    });
+    [simulated("sim-8b"), simulated("sim-70b")].into_iter().chain(real).collect()
+}
+
 /// The load while the dashboard is looked at.
-fn gentle(listen: SocketAddr, model: &str) -> Config {
+fn gentle(listen: SocketAddr, sent: Sent<'_>) -> Config {
     Config {
-        arrival: Arrival::Poisson { rate: GENTLE_RATE },
+        arrival: Arrival::Poisson { rate: sent.rate },
         stop: Stop::After(GENTLE_TIME),
         progress: false,
         seed: 2,
-        ..load(listen, model)
+        ..load(listen, sent)
     }
 }
 
-fn load(listen: SocketAddr, model: &str) -> Config {
+fn load(listen: SocketAddr, sent: Sent<'_>) -> Config {
     Config {
         base_url: format!("http://{listen}"),
-        model: model.into(),
-        arrival: Arrival::Closed { concurrency: CONCURRENCY },
-        stop: Stop::Requests(REQUESTS),
+        model: sent.model.into(),
+        arrival: Arrival::Closed { concurrency: sent.concurrency },
+        stop: Stop::Requests(sent.requests),
         warm_up: 0,
         stream: true,
-        prompts: Prompts::Made(Length::Uniform(20, 400)),
+        prompts: Prompts::Made(sent.words),
         max_tokens: Some(48),
         key: None,
         seed: 1,
@@ -143,13 +226,24 @@ fn free(wanted: SocketAddr) -> Result<SocketAddr> {
 }
 
 /// The settings: route `fast` has a guardrail and two engines, of which one fails now and then; the
-/// engine of route `slow` is slow.
+/// engine of route `slow` is slow. A real engine has a route of its own, with the guardrail.
 fn settings(
     listen: SocketAddr,
     admin: SocketAddr,
     [small, spare, large]: [SocketAddr; 3],
+    real: Option<&RealEngine>,
     folder: &Path,
 ) -> String {
+    let (mut backend, mut route, mut objective) = (String::new(), String::new(), String::new());
+    if let Some(RealEngine { url, model }) = real {
+        // Quoted JSON is quoted YAML.
+        let (url, model) = (serde_json::json!(url), serde_json::json!(model));
+        backend = format!("  - {{name: engine, url: {url}, models: [{model}]}}\n");
+        route = format!(
+            "  - {{name: {REAL_ROUTE}, backend: engine, guardrail: checked, match: {{models: [{model}]}}}}\n"
+        );
+        objective = format!("  - {{route: {REAL_ROUTE}, ttft: {{p95: 2s}}, availability: 99.5}}\n");
+    }
     let store = match cfg!(feature = "sqlite") {
         true => format!("record_store: {{path: {:?}}}\n", folder.join("records")),
         false => String::new(),
@@ -159,14 +253,14 @@ fn settings(
          backends:\n  \
            - {{name: small, url: \"http://{small}\", models: [sim-8b]}}\n  \
            - {{name: spare, url: \"http://{spare}\", models: [sim-8b]}}\n  \
-           - {{name: large, url: \"http://{large}\", models: [sim-70b]}}\n\
+           - {{name: large, url: \"http://{large}\", models: [sim-70b]}}\n{backend}\
          pools: [{{name: both, backends: [small, spare], balance: round_robin}}]\n\
          guardrails: [{{name: checked, input_injection: flag, input_pii: redact}}]\n\
-         routes:\n  \
+         routes:\n{route}  \
            - {{name: slow, backend: large, match: {{models: [sim-70b]}}, stall: 200ms}}\n  \
            - {{name: fast, pool: both, guardrail: checked}}\n\
          objectives:\n  \
            - {{route: fast, ttft: {{p95: 200ms}}, availability: 99.5}}\n  \
-           - {{route: slow, ttft: {{p95: 250ms}}, tpot: {{p95: 60ms}}, availability: 99.5}}\n"
+           - {{route: slow, ttft: {{p95: 250ms}}, tpot: {{p95: 60ms}}, availability: 99.5}}\n{objective}"
     )
 }

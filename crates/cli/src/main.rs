@@ -1,5 +1,6 @@
 //! The command line: parses arguments and runs the command.
 
+mod aggregate;
 mod args;
 mod audit;
 mod demo;
@@ -59,6 +60,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Compare { base, new, percent } => return load::compare(&base, &new, percent),
         Command::Export(args) => return export::export(&args),
         Command::Stats(args) => return statistics::print_stats(&args),
+        Command::Aggregate(args) => self::aggregate::run_aggregator(args)?,
         Command::Shield(ShieldCommand::Scan { file }) => return shield::scan(&file),
         Command::Shield(ShieldCommand::Eval { folder, sources, code }) => {
             return shield::eval(&folder, sources, code.as_deref());

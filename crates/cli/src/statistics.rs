@@ -12,17 +12,21 @@ use std::process::ExitCode;
 use anyhow::Result;
 use lens::Timing;
 use serde_json::{Value, json};
-use stats::{Cell, Dimension, Filter, Row, Rows, Sketches, TimingReport, WindowCells};
+use stats::{Cell, Dimension, Filter, Row, Rows, TimingReport, Window, WindowCells};
 
 use crate::args::StatsArgs;
 use crate::{runtime, write_stdout};
 
 /// Prints the statistics. Fails if a gateway cannot be read.
 pub(crate) fn print_stats(args: &StatsArgs) -> Result<ExitCode> {
+    let window = Window::from_name(&args.window).map_err(anyhow::Error::msg)?;
     let read = runtime()?.block_on(async {
         let (mut all, token) = (Vec::new(), args.admin_token.value());
         for url in &args.urls {
-            all.push((url.as_str(), fetch(url, &args.window, token.as_deref()).await));
+            all.push((
+                url.as_str(),
+                ::aggregate::read_gateway(url, window, token.as_deref()).await,
+            ));
         }
         all
     });
@@ -40,15 +44,6 @@ pub(crate) fn print_stats(args: &StatsArgs) -> Result<ExitCode> {
         write_stdout(&render(args, &good, all))?;
     }
     Ok(if good.len() == all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// The statistics of one gateway.
-async fn fetch(url: &str, window: &str, token: Option<&str>) -> Result<WindowCells, String> {
-    let path = format!("/api/sketches?window={window}");
-    let page = testbench::join::page(url, &path, token).await?;
-    let sketches: Sketches = serde_json::from_value(page)
-        .map_err(|e| format!("this is not the admin listener of a gateway with statistics: {e}"))?;
-    sketches.decode().map_err(|e| e.to_string())
 }
 
 /// The tables of the gateways that were read, of `all`.

@@ -18,6 +18,7 @@ pub mod live;
 pub mod playground;
 pub mod requests;
 pub mod routing;
+pub mod settings;
 pub mod sinks;
 pub mod statistics;
 pub mod usage;

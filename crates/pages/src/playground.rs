@@ -7,12 +7,12 @@
 //!   exposed without `admin.auth`; more than [`MAX_SENDING`] calls at a time, or two of one client.
 
 mod answer;
+mod connect;
 mod listener;
 pub use listener::Listening;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Extension;
 use axum::body::{Body, Bytes};
@@ -29,7 +29,6 @@ use parking_lot::Mutex;
 use pipeline::shared::Shared;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::access::{Caller, Connection};
@@ -40,8 +39,6 @@ use crate::params::{ApiError, Params};
 const MAX_BODY: usize = 256 << 10;
 /// Maximum calls at a time.
 const MAX_SENDING: usize = 4;
-/// Maximum time to connect to the listener.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The API that is called.
 const PATH: &str = "/v1/chat/completions";
 /// What a route's conditions on any value get.
@@ -79,7 +76,7 @@ async fn show(
     let plan = shared.plan.load();
     let chosen = permitted(&shared).and_then(|()| listener::choose(&listeners));
     let (listener, problem) = match &chosen {
-        Ok(address) => (Some(format!("http://{address}")), None),
+        Ok(listener) => (Some(listener.url()), None),
         Err(error) => (None, Some(error.message())),
     };
     let settings = &plan.settings;
@@ -103,16 +100,15 @@ async fn send(
 ) -> Result<Response, ApiError> {
     params.check(&[])?;
     permitted(&shared)?;
-    let address = listener::choose(&listeners)?;
+    let listener = listener::choose(&listeners)?;
+    let address = listener.target();
     let permit = Permit::take(&caller)?;
     let call = read(request.into_body()).await?;
     let request = compose(&shared.plan.load().settings, &call, &caller, &address.to_string())?;
     let failed = |why: String| {
         ApiError::bad_gateway(format!("the listener {address} does not answer: {why}"))
     };
-    let socket = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
-    let socket = socket.map_err(|_| failed(format!("no connection in {CONNECT_TIMEOUT:?}")))?;
-    let socket = socket.map_err(|error| failed(error.to_string()))?;
+    let socket = connect::connect(listener).await.map_err(failed)?;
     let (mut sender, driver) =
         http1::handshake(TokioIo::new(socket)).await.map_err(|error| failed(error.to_string()))?;
     let driver = AbortOnDropHandle::new(tokio::spawn(async move {

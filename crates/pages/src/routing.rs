@@ -34,6 +34,7 @@ pub fn backends(shared: &Shared) -> Vec<Value> {
                 "state": health.state(now).name(), "cause": health.cause(now).name(), "left_ms": ms(health.remaining(now)),
                 "check": upstream.last_check.lock().clone(), "ejections": health.ejections(),
                 "requests": member.requests(), "tokens": member.tokens(), "attempts": asked, "failures": failed,
+                "queued": upstream.queue.as_ref().map_or(0, |queue| queue.counts().waiting),
                 "ttft_ms": ms(member.ttft()), "ttft_p95_ms": ms(member.p95()), "round_trip_ms": ms(member.round_trip()),
                 "prediction_error": member.prediction_errors(), "engine": member.engine_metrics(now)}));
         }

@@ -1,14 +1,18 @@
-//! `/api/usage`: what was used and what it cost, by owner, key and model.
+//! `/api/usage` and `/api/limits`: what was used and what it cost; accounts near a limit.
 //!
-//! - *In*: the usage sums, the grouping of a query.
-//! - *Out*: rows with tokens and cost.
-//! - *Never*: a key; only its id.
+//! - *In*: the usage sums, the grouping of a query; the accounts of rate limits.
+//! - *Out*: rows with tokens and cost; used shares.
+//! - *Never*: a key, only its id; the address of a client.
 
 use pipeline::shared::Shared;
+use plan::clock;
 use serde_json::{Value, json};
-use traffic::{GroupBy, Totals, UsageRow};
+use traffic::{GroupBy, LimitLevel, Totals, UsageRow};
 
 use crate::params::{ApiError, Params};
+
+/// Maximum accounts of [`limits`].
+const NEAREST: usize = 50;
 
 /// Parameters of [`usage`].
 pub const PARAMS: &[&str] = &["by", "per", "from"];
@@ -57,4 +61,27 @@ pub fn usage(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
     };
     let rows: Vec<_> = shared.usage_sums.rows(group_by, from).into_iter().map(line).collect();
     Ok(json!({"currency": "USD", "usage": rows}))
+}
+
+/// Counts of all rate limits, and the accounts that have used most of one.
+///
+/// # Errors
+/// None.
+pub fn limits(shared: &Shared, _: &Params) -> Result<Value, ApiError> {
+    let plan = shared.plan.load();
+    let counts = plan.rate_limits.counts().map(|counts| {
+        let limit = counts.limit;
+        json!({"limit": limit.name, "unit": limit.unit.name(), "per": limit.per.name(),
+            "shared": limit.shared.is_some(), "accounts": counts.accounts, "refused": counts.refused,
+            "ended": counts.ended, "warned": counts.warned})
+    });
+    let level = |level: LimitLevel| {
+        json!({"limit": level.limit, "unit": level.unit.name(), "per": level.per.name(),
+            "subject": level.subject, "used_share": level.used, "reset_s": level.reset.as_secs_f64()})
+    };
+    let nearest = plan.rate_limits.nearest(NEAREST, clock::when());
+    Ok(json!({
+        "limits": counts.collect::<Vec<_>>(),
+        "nearest": nearest.into_iter().map(level).collect::<Vec<_>>(),
+    }))
 }

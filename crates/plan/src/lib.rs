@@ -29,5 +29,5 @@ mod observe;
 mod plan;
 pub use plan::{
     BuildError, HedgeCounters, MetricGroup, Mirror, MirrorSlot, Plan, PlannedPool, PlannedRoute,
-    RouteCounters, Target, Tools, check,
+    RouteCounters, Target, Tools, check, check_without_files,
 };

@@ -124,6 +124,25 @@ pub fn check(settings: &Settings, filters: &Registry) -> (Vec<(String, BuildErro
     (guardrails.chain(others).chain(key_sets).chain(tokenizers).chain(backends).collect(), warnings)
 }
 
+/// As [`check`], without what reads a file: features, and guardrails without local models and
+/// filters of this build. Also returns the paths of guardrails that were not checked.
+pub fn check_without_files(
+    settings: &Settings,
+    filters: &Registry,
+) -> (Vec<(String, BuildError)>, Vec<String>) {
+    let (mut problems, mut unchecked) = (Vec::new(), Vec::new());
+    for (at, guardrail) in settings.guardrails.iter().enumerate() {
+        let has_model = guardrail.judges.iter().any(|judge| judge.files.is_some());
+        if has_model || !guardrail.filters.is_empty() {
+            unchecked.push(format!("guardrails[{at}]"));
+        } else if let Err(error) = Guardrail::build(guardrail, filters, &load_model) {
+            problems.push((guardrail_path(at, guardrail, &error), error.into()));
+        }
+    }
+    problems.extend(features(settings).err().map(|error| (String::new(), error)));
+    (problems, unchecked)
+}
+
 /// The path of the setting that makes a guardrail fail.
 fn guardrail_path(at: usize, settings: &GuardrailSettings, error: &filters::BuildError) -> String {
     let filter = |name: &Arc<str>| settings.filters.iter().position(|f| f.declared.name == *name);
@@ -233,8 +252,8 @@ fn load_model(_: &filters::settings::Judge) -> Result<Arc<dyn filters::Filter>, 
 /// Settings prepared for requests.
 #[derive(Debug)]
 pub struct Plan {
-    /// The settings as the operator wrote them.
-    written: Arc<Settings>,
+    /// The settings as the operator wrote them, without discovered backends.
+    pub written: Arc<Settings>,
     /// The settings with discovered backends added.
     pub settings: Settings,
     /// The routes, in the order of the settings.

@@ -34,7 +34,7 @@ pub use caller::{Caller, Identity, credential};
 pub use charge::{Charge, Exhausted, Left};
 pub use keys::{KeyHasher, Keys};
 pub use lease::{LeaseRequest, SharedLimitTask, StoreFallback};
-pub use limits::{Denied, LimitCounts, LimitRequest, Limited, RateLimits};
+pub use limits::{Denied, LimitCounts, LimitLevel, LimitRequest, Limited, RateLimits};
 pub use network::network;
 pub use pattern::Pattern;
 pub use prices::TokenUsage;

@@ -23,6 +23,7 @@ use super::prices::{self, TokenUsage};
 use super::settings::{self, Per, Price, Quota, Unit};
 use super::usage::UsageSums;
 use crate::Pattern;
+use limit::Subject;
 pub(super) use limit::{Limit, LimitAccount};
 
 /// The facts about a request that limits use.
@@ -99,6 +100,24 @@ pub struct LimitCounts<'l> {
     pub warned: u64,
     /// Accounts in memory.
     pub accounts: usize,
+}
+
+/// An account of a limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LimitLevel {
+    /// Name of the limit.
+    pub limit: Arc<str>,
+    /// What it counts.
+    pub unit: Unit,
+    /// Requests that share the account.
+    pub per: Per,
+    /// Id of the key, or name of the owner, route or model; `None` for all requests, and for
+    /// addresses, which are not told.
+    pub subject: Option<Arc<str>>,
+    /// Used share of what can be used at once, 0 to 1.
+    pub used: f64,
+    /// Time until nothing is used.
+    pub reset: Duration,
 }
 
 /// All limits of the settings.
@@ -270,6 +289,31 @@ impl RateLimits {
 
     fn shared(&self) -> impl Iterator<Item = &Arc<Limit>> {
         self.limits.iter().filter(|limit| limit.settings.shared.is_some())
+    }
+
+    /// The accounts with the highest used shares, at most `max`. Accounts of shared limits are in
+    /// the store, and not among them.
+    pub fn nearest(&self, max: usize, now: Now) -> Vec<LimitLevel> {
+        let mut levels = Vec::new();
+        for limit in &self.limits {
+            let settings = &limit.settings;
+            let level = |(subject, used, reset)| LimitLevel {
+                limit: settings.name.clone(),
+                unit: settings.unit,
+                per: settings.per,
+                subject: match subject {
+                    Subject::Name(name) => Some(name),
+                    Subject::All | Subject::Address(_) => None,
+                },
+                used,
+                reset,
+            };
+            levels.extend(limit.levels(now).into_iter().map(level));
+            // Bounds the memory, whatever the number of accounts.
+            levels.sort_by(|one, other| other.used.total_cmp(&one.used));
+            levels.truncate(max);
+        }
+        levels
     }
 
     /// Counters of each limit.

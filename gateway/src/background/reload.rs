@@ -7,8 +7,6 @@
 //!   being written is not read, and an invalid one changes nothing; its problems are logged, and
 //!   the failure is counted.
 
-mod protection;
-
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -351,7 +349,9 @@ fn read(shared: &Shared, expected: &[Option<Stamp>], is_newest: impl Fn() -> boo
         Ok(settings) => Arc::new(settings),
         Err(problems) => return note_failure(shared, problems),
     };
-    restart_only(&shared.started_with, &settings);
+    for setting in changes::restart_only(&shared.started_with, &settings) {
+        tracing::warn!(setting, "setting changed, it takes effect at the next start");
+    }
     loop {
         // A new plan continues from the current one.
         let before = shared.plan.load_full();
@@ -379,7 +379,7 @@ fn read(shared: &Shared, expected: &[Option<Stamp>], is_newest: impl Fn() -> boo
 
 /// Put a plan into force.
 fn apply(shared: &Shared, plan: Plan, before: &Plan) {
-    let removed = protection::removed(&before.settings, &plan.settings);
+    let removed = changes::removed(&before.settings, &plan.settings);
     for removed in &removed {
         tracing::warn!(removed, "the new settings protect less than the ones before");
     }
@@ -395,28 +395,6 @@ fn apply(shared: &Shared, plan: Plan, before: &Plan) {
     let gauges = shared.observatory.gauges();
     Gauges::count(&gauges.reloads);
     gauges.settings_are_current();
-}
-
-/// Warn about settings that differ from those at the start and take effect only after a restart.
-fn restart_only(before: &Settings, after: &Settings) {
-    let changed = [
-        ("listeners", before.listeners != after.listeners),
-        ("admin.address", before.admin.address != after.admin.address),
-        ("workers", before.workers != after.workers),
-        ("audit", before.audit != after.audit),
-        ("access_log", before.access_log != after.access_log),
-        ("otlp", before.otlp != after.otlp),
-        ("record_store", before.record_store != after.record_store),
-        ("record_files", before.record_files != after.record_files),
-        ("contents", before.contents != after.contents),
-        ("usage_file", before.usage_file != after.usage_file),
-        ("guardrail_threads", before.guardrail_threads != after.guardrail_threads),
-        ("limits.records", before.limits.records != after.limits.records),
-        ("limits.h2_streams", before.limits.h2_streams != after.limits.h2_streams),
-    ];
-    for (name, _) in changed.iter().filter(|(_, changed)| *changed) {
-        tracing::warn!(setting = name, "setting changed, it takes effect at the next start");
-    }
 }
 
 type Stamp = (SystemTime, u64, u64);

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::admin_auth::{GRAFANA, OPERATOR, OPS, bearer, request, send, status};
 use super::*;
+use crate::tls::Certificates;
 
 const CALL: &str = "{\"request\": {\"model\": \"m\", \"stream\": true, \"messages\": []}}";
 
@@ -156,4 +157,26 @@ async fn the_playground_needs_an_operator_or_a_private_listener() {
         assert_eq!(page.contains("\"problem\":null"), is_on, "{page}");
         assert_eq!(gateway.stderr().contains("has no login"), !is_on);
     }
+}
+
+/// A listener with TLS is used as well. Another certificate than that of its file is refused: here,
+/// the file has changed without its key, so that the listener still serves the old one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_playground_accepts_the_certificate_of_the_listener_only() {
+    let (certificates, others) = (Certificates::make(), Certificates::make());
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let (cert, key) = (certificates.shown("cert.pem"), certificates.shown("key.pem"));
+    let gateway = Gateway::with_settings(&format!(
+        "listeners: [{{address: '127.0.0.1:0', tls: {{cert: '{cert}', key: '{key}'}}}}]\n\
+         backends: [{{name: e, url: '{}'}}]\nroutes: [{{name: rest, backend: e}}]\n",
+        engine.url()
+    ))
+    .await;
+    let page = request(&gateway, "GET /api/playground", "").await;
+    assert!(page.contains(&format!("\"listener\":\"https://{}\"", gateway.address())), "{page}");
+    let answer = call(&gateway, CALL).await;
+    assert!(status(&answer) == 200 && answer.contains("x-llm-lens-playground"), "{answer}");
+    std::fs::copy(others.file("cert.pem"), certificates.file("cert.pem")).expect("writable");
+    let refused = call(&gateway, CALL).await;
+    assert!(status(&refused) == 502 && refused.contains("TLS: "), "{refused}");
 }

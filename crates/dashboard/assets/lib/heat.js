@@ -7,13 +7,15 @@ import { duration, number, time } from "./format.js";
 const HALF_OCTAVE = Math.SQRT2;
 
 /**
- * A heat map of `points`, each with `at_s` and `cells`: `[upper bound in us, requests]`. `step` is in seconds;
- * `link(from, to, over)` is the address of the requests of a cell.
+ * A heat map of `points`, each with `at_s` and `cells`: `[upper bound in us, requests]`. `step` and `range`, the time that is
+ * shown, are in seconds; `link(from, to, over)` is the address of the requests of a cell.
  */
-export function heatMap(title, points, step, link) {
+export function heatMap(title, points, step, range, link) {
   const uppers = [...new Set(points.flatMap((point) => point.cells.map(([upper]) => upper)))].sort((a, b) => a - b);
   if (uppers.length === 0) return [];
-  const [first, last] = [points[0].at_s, points.at(-1).at_s];
+  // The whole range, so that it can be seen since when there are requests.
+  const last = Math.max(points.at(-1).at_s, Math.floor(Date.now() / 1000 / step) * step);
+  const first = Math.min(points[0].at_s, last - range + step);
   const columns = (last - first) / step + 1;
   // Empty rows between others keep the axis logarithmic.
   const row = (upper) => Math.round(Math.log(uppers.at(-1) / upper) / Math.log(HALF_OCTAVE)) + 1;
@@ -28,7 +30,7 @@ export function heatMap(title, points, step, link) {
     });
   }));
   const marks = [];
-  for (let at = 1; at <= rows; at += 4) {
+  for (let at = 1; at <= rows; at += rows > 8 ? 4 : 2) {
     marks.push(h("span", { style: { gridColumn: "1", gridRow: String(at) } }, duration(uppers.at(-1) / HALF_OCTAVE ** (at - 1))));
   }
   const grid = h("div", { class: "heat", role: "group", "aria-label": title, style: { gridTemplateColumns: `62px repeat(${columns}, minmax(2px, 1fr))`, gridTemplateRows: `repeat(${rows}, 11px)` } }, marks, cells);

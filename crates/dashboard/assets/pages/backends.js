@@ -17,12 +17,12 @@ export async function make({ params, refresh }) {
 
 function rows(backends) {
   return table("State, load and latency", [
-    { head: "Backend", text: true }, { head: "Pool", text: true }, { head: "State", text: true }, { head: "In flight" }, { head: "Tokens in flight" }, { head: "Attempts" }, { head: "Failures" },
+    { head: "Backend", text: true }, { head: "Pool", text: true }, { head: "State", text: true }, { head: "In flight" }, { head: "Queued" }, { head: "Tokens in flight" }, { head: "Attempts" }, { head: "Failures" },
     { head: "TTFT", href: "#/definitions?of=engine_ttft" }, { head: "TTFT p95", href: "#/definitions?of=engine_ttft" }, { head: "Round trip" }, { head: "TTFT predicted, off by" }, { head: "Ejections" },
   ], backends.map((one) => [
     one.backend, [one.pool, one.tier, one.zone].filter(Boolean).join(", "),
     h("span", { class: one.state === "healthy" ? "good" : "bad" }, `${one.state.replaceAll("_", " ")}${one.cause ? `: ${one.cause}` : ""}${one.left_ms ? `, for ${ms(one.left_ms)}` : ""}`),
-    number(one.requests), number(one.tokens), number(one.attempts), h("span", { class: one.failures > 0 ? "bad" : null }, number(one.failures)),
+    number(one.requests), number(one.queued), number(one.tokens), number(one.attempts), h("span", { class: one.failures > 0 ? "bad" : null }, number(one.failures)),
     ms(one.ttft_ms), ms(one.ttft_p95_ms), ms(one.round_trip_ms), percent(one.prediction_error?.ttft, 0), number(one.ejections),
   ]));
 }

@@ -79,15 +79,15 @@ function engineReport(row) {
 }
 
 const HEAT_TIMINGS = [["client_ttft", "Client TTFT"], ["engine_ttft", "Engine TTFT"], ["tpot", "TPOT"], ["total", "Duration"]];
-const HEAT_RANGES = [["1h", "hour", 60], ["6h", "6 hours", 300], ["1d", "day", 900], ["7d", "7 days", 6 * 3600]];
+const HEAT_RANGES = [["1h", "hour", 60, 3600], ["6h", "6 hours", 300, 6 * 3600], ["1d", "day", 900, 86_400], ["7d", "7 days", 6 * 3600, 7 * 86_400]];
 
 /** The heat map of the stored requests. */
 async function overTime(row, params) {
   const chosen = (all, name) => all.find(([id]) => id === params.get(name)) ?? all[0];
   const [timing, title] = chosen(HEAT_TIMINGS, "timing");
-  const [from, , step] = chosen(HEAT_RANGES, "from");
+  const [from, , step, range] = chosen(HEAT_RANGES, "from");
   const { data, problem } = await stored("/api/charts", { from, step: `${step}s`, cells: timing, route: row.route, backend: row.backend });
-  const card = (...content) => h("section", { class: "card" }, h("h2", {}, h("a", { href: `#/definitions?of=${timing}` }, title), " over time", h("small", {}, " darker cells have more requests; a cell leads to them")), content);
+  const card = (...content) => h("section", { class: "card" }, h("h2", {}, h("a", { href: `#/definitions?of=${timing}` }, title), " over time", h("small", {}, " stronger cells have more requests; a cell leads to them")), content);
   if (problem) return card(empty(`Stored records cannot be read: ${problem}.`));
   if (!data) return card(empty("A heat map needs stored records. Set ", h("code", {}, "record_store: {path: FOLDER}"), " in the settings and restart the gateway."));
   const go = (event) => {
@@ -100,7 +100,7 @@ async function overTime(row, params) {
   const filter = { client_ttft: "ttft_over", total: "slower_than" }[timing];
   const link = (since, until, us) => `#/requests?${new URLSearchParams({ route: row.route, backend: row.backend ?? "", from: iso(since), to: iso(until), ...(filter ? { [filter]: `${us}us` } : {}) })}`;
   const points = (data.series[0]?.points ?? []).filter((point) => point.cells.length > 0);
-  const map = points.length > 0 ? heatMap(title, points, step, link) : [empty("No request of this route and backend in this time.")];
+  const map = points.length > 0 ? heatMap(title, points, step, range, link) : [empty("No request of this route and backend in this time.")];
   return card(form, map);
 }
 

@@ -37,10 +37,11 @@ export async function make({ params }) {
       h("section", { class: "card verdict", "aria-label": "Verdict" },
         verdict({ groups: byRoute.filter((group) => !route || group.route === route), perBackend: groups, objectives: objectives.objectives, backends: backends.backends, sinks: sinks.sinks, ledgers })),
       filters(window, route, names),
-      figures(groups, objectives.objectives, stats.windows[0].covered_s, before(steps, step), ledgers),
+      figures(groups, objectives.objectives, stats.windows[0].covered_s, before(steps, step), ledgers, backends.backends),
       h("section", { class: "two" }, charts(points, series)),
       h("section", { class: "card" }, whereTheTimeGoes(groups, ledgers)),
-    ],
+      errorsByKind(groups),
+    ].filter(Boolean),
   };
 }
 
@@ -81,7 +82,7 @@ function figure(name, value, note, isBad) {
   return h("div", { class: "card" }, h("span", {}, name), h("strong", {}, value), h("em", { class: isBad ? "bad" : null }, note));
 }
 
-function figures(groups, objectives, covered, change, ledgers) {
+function figures(groups, objectives, covered, change, ledgers, backends) {
   const sum = (of) => groups.reduce((total, group) => total + (of(group) ?? 0), 0);
   const requests = sum((group) => group.requests);
   const failures = sum((group) => group.service_failures);
@@ -90,16 +91,18 @@ function figures(groups, objectives, covered, change, ledgers) {
   const codes = {};
   for (const group of groups) for (const [code, count] of Object.entries(group.errors)) codes[code] = (codes[code] ?? 0) + count;
   const first = Object.entries(codes).sort((a, b) => b[1] - a[1])[0];
-  const slow = (timing) => {
+  const slow = (measured, estimated) => {
+    const timing = estimated && !worst(groups, measured, "p95_us") ? estimated : measured;
     const group = worst(groups, timing, "p95_us");
     if (!group) return ["–", "no request with this time yet"];
     const { p95_us, count } = group.timings[timing];
     const all = change((point) => point[`${timing}_us`]?.p95);
-    return [duration(p95_us), `${group.route}${group.backend ? ` / ${group.backend}` : ""}, ${samples(count)}${all && `; p95 of all${all.slice(1)}`}`];
+    const shown = timing === measured ? duration(p95_us) : h("span", { class: "estimate" }, duration(p95_us));
+    return [shown, `${timing === measured ? "" : "from estimated tokens; "}${group.route}${group.backend ? ` / ${group.backend}` : ""}, ${samples(count)}${all && `; p95 of all${all.slice(1)}`}`];
   };
   const left = objectives.filter((one) => one.events > 0).sort((a, b) => a.budget_remaining - b.budget_remaining)[0];
   const failed = (point) => (point.requests - (point.outcomes.ok ?? 0)) / point.requests;
-  const [ttft, tpot] = [slow("client_ttft"), slow("tpot")];
+  const [ttft, tpot] = [slow("client_ttft"), slow("tpot", "estimated_tpot")];
   return h("section", { class: "figures", "aria-label": "Figures" },
     figure("Requests", `${number(requests / Math.max(covered, 1))} /s`, `${number(requests)} in ${duration(covered * 1e6)}${change((point) => point.requests)}`),
     figure("Goodput", judged ? percent(good / judged) : "–", judged ? `${number(judged)} requests judged by objectives` : "no objectives; set objectives in the settings", judged && good / judged < 0.95),
@@ -107,7 +110,45 @@ function figures(groups, objectives, covered, change, ledgers) {
     figure(definition("tpot", "TPOT p95, slowest"), ...tpot),
     figure("Failures of the service", requests ? percent(failures / requests, 2) : "–", first ? `most: ${first[0]} (${number(first[1])})${change(failed) && `; requests that are not ok${change(failed).slice(1)}`}` : "no errors", failures > 0),
     figure(definition("added_ttft", "TTFT added by guardrails"), ...addedTtft(ledgers)),
-    figure("Error budget left", left ? percent(left.budget_remaining, 0) : "–", left ? `${left.route}, ${left.slo}; burn rate ${number(left.burn_rate)}` : "no objective has events yet", left && left.budget_remaining < 0.25));
+    figure("In flight", number(backends.reduce((total, one) => total + one.requests, 0)), waiting(backends)),
+    figure(definition("client_itl", "Gap p99, slowest"), ...slowestGap(ledgers)),
+    figure("Error budget left", left ? percent(Math.max(left.budget_remaining, 0), 0) : "–", left ? `${left.route}, ${left.slo}${left.budget_remaining < 0 ? `; ${number(1 - left.budget_remaining)} times the budget is used` : ""}; burn rate ${number(left.burn_rate)}` : "no objective has events yet", left && left.budget_remaining < 0.25));
+}
+
+/** The time per token from estimated tokens. */
+const estimated = (group) => h("span", { class: "estimate" }, duration(group?.timings.estimated_tpot?.p50_us));
+
+/** Requests in queues: of the gateway, and of engines whose metrics it reads. */
+function waiting(backends) {
+  const inQueue = backends.reduce((total, one) => total + (one.queued ?? 0), 0);
+  const reports = backends.filter((one) => typeof one.engine?.waiting === "number");
+  const atEngines = reports.reduce((total, one) => total + one.engine.waiting, 0);
+  return `${number(inQueue)} wait in the gateway${reports.length > 0 ? `, ${number(atEngines)} at engines` : ""}`;
+}
+
+/** The largest p99 of gaps between tokens at the client, since the start. */
+function slowestGap(ledgers) {
+  const streams = ledgers.filter((row) => row.timings.client_itl?.count >= FEW);
+  const most = streams.sort((a, b) => b.timings.client_itl.p99_us - a.timings.client_itl.p99_us)[0];
+  if (!most) return ["–", "no streams yet"];
+  const { p99_us, count } = most.timings.client_itl;
+  return [duration(p99_us), `${most.route} / ${most.backend} since the start, ${number(count)} gaps`];
+}
+
+/** Errors of the window by their code, with the routes that have them. */
+function errorsByKind(groups) {
+  const codes = new Map();
+  for (const group of groups) {
+    for (const [code, count] of Object.entries(group.errors)) {
+      const known = codes.get(code) ?? { count: 0, at: new Set() };
+      known.at.add(group.backend ? `${group.route} / ${group.backend}` : group.route);
+      codes.set(code, { count: known.count + count, at: known.at });
+    }
+  }
+  const rows = [...codes].sort((a, b) => b[1].count - a[1].count).map(([code, { count, at }]) =>
+    [h("a", { href: `#/requests?${new URLSearchParams({ error_code: code })}` }, code), number(count), [...at].join(", ")]);
+  if (rows.length === 0) return null;
+  return h("section", { class: "card" }, table("Errors by kind", [{ head: "Error", text: true }, { head: "Requests" }, { head: "Route / backend", text: true }], rows));
 }
 
 /** The largest p95 that guardrails add, since the start. */
@@ -139,7 +180,8 @@ function charts(points, { data, problem }) {
     { label: "other outcomes", color: "--p99", dash: [2, 3], values: sum((outcomes) => Object.entries(outcomes).reduce((total, [name, count]) => total + (name === "ok" ? 0 : count), 0)) },
   ];
   const card = (title, id, lines, show) => h("div", { class: "card" },
-    h("h2", {}, id ? definition(id, title) : title, h("small", {}, " last hour, per minute")), chart(title, times, lines, show));
+    h("h2", {}, id ? definition(id, title) : title, h("small", {}, " last hour, per minute")),
+    lines.some((line) => line.values.some((value) => value !== null)) ? chart(title, times, lines, show) : empty("No request of the last hour has this time. Times per token need token counts of the engine: ", h("code", {}, "include_usage: inject"), "."));
   return [
     card("Time to first token at the client", "client_ttft", percentiles("client_ttft_us"), duration),
     card("Time per output token", "tpot", percentiles("tpot_us"), duration),
@@ -159,7 +201,7 @@ function whereTheTimeGoes(groups, ledgers) {
       h("a", { href: to }, row.backend ? `${row.route} / ${row.backend}` : row.route),
       number(group?.requests ?? 0),
       group?.requests ? percent(group.service_failures / group.requests) : "–",
-      duration(ttft?.p50_us), duration(ttft?.p95_us), duration(tpot?.p50_us),
+      duration(ttft?.p50_us), duration(ttft?.p95_us), tpot ? duration(tpot.p50_us) : estimated(group),
       shareBar(row.ledger_share),
     ];
   });

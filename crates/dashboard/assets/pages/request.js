@@ -23,9 +23,22 @@ export async function make({ argument }) {
         h("div", { class: "card" }, h("h2", {}, "Decisions"), decisions(record))),
       record.guardrail ? h("section", { class: "card" }, filters(record.guardrail)) : null,
       record.guardrail ? h("section", { class: "card" }, contents(record)) : null,
+      record.dialect ? h("section", { class: "card" }, h("h2", {}, "The same request again ", h("small", {}, "without its key and its texts, which the record does not have")), h("pre", { tabindex: 0 }, curl(record))) : null,
       h("section", { class: "card" }, h("details", {}, h("summary", {}, "The record as JSON"), h("pre", { tabindex: 0 }, JSON.stringify(record, null, 2)))),
     ].filter(Boolean),
   };
+}
+
+/** A command that sends such a request: the key and the prompt are the reader's to fill in. */
+function curl(record) {
+  const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+  const body = { model: record.model_requested ?? record.model ?? "MODEL" };
+  if (record.stream) body.stream = true;
+  if (/(chat\/completions|messages|api\/chat)$/.test(record.endpoint)) body.messages = [{ role: "user", content: "YOUR PROMPT" }];
+  else if (/(responses|embeddings)$/.test(record.endpoint)) body.input = "YOUR PROMPT";
+  else body[/generate(_stream)?$/.test(record.endpoint) && record.dialect !== "ollama" ? "inputs" : "prompt"] = "YOUR PROMPT";
+  const lines = ["curl -N \"$GATEWAY\"" + quote(record.endpoint), "-H 'content-type: application/json'", "-H \"authorization: Bearer $KEY\"", `-d ${quote(JSON.stringify(body))}`];
+  return lines.join(" \\\n  ");
 }
 
 async function find(id) {

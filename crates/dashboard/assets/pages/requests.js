@@ -3,6 +3,7 @@
 import { get, stored } from "../lib/api.js";
 import { empty, h, table } from "../lib/dom.js";
 import { dateTime, duration, number } from "../lib/format.js";
+import { MAX_NAME, remove, save, views } from "../lib/views.js";
 
 const FIELDS = ["route", "backend", "model", "outcome", "owner", "error_code", "status"];
 const TAIL_ROWS = 200;
@@ -16,7 +17,7 @@ export async function make({ params, refresh }) {
   // Without a store, there are the recent records, which have fewer filters.
   const { data: facets, problem } = await stored("/api/facets", { fields: FIELDS.join(","), limit: 8, from: query.from, to: query.to });
   if (problem) content.push(h("p", { class: "notice bad" }, `Stored records cannot be read, these are the recent ones: ${problem}.`));
-  content.push(filters(query, facets !== null, isLive));
+  content.push(filters(query, facets !== null, isLive), savedViews(query));
   if (query.to) content.push(h("p", { class: "notice" }, `Requests from ${dateTime(new Date(query.from))} to ${dateTime(new Date(query.to))}. `, h("a", { href: link({ ...query, from: "", to: "", after: "" }) }, "Show all times")));
   if (facets) content.push(h("section", { class: "card facets", "aria-label": "Values of stored requests" }, facetLinks(facets.facets, query)));
   if (isLive) {
@@ -56,6 +57,30 @@ function filters(query, hasStore, isLive) {
     hasStore && !isLive ? h("label", {}, "From the last", h("select", { name: "from" }, FROM.map(([id, title]) => h("option", { value: id, selected: id === (query.from ?? "") }, title)))) : null,
     h("button", {}, "Search"),
     h("a", { href: link(isLive ? query : { ...query, after: "", live: "true" }) }, isLive ? "Leave the live tail" : "Live tail"));
+}
+
+/** Names for filters, which this browser keeps, and a name for those of the page. */
+function savedViews(query) {
+  const element = h("section", { class: "views", "aria-label": "Saved views" });
+  const now = new URLSearchParams(Object.entries(query).filter(([name, value]) => name !== "after" && value !== "")).toString();
+  const told = h("span", { class: "notice", role: "status" });
+  const show = (message) => {
+    told.textContent = message ?? "";
+    const all = views();
+    const name = h("input", { name: "view", required: true, maxlength: MAX_NAME, size: 14, placeholder: "slow ones" });
+    const submit = (event) => {
+      event.preventDefault();
+      if (name.value.trim()) show(save(name.value.trim(), now));
+    };
+    element.replaceChildren(...[
+      all.length > 0 ? h("ul", {}, all.map((one) => h("li", {},
+        h("a", { href: one.query ? `#/requests?${one.query}` : "#/requests", "aria-current": one.query === now ? "true" : null }, one.name),
+        h("button", { type: "button", "aria-label": `Delete the view ${one.name}`, title: "Delete", onclick: () => show(remove(one.name)) }, "×")))) : null,
+      h("form", { class: "filters", onsubmit: submit }, h("label", {}, "Save these filters as", name), h("button", {}, "Save")), told,
+    ].filter(Boolean));
+  };
+  show(null);
+  return element;
 }
 
 /** Values of a field as links that select them, and the selected one as a link that does not. */

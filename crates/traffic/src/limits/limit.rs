@@ -10,6 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -119,6 +120,24 @@ impl Limit {
         (&mine.name, mine.unit, mine.per, store(mine))
             == (&other.name, other.unit, other.per, store(other))
             && kind(mine.quota.window) == kind(other.quota.window)
+    }
+
+    /// Used shares of all accounts, and the times until they are unused. Those of shared limits are
+    /// in the store.
+    pub(super) fn levels(&self, now: Now) -> Vec<(Subject, f64, Duration)> {
+        let of = |(subject, held): (&Subject, &Arc<LimitAccount>)| {
+            let (left, reset) = held.account.left(&held.quota, now);
+            let burst = held.quota.burst.max(1);
+            let used = burst.saturating_sub(left) as f64 / burst as f64;
+            (used > 0.0).then(|| (subject.clone(), used, Duration::from_nanos(reset)))
+        };
+        if self.settings.shared.is_some() {
+            return Vec::new();
+        }
+        let shards = self.shards.iter();
+        shards
+            .flat_map(|shard| shard.lock().accounts.iter().filter_map(of).collect::<Vec<_>>())
+            .collect()
     }
 
     pub(super) fn restore_usage(&self, sums: &UsageSums, now: Now) {

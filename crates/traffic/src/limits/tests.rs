@@ -179,6 +179,30 @@ fn callers_are_warned_before_a_limit_is_reached() {
 }
 
 #[test]
+fn accounts_near_their_end_come_first() {
+    let day = Quota { amount: 100, window: Window::Day, burst: 100 };
+    let keys = settings::Limit { quota: day, ..limit("keys", Unit::TotalTokens, 100, Per::Key) };
+    let all = limit("all", Unit::TotalTokens, 1000, Per::All);
+    let limits = RateLimits::new(&[keys, all], &[], None);
+    for (key, tokens) in [("little", 1), ("most", 90), ("half", 50)] {
+        std::mem::forget(reserve(&limits, &caller(key), tokens, 0, 0));
+    }
+    let nearest = limits.nearest(3, at(0));
+    let shown: Vec<_> = nearest
+        .iter()
+        .map(|level| (&*level.limit, level.subject.as_deref(), (level.used * 100.0).round()))
+        .collect();
+    assert_eq!(
+        shown,
+        [("keys", Some("most"), 90.0), ("keys", Some("half"), 50.0), ("all", None, 14.0)]
+    );
+    assert_eq!(nearest[0].reset, Duration::from_secs(86_400));
+    // What has refilled is not used.
+    let later = limits.nearest(9, at(60 * SECOND));
+    assert!(later.iter().all(|level| &*level.limit == "keys"), "{later:?}");
+}
+
+#[test]
 fn concurrent_streams_are_released_at_their_end() {
     let limits = RateLimits::new(&[limit("streams", Unit::Streams, 1, Per::Owner)], &[], None);
     let mut charge = reserve(&limits, &caller("a"), 0, 0, 0).unwrap();

@@ -1,4 +1,4 @@
-//! Finds protection that a reload removes.
+//! Finds protection that new settings remove.
 //!
 //! - *In*: the settings in force and the new ones.
 //! - *Out*: what the new ones do not have any more, for the log and `/api/settings`.
@@ -11,7 +11,7 @@ use config::settings::{Action, Auth, GuardrailSettings, Limit, Limits, Route};
 use traffic::settings::Window;
 
 /// Protection that was in force, and that the new settings do not have, or only in part.
-pub(super) fn removed(before: &Settings, after: &Settings) -> Vec<String> {
+pub fn removed(before: &Settings, after: &Settings) -> Vec<String> {
     let mut removed = Vec::new();
     if before.auth.is_some() && after.auth.is_none() {
         removed.push("auth".to_owned());
