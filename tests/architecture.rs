@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 41] = [
+const CRATES: [(&str, &[&str]); 42] = [
     ("http1", &[]),
     ("wire", &[]),
     ("base-url", &[]),
@@ -126,13 +126,15 @@ const CRATES: [(&str, &[&str]); 41] = [
             "refusal",
         ],
     ),
-    ("testbench", &["wire", "base-url", "lens"]),
+    ("gate", &["lens"]),
+    ("testbench", &["wire", "base-url", "lens", "gate"]),
     (
         "cli",
         &[
             "config",
             "gateway",
             "testbench",
+            "gate",
             "lens",
             "stats",
             "store",
@@ -167,13 +169,14 @@ const CRATES: [(&str, &[&str]); 41] = [
 
 /// Dependencies that pure crates do not have: runtimes, sockets.
 const IMPURE: [&str; 7] = ["tokio", "pingora", "hyper", "socket2", "nix", "reqwest", "rustls"];
-const PURE: [&str; 12] = [
+const PURE: [&str; 13] = [
     "http1",
     "wire",
     "base-url",
     "lens",
     "spill",
     "stats",
+    "gate",
     "normalise",
     "shield",
     "classifier",
