@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use testbench::client::Limits;
 use testbench::prompts::{Length, Prompts};
 use testbench::schedule::{Arrival, Stop};
 use testbench::simulate::{Engine, Profile};
@@ -124,6 +125,8 @@ fn load(listen: SocketAddr, model: &str) -> Config {
         prompts: Prompts::Made(Length::Uniform(20, 400)),
         max_tokens: Some(48),
         key: None,
+        timeout: Duration::from_secs(600),
+        limits: Limits::default(),
         seed: 1,
         progress: true,
     }
