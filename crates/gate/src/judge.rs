@@ -166,6 +166,11 @@ pub fn judge_pairs(pairs: &[(Run, Run)], options: &Options) -> Decision {
         checks: thresholds(options).len(),
     };
     decision.notes.push(format!("{} pairs of interleaved blocks", pairs.len()));
+    if broken > 0 {
+        decision.notes.push(format!(
+            "left out the requests that were under way in {broken} invalid windows of {windows}"
+        ));
+    }
     decision.conclude(&assessor, options)
 }
 

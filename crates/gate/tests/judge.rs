@@ -225,6 +225,11 @@ fn simulated_interleaved_blocks_cancel_the_drift_of_the_machine() {
     assert!(found >= 90, "{found} regressions of 100 were found");
     let few = judge_pairs(&block.pairs(9, 1.0, 1), &options());
     assert_eq!(few.verdict, Verdict::Invalid, "{}", few.text());
+    // An invalid window is left out, and noted.
+    let mut pairs = block.pairs(40, 1.0, 1);
+    pairs[7].1.invalid = vec![(0, 5_000_000)];
+    let decision = judge_pairs(&pairs, &options());
+    assert!(decision.text().contains("in 1 invalid windows of 800"), "{}", decision.text());
 }
 
 /// What is wrong with a value, by the keywords that the schema uses.
