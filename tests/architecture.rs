@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 43] = [
+const CRATES: [(&str, &[&str]); 44] = [
     ("http1", &[]),
     ("wire", &[]),
     ("base-url", &[]),
@@ -129,7 +129,8 @@ const CRATES: [(&str, &[&str]); 43] = [
             "refusal",
         ],
     ),
-    ("testbench", &["wire", "base-url", "lens"]),
+    ("gate", &["lens"]),
+    ("testbench", &["wire", "base-url", "lens", "gate"]),
     ("aggregate", &["stats", "testbench", "admin-auth"]),
     (
         "cli",
@@ -138,6 +139,7 @@ const CRATES: [(&str, &[&str]); 43] = [
             "config",
             "gateway",
             "testbench",
+            "gate",
             "lens",
             "stats",
             "store",
@@ -172,13 +174,14 @@ const CRATES: [(&str, &[&str]); 43] = [
 
 /// Dependencies that pure crates do not have: runtimes, sockets.
 const IMPURE: [&str; 7] = ["tokio", "pingora", "hyper", "socket2", "nix", "reqwest", "rustls"];
-const PURE: [&str; 12] = [
+const PURE: [&str; 13] = [
     "http1",
     "wire",
     "base-url",
     "lens",
     "spill",
     "stats",
+    "gate",
     "normalise",
     "shield",
     "classifier",

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use observatory::catalog::{self, Kind};
 use regex::Regex;
+use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -316,4 +317,123 @@ fn versions_agree() {
     for wanted in [format!("version: {version}\n"), format!("appVersion: \"{version}\"\n")] {
         assert!(chart.contains(&wanted), "{wanted}");
     }
+}
+
+/// The scripts of a file of `deploy/ci`: blocks behind `run: |` and `- |`.
+fn scripts(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        if !(line.ends_with("run: |") || line.trim() == "- |") {
+            continue;
+        }
+        let indent = |line: &str| line.len() - line.trim_start().len();
+        let depth = lines.peek().map_or(0, |first| indent(first));
+        let mut script = String::new();
+        while let Some(inner) = lines.next_if(|next| next.is_empty() || indent(next) >= depth) {
+            script.push_str(inner.get(depth..).unwrap_or_default());
+            script.push('\n');
+        }
+        found.push(script);
+    }
+    found
+}
+
+const CI_FILES: [&str; 2] = ["ci/github/action.yml", "ci/gitlab/llm-lens-gate.yml"];
+
+/// The files are YAML, with the fields that each service requires.
+#[test]
+fn ci_templates_are_valid_yaml() {
+    for file in CI_FILES {
+        let text = read(&format!("deploy/{file}"));
+        let documents = Yaml::load_from_str(&text).unwrap_or_else(|e| panic!("{file}: {e}"));
+        assert_eq!(documents.len(), 1, "{file}");
+    }
+    let action = read("deploy/ci/github/action.yml");
+    let used = Regex::new(r"inputs\.([a-z-]+)").expect("valid");
+    for input in used.captures_iter(&action).map(|found| found[1].to_owned()) {
+        assert!(action.contains(&format!("\n  {input}:\n    description: ")), "{input}");
+    }
+    // A value in a script would be run as one: inputs come through the environment.
+    for script in scripts(&action) {
+        assert!(!script.contains("${{"), "{script}");
+    }
+    // A composite action requires a shell for each script.
+    let count = |text: &str| action.matches(text).count();
+    assert_eq!(count("\n      run: "), count("\n      shell: bash"));
+    let template = read("deploy/ci/gitlab/llm-lens-gate.yml");
+    let named = Regex::new(r"\$(LLM_LENS_[A-Z_]+)").expect("valid");
+    for name in named.captures_iter(&template).map(|found| found[1].to_owned()) {
+        assert!(template.contains(&format!("\n    {name}: \"")), "{name} has no default");
+    }
+}
+
+/// Every command of the templates and of the documentation is one of the binary, with its flags.
+#[test]
+fn ci_commands_exist() {
+    let command = Regex::new(r"llm-lens (run|gate)\b([^\n`|]*)").expect("valid");
+    let flag = Regex::new(r"--[a-z][a-z-]*").expect("valid");
+    let help = |name: &str| {
+        let output = Command::new(kit::gateway::binary()).args([name, "--help"]).output();
+        String::from_utf8(output.expect("the binary runs").stdout).expect("text")
+    };
+    let known: BTreeMap<&str, String> = ["run", "gate"].map(|name| (name, help(name))).into();
+    let mut checked = 0;
+    let mut texts: Vec<String> = CI_FILES.map(|file| read(&format!("deploy/{file}"))).into();
+    texts.push(read("docs/gate.md"));
+    for text in texts.iter().map(|text| text.replace("\\\n", " ")) {
+        for found in command.captures_iter(&text) {
+            for flag in flag.find_iter(&found[2]) {
+                let line = format!("{} ", flag.as_str());
+                let help = &known[&found[1]];
+                let exists = help.contains(&line) || help.contains(&format!("{}\n", flag.as_str()));
+                assert!(exists, "llm-lens {} has no {}", &found[1], flag.as_str());
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 30, "{checked} flags");
+}
+
+/// The shell can parse every script.
+#[test]
+fn ci_scripts_are_valid() {
+    for file in CI_FILES {
+        let scripts = scripts(&read(&format!("deploy/{file}")));
+        assert!(scripts.len() >= 2, "{file}");
+        for script in scripts {
+            let checked = Command::new("sh").args(["-n", "-c", &script]).output().expect("a shell");
+            let problems = String::from_utf8_lossy(&checked.stderr).into_owned();
+            assert!(checked.status.success(), "{file}: {problems}\n{script}");
+        }
+    }
+}
+
+/// The arguments in the templates are accepted as they are.
+#[test]
+fn ci_defaults_are_accepted() {
+    let template = read("deploy/ci/gitlab/llm-lens-gate.yml");
+    let default = |name: &str| {
+        let (_, rest) = template.split_once(&format!("\n    {name}: \"")).expect("a default");
+        rest.split_once('"').expect("its end").0.to_owned()
+    };
+    let gate = |arguments: &str| {
+        let mut command = Command::new(kit::gateway::binary());
+        command.args(["gate", "--baseline", "missing.json", "--candidate", "missing.json"]);
+        command.args(["--fail-on", &default("LLM_LENS_FAIL_ON")]);
+        command.args(arguments.split_whitespace());
+        command.stdin(Stdio::null()).output().expect("the binary runs")
+    };
+    // A missing baseline is named, and its exit code is that of wrong arguments.
+    let output = gate(&default("LLM_LENS_GATE_ARGUMENTS"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(text.contains("gate: not comparable\n  cannot read missing.json"), "{output:?}");
+    let mut command = Command::new(kit::gateway::binary());
+    command.args(["run", "--base-url", "127.0.0.1:1"]);
+    command.args(default("LLM_LENS_RUN_ARGUMENTS").split_whitespace());
+    let output = command.stdin(Stdio::null()).output().expect("the binary runs");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("has no scheme; write http://127.0.0.1:1"), "{errors}");
 }

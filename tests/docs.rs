@@ -285,3 +285,24 @@ fn every_admin_path_of_the_documentation_is_served() {
         }
     }
 }
+
+/// Every test that the list of traps names exists in the file that it names.
+#[test]
+fn every_trap_of_load_testers_has_its_test() {
+    let page = std::fs::read_to_string(root().join("docs/measurement.md")).expect("readable");
+    let (_, list) = page.split_once("| trap | test |\n|---|---|\n").expect("the list");
+    let mut count = 0;
+    for line in list.lines().take_while(|line| line.starts_with('|')) {
+        let (_, tests) = line.trim_matches('|').split_once('|').expect("two columns");
+        for test in tests.split("`, `") {
+            let mut words = test.split('`').map(str::trim).filter(|word| !word.is_empty());
+            let name = words.next().expect("a name");
+            let file = words.find(|word| word.ends_with(".rs"));
+            let file = file.unwrap_or("testbench/tests/traps.rs");
+            let source = std::fs::read_to_string(root().join(file)).expect("a source");
+            assert!(source.contains(&format!("fn {name}()")), "{file} has no test {name}");
+            count += 1;
+        }
+    }
+    assert!(count >= 24, "{count} tests");
+}

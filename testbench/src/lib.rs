@@ -17,9 +17,11 @@ pub mod schedule;
 
 mod measure;
 pub use measure::Sample;
+pub mod client;
 pub mod run;
 pub use run::{Config, Ended, Outcome, RunError};
 
+pub mod interleave;
 pub mod join;
 pub mod report;
 

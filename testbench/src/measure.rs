@@ -1,6 +1,6 @@
 //! One request, measured from the client's end.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Response;
@@ -28,6 +28,9 @@ pub struct Sample {
     pub due_us: u64,
     /// Delay between due and sent, including the time to connect.
     pub late_us: u64,
+    /// The part of it before the request's task began: the client's own delay, not the server's.
+    #[serde(default)]
+    pub slip_us: u64,
     /// The status, if there was an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
@@ -55,12 +58,20 @@ pub struct Sample {
     pub estimated: bool,
     /// Events with generated text.
     pub content_events: u64,
+    /// Those that were read together with an earlier one.
+    #[serde(default)]
+    pub coalesced_events: u64,
 }
 
 impl Sample {
     /// Whether the request succeeded.
     pub fn is_ok(&self) -> bool {
         self.error.is_none()
+    }
+
+    /// Request sent to the end of the answer, in microseconds.
+    pub fn total_from_send_us(&self) -> u64 {
+        self.total_us.saturating_sub(self.late_us)
     }
 }
 
@@ -73,6 +84,8 @@ pub(crate) struct LoadRequest {
     pub(crate) stream: bool,
     /// When it was due.
     pub(crate) due: Instant,
+    /// Maximum time from its start to the end of the answer.
+    pub(crate) timeout: Duration,
 }
 
 /// The sample of a request, and its gaps for the histogram of all requests.
@@ -98,9 +111,11 @@ pub(crate) async fn send_and_measure(
         status: None,
         message: None,
     };
-    let failure = match talk(target, connection, &ask, &mut seen).await {
-        Ok(failure) => failure,
-        Err(e) => Some(Failure::of_connection(&e)),
+    let answer = talk(target, connection, &ask, &mut seen);
+    let failure = match tokio::time::timeout(ask.timeout, answer).await {
+        Ok(Ok(failure)) => failure,
+        Ok(Err(e)) => Some(Failure::of_connection(&e)),
+        Err(_) => Some(Failure::named("timeout")),
     };
     if failure.is_some() || !connection.as_ref().is_some_and(Connection::is_usable) {
         *connection = None;
@@ -117,6 +132,7 @@ pub(crate) async fn send_and_measure(
         id: ask.id,
         due_us: since(start, ask.due),
         late_us,
+        slip_us: since(ask.due, sent),
         status: seen.status,
         error,
         ttft_us: first.map(|us| us + late_us),
@@ -127,6 +143,7 @@ pub(crate) async fn send_and_measure(
         tokens,
         estimated,
         content_events: seen.lens.counts().content_events,
+        coalesced_events: seen.lens.counts().coalesced,
     };
     Measured { sample, message: message.flatten(), gaps: seen.gaps }
 }
@@ -300,5 +317,27 @@ impl LoadRequest {
         request
             .body(Full::new(self.body.clone()))
             .expect("invariant: all parts were checked when the run was set up")
+    }
+}
+
+/// A sample for tests.
+#[cfg(test)]
+pub(crate) fn example() -> Sample {
+    Sample {
+        id: "a".into(),
+        due_us: 0,
+        late_us: 0,
+        slip_us: 0,
+        status: Some(200),
+        error: None,
+        ttft_us: Some(1_000),
+        ttft_from_send_us: Some(1_000),
+        tpot_us: Some(100.0),
+        itl_us: None,
+        total_us: 2_000,
+        tokens: Some(10),
+        estimated: false,
+        content_events: 10,
+        coalesced_events: 0,
     }
 }

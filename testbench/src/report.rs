@@ -1,16 +1,17 @@
 //! Reports of a run: a table for people, JSON for programs, CSV for spreadsheets, Markdown for pull
 //! requests.
 
+mod document;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use gate::min_samples;
 use lens::Micros;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::join::Joined;
-use crate::prompts::{Length, Prompts};
 use crate::run::{Config, Ended, Outcome};
-use crate::schedule::Stop;
 
 /// Service level objectives, for goodput.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -88,9 +89,17 @@ impl Report<'_> {
         Some(self.outcome.samples.iter().filter(meets).count())
     }
 
-    fn timings(&self) -> [(&'static str, &Micros); 4] {
+    /// Name in tables, name in JSON, and values of each timing.
+    fn timings(&self) -> [(&'static str, &'static str, &Micros); 6] {
         let o = self.outcome;
-        [("TTFT", &o.ttft), ("TPOT", &o.tpot), ("ITL", &o.itl), ("request", &o.total)]
+        [
+            ("TTFT", "ttft", &o.ttft),
+            ("TTFT from send", "ttft_from_send", &o.ttft_from_send),
+            ("TPOT", "tpot", &o.tpot),
+            ("ITL", "itl", &o.itl),
+            ("request", "request", &o.total),
+            ("request from send", "request_from_send", &o.total_from_send),
+        ]
     }
 
     /// Errors with their counts.
@@ -142,21 +151,38 @@ impl Report<'_> {
         }
         let _ = writeln!(
             out,
-            "\n{:10} {:>7} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
+            "\n{:17} {:>7} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
             "ms", "count", "mean", "p50", "p90", "p95", "p99", "p99.9"
         );
-        for (name, micros) in self.timings() {
-            let _ = write!(out, "{name:10} {:>7} {:>10}", micros.count(), ms(mean(micros)));
+        for (name, _, micros) in self.timings() {
+            let _ = write!(out, "{name:17} {:>7} {:>10}", micros.count(), ms(mean(micros)));
             for p in PERCENTILES {
-                let _ = write!(out, " {:>10}", ms(micros.percentile(p).map(|v| v as f64)));
+                let _ = write!(out, " {:>10}", ms(percentile(micros, p).map(|v| v as f64)));
             }
             out.push('\n');
         }
+        out.push_str(&self.left_out());
+        out.push_str(&self.outcome.client.text());
         if let Some(joined) = self.joined {
             out.push('\n');
             out.push_str(&join_table(joined));
         }
         out
+    }
+
+    /// The percentiles that are not printed, because the largest sample may be below them.
+    fn left_out(&self) -> String {
+        let counts = self.timings().map(|(_, _, micros)| micros.count());
+        let is_left_out = |p: &f64| counts.iter().any(|n| *n > 0 && *n < min_samples(*p));
+        let needs: Vec<String> = PERCENTILES
+            .into_iter()
+            .filter(is_left_out)
+            .map(|p| format!("p{p} needs {}", min_samples(p)))
+            .collect();
+        if needs.is_empty() {
+            return String::new();
+        }
+        format!("\"-\": too few samples; {}\n", needs.join(", "))
     }
 
     /// Why a run ended early.
@@ -207,27 +233,31 @@ impl Report<'_> {
             self.per_second(self.ok() as f64),
             self.per_second(self.tokens() as f64),
         );
-        for (name, micros) in self.timings() {
+        for (name, _, micros) in self.timings() {
             let _ = write!(out, "| {name} | {} | {} |", micros.count(), ms(mean(micros)));
             for p in PERCENTILES {
-                let _ = write!(out, " {} |", ms(micros.percentile(p).map(|v| v as f64)));
+                let _ = write!(out, " {} |", ms(percentile(micros, p).map(|v| v as f64)));
             }
             out.push('\n');
         }
+        out.push('\n');
+        out.push_str(&self.left_out());
+        out.push_str(&self.outcome.client.text());
         out
     }
 
     /// The samples as CSV, one line per request.
     pub fn csv(&self) -> String {
         let mut out = String::from(
-            "id,due_us,late_us,status,error,ttft_us,tpot_us,itl_mean_us,total_us,tokens,estimated,content_events\n",
+            "id,due_us,late_us,status,error,ttft_us,tpot_us,itl_mean_us,total_us,tokens,estimated,\
+             content_events,slip_us,ttft_from_send_us\n",
         );
         for s in &self.outcome.samples {
             let opt = |v: Option<String>| v.unwrap_or_default();
             let error = s.error.as_deref().unwrap_or_default().replace(['"', '\n', '\r'], "'");
             let _ = writeln!(
                 out,
-                "{},{},{},{},\"{error}\",{},{},{},{},{},{},{}",
+                "{},{},{},{},\"{error}\",{},{},{},{},{},{},{},{},{}",
                 s.id,
                 s.due_us,
                 s.late_us,
@@ -239,108 +269,12 @@ impl Report<'_> {
                 opt(s.tokens.map(|v| v.to_string())),
                 s.estimated,
                 s.content_events,
+                s.slip_us,
+                opt(s.ttft_from_send_us.map(|v| v.to_string())),
             );
         }
         out
     }
-
-    /// The full report as JSON.
-    pub fn json(&self) -> Value {
-        let c = self.config;
-        let percentiles = |m: &Micros| -> Value {
-            PERCENTILES
-                .iter()
-                .map(|p| (format!("p{p}"), json!(m.percentile(*p))))
-                .collect::<serde_json::Map<_, _>>()
-                .into()
-        };
-        let histogram = |m: &Micros| -> Value {
-            m.hdr()
-                .iter_recorded()
-                .map(|v| json!([v.value_iterated_to(), v.count_at_value()]))
-                .collect::<Vec<_>>()
-                .into()
-        };
-        let timings: serde_json::Map<String, Value> = self
-            .timings()
-            .into_iter()
-            .map(|(name, m)| {
-                let value = json!({"count": m.count(), "mean_us": mean(m), "percentiles_us": percentiles(m), "histogram_us": histogram(m)});
-                (name.to_lowercase(), value)
-            })
-            .collect();
-        json!({
-            "schema": 2,
-            "configuration": {
-                "base_url": c.base_url, "model": c.model, "arrival": c.arrival, "stop": stop(c.stop),
-                "prompts": prompts(&c.prompts), "objectives": self.slo.map(objectives),
-                "warm_up": c.warm_up, "stream": c.stream, "max_tokens": c.max_tokens, "seed": c.seed,
-            },
-            "environment": environment(),
-            "started_at": self.outcome.started.and_then(timestamp),
-            "took_s": self.outcome.took.as_secs_f64(),
-            "ended": self.outcome.ended,
-            "cancelled": self.outcome.cancelled,
-            "requests": self.outcome.samples.len(),
-            "failed": self.outcome.samples.len() - self.ok(),
-            "errors": self.errors().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
-            "messages": self.outcome.messages,
-            "requests_per_second": self.per_second(self.ok() as f64),
-            "output_tokens_per_second": self.per_second(self.tokens() as f64),
-            "goodput_per_second": self.good().map(|n| self.per_second(n as f64)),
-            "timings": timings,
-            "gateway": self.joined,
-            "samples": self.outcome.samples,
-        })
-    }
-}
-
-fn stop(stop: Stop) -> Value {
-    match stop {
-        Stop::Requests(n) => json!({"kind": "requests", "requests": n}),
-        Stop::After(time) => json!({"kind": "duration", "seconds": time.as_secs_f64()}),
-    }
-}
-
-/// Lengths are in words.
-fn prompts(prompts: &Prompts) -> Value {
-    match prompts {
-        Prompts::Made(Length::Fixed(n)) => json!({"kind": "fixed", "length": n}),
-        Prompts::Made(Length::Uniform(min, max)) => {
-            json!({"kind": "uniform", "min": min, "max": max})
-        }
-        Prompts::Made(Length::Normal(mean, deviation)) => {
-            json!({"kind": "normal", "mean": mean, "deviation": deviation})
-        }
-        Prompts::FromFile { file, prompts } => {
-            json!({"kind": "file", "file": file.display().to_string(), "prompts": prompts.len()})
-        }
-    }
-}
-
-fn objectives(slo: Slo) -> Value {
-    let us = |time: Option<Duration>| time.map(|time| time.as_micros() as u64);
-    json!({"ttft_us": us(slo.ttft), "tpot_us": us(slo.tpot), "total_us": us(slo.total)})
-}
-
-/// A time in UTC, RFC 3339.
-fn timestamp(time: std::time::SystemTime) -> Option<String> {
-    jiff::Timestamp::try_from(time).ok().map(|time| format!("{time:.3}"))
-}
-
-/// The machine of the run.
-fn environment() -> Value {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpu = read("/proc/cpuinfo")
-        .lines()
-        .find_map(|l| Some(l.strip_prefix("model name")?.split_once(':')?.1.trim().to_owned()));
-    json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "os": std::env::consts::OS,
-        "kernel": read("/proc/sys/kernel/osrelease").trim(),
-        "cpu": cpu,
-        "cores": std::thread::available_parallelism().map_or(0, usize::from),
-    })
 }
 
 fn join_table(joined: &Joined) -> String {
@@ -369,6 +303,11 @@ fn join_table(joined: &Joined) -> String {
         );
     }
     out
+}
+
+/// The percentile, if there are enough samples for it.
+fn percentile(micros: &Micros, percent: f64) -> Option<u64> {
+    if micros.count() < min_samples(percent) { None } else { micros.percentile(percent) }
 }
 
 fn mean(micros: &Micros) -> Option<f64> {
@@ -413,6 +352,8 @@ pub fn failure_share(report: &Value) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -427,11 +368,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn histograms_survive_a_json_round_trip() {
-        let mut outcome = Outcome::default();
-        [1_000, 2_000, 2_000, 70_000].into_iter().for_each(|v| outcome.ttft.record(v));
-        let config = Config {
+    fn config() -> Config {
+        Config {
             base_url: "http://h".into(),
             model: "m".into(),
             arrival: crate::schedule::Arrival::Closed { concurrency: 1 },
@@ -441,9 +379,18 @@ mod tests {
             prompts: crate::prompts::Prompts::Made(crate::prompts::Length::Fixed(1)),
             max_tokens: None,
             key: None,
+            timeout: Duration::from_secs(60),
+            limits: crate::client::Limits::default(),
             seed: 1,
             progress: false,
-        };
+        }
+    }
+
+    #[test]
+    fn histograms_survive_a_json_round_trip() {
+        let mut outcome = Outcome::default();
+        [1_000, 2_000, 2_000, 70_000].into_iter().for_each(|v| outcome.ttft.record(v));
+        let config = config();
         let slo = Some("ttft=500ms".parse().unwrap());
         outcome.started = Some(std::time::SystemTime::UNIX_EPOCH);
         let json = Report { config: &config, outcome: &outcome, slo, joined: None }.json();
@@ -455,5 +402,45 @@ mod tests {
         let back = histograms(&json).unwrap();
         let ttft = &back.iter().find(|(n, _)| n == "ttft").unwrap().1;
         assert_eq!((ttft.count(), ttft.percentile(50.0)), (4, outcome.ttft.percentile(50.0)));
+    }
+
+    /// A p99 of 60 samples is their maximum, which may be far below the 99th percentile.
+    #[test]
+    fn trap_percentiles_of_too_few_samples_are_null_and_not_printed() {
+        let mut outcome = Outcome::default();
+        (1..=60).for_each(|v| outcome.ttft.record(v * 1_000));
+        let config = config();
+        let report = Report { config: &config, outcome: &outcome, slo: None, joined: None };
+        let percentiles = &report.json()["timings"]["ttft"]["percentiles_us"];
+        assert!(percentiles["p95"].is_u64(), "{percentiles}");
+        assert!(percentiles["p99"].is_null() && percentiles["p99.9"].is_null(), "{percentiles}");
+        for text in [report.table(), report.markdown()] {
+            let row = text.lines().find(|line| line.contains("TTFT ")).expect("a row");
+            assert!(row.trim_end_matches(['|', ' ']).ends_with('-'), "{row}");
+            let note = "\"-\": too few samples; p99 needs 299, p99.9 needs 2995\n";
+            assert!(text.contains(note), "{text}");
+        }
+        // None of any kind is no case of too few.
+        let none = Outcome::default();
+        let report = Report { config: &config, outcome: &none, slo: None, joined: None };
+        assert!(!report.table().contains("too few"), "{}", report.table());
+    }
+
+    #[test]
+    fn latency_from_the_intended_start_and_from_the_send_stand_side_by_side() {
+        let mut outcome = Outcome::default();
+        outcome.ttft.record(50_000);
+        outcome.ttft_from_send.record(20_000);
+        let config = config();
+        let report = Report { config: &config, outcome: &outcome, slo: None, joined: None };
+        let (table, json) = (report.table(), report.json());
+        for line in
+            ["\nTTFT                    1     50.000", "\nTTFT from send          1     20.000"]
+        {
+            assert!(table.contains(line), "{line:?} is not in {table}");
+        }
+        assert_eq!(json["timings"]["ttft"]["mean_us"], 50_000.0);
+        assert_eq!(json["timings"]["ttft_from_send"]["mean_us"], 20_000.0);
+        assert_eq!(json["client"]["limits"]["error_us"], 10_000);
     }
 }

@@ -22,6 +22,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 
+use crate::client::{ClientBudget, Limits, Monitor};
 use crate::http1::{Connection, Target};
 use crate::measure::{CHAT_PATH, LoadRequest, Measured, Sample, send_and_measure};
 use crate::prompts::{FilePrompt, Prompts};
@@ -31,6 +32,9 @@ use progress::Progress;
 /// Maximum requests in flight in an open loop. Beyond it the run would measure the generator
 /// instead of the server. Further requests wait, and the wait counts.
 const MAX_IN_FLIGHT: usize = 4096;
+/// Maximum workers of a closed loop. Each has a connection, and an address has about 28,000 ports
+/// for those to one server.
+const MAX_CONCURRENCY: usize = 15_000;
 
 /// The run stops if the first requests all fail alike: further ones would show nothing new.
 const MAX_ALIKE: usize = 10;
@@ -58,6 +62,10 @@ pub struct Config {
     pub max_tokens: Option<u32>,
     /// An API key.
     pub key: Option<String>,
+    /// Maximum time of a request, from its start to the end of the answer.
+    pub timeout: Duration,
+    /// What the client may add to times before a window is invalid.
+    pub limits: Limits,
     /// Seed of everything that is random.
     pub seed: u64,
     /// Report progress on standard error.
@@ -102,12 +110,18 @@ pub struct Outcome {
     pub samples: Vec<Sample>,
     /// Time to first token, from when a request was due.
     pub ttft: Micros,
+    /// Time to first token, from when a request was sent.
+    pub ttft_from_send: Micros,
     /// Time for each output token.
     pub tpot: Micros,
     /// Gaps between token events.
     pub itl: Micros,
     /// Whole requests, from when they were due.
     pub total: Micros,
+    /// Whole requests, from when they were sent.
+    pub total_from_send: Micros,
+    /// What the client added to these times.
+    pub client: ClientBudget,
     /// From the start of the measured requests to the end of the last one.
     pub took: Duration,
 }
@@ -117,9 +131,11 @@ impl Outcome {
         let sample = measured.sample;
         if sample.is_ok() {
             sample.ttft_us.into_iter().for_each(|us| self.ttft.record(us));
+            sample.ttft_from_send_us.into_iter().for_each(|us| self.ttft_from_send.record(us));
             sample.tpot_us.into_iter().for_each(|us| self.tpot.record(us.round() as u64));
             measured.gaps.into_iter().for_each(|us| self.itl.record(us));
             self.total.record(sample.total_us);
+            self.total_from_send.record(sample.total_from_send_us());
         }
         if let (Some(error), Some(message)) = (&sample.error, measured.message)
             && self.messages.len() < MAX_MESSAGES
@@ -127,6 +143,26 @@ impl Outcome {
             self.messages.entry(error.clone()).or_insert(message);
         }
         self.samples.push(sample);
+    }
+
+    /// Adds a run that follows this one, as if it began when this one ended.
+    pub fn append(&mut self, other: Outcome) {
+        let shift_us = u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX);
+        let shifted = |sample: Sample| Sample { due_us: sample.due_us + shift_us, ..sample };
+        self.samples.extend(other.samples.into_iter().map(shifted));
+        self.client.append(other.client, shift_us);
+        self.ended = other.ended;
+        self.cancelled += other.cancelled;
+        self.url = other.url;
+        self.started = self.started.or(other.started);
+        self.messages.extend(other.messages);
+        self.ttft.merge(&other.ttft);
+        self.ttft_from_send.merge(&other.ttft_from_send);
+        self.tpot.merge(&other.tpot);
+        self.itl.merge(&other.itl);
+        self.total.merge(&other.total);
+        self.total_from_send.merge(&other.total_from_send);
+        self.took += other.took;
     }
 
     /// Whether the first [`MAX_ALIKE`] requests all failed alike.
@@ -174,6 +210,9 @@ fn check(config: &Config) -> Result<(), RunError> {
     let wrong = |why: &str| Err(RunError::Config(why.to_owned()));
     match config.arrival {
         Arrival::Closed { concurrency: 0 } => return wrong("the concurrency must be at least 1"),
+        Arrival::Closed { concurrency } if concurrency > MAX_CONCURRENCY => {
+            return wrong("the concurrency must be at most 15000; run several processes for more");
+        }
         Arrival::Poisson { rate } | Arrival::Constant { rate } if !(rate > 0.0 && rate <= 1e6) => {
             return wrong("the rate must be above 0 and at most 1000000 requests per second");
         }
@@ -200,7 +239,9 @@ impl Runner {
         mut progress: Option<Progress>,
         interrupted: impl Future<Output = ()>,
     ) -> Outcome {
+        let calibrated = Monitor::calibrate(self.config.limits).await;
         let (start, started) = (Instant::now(), SystemTime::now());
+        let monitor = Monitor::begin(start, calibrated);
         let before = self.number.load(Ordering::Relaxed);
         let failed_alike = Notify::new();
         // Bounded: a worker waits while it is full, but never for long, since the collector only
@@ -247,6 +288,7 @@ impl Runner {
         };
         let (mut outcome, ended) = tokio::join!(collect, drive);
         outcome.took = start.elapsed();
+        outcome.client = monitor.end().await.complete(&outcome.samples);
         outcome.started = Some(started);
         outcome.ended = ended;
         outcome.url = self.target.url(CHAT_PATH);
@@ -361,6 +403,7 @@ impl Runner {
             key: self.config.key.clone(),
             stream: self.config.stream,
             due,
+            timeout: self.config.timeout,
         }
     }
 }

@@ -431,3 +431,114 @@ async fn an_open_loop_reports_the_offered_rate() {
 fn report(folder: &Folder, name: &str) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(folder.0.join(name)).expect("a report")).expect("JSON")
 }
+
+/// Runs `gate` to its end.
+async fn gate(args: &[&str]) -> Output {
+    let mut command = Command::new(kit::gateway::binary());
+    command.arg("gate").args(args).stdin(Stdio::null());
+    tokio::task::spawn_blocking(move || command.output().expect("the binary runs"))
+        .await
+        .expect("it does not panic")
+}
+
+/// From the load to the decision: a report of `run` is one that `gate` reads, and every way not to
+/// compare has an exit code of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_of_runs_are_judged() {
+    let engine = Engine::start(|_| sse::stream(3, 1)).await;
+    let folder = Folder::new();
+    let path = |name: &str| folder.0.join(name).display().to_string();
+    let (url, base, other) = (engine.url(), path("base.json"), path("other.json"));
+    let args = ["--base-url", &url, "--model", "m", "--slo", "ttft=10s"];
+    // 21 s of requests, so that there are blocks enough.
+    let rate = ["--rate", "40", "--spacing", "constant", "--duration", "21s"];
+    let output = load(&[&args[..], &rate, &["--json", &base]].concat()).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(text(&output.stdout).contains("\nclient: worst second: slip p99 "), "{output:?}");
+    let report = report(&folder, "base.json");
+    assert!(report["client"]["windows"].as_array().is_some_and(|all| all.len() >= 10), "{report}");
+    assert!(report["timings"]["ttft"]["percentiles_us"]["p99.9"].is_null());
+    clear_windows(&folder, "base.json");
+
+    let (markdown, junit, json) = (path("gate.md"), path("gate.xml"), path("gate.json"));
+    let files = ["--markdown", &markdown, "--junit", &junit, "--json", &json];
+    let judge = async |candidate: &str, checks: &[&str]| {
+        let runs = ["--baseline", &base, "--candidate", candidate];
+        gate(&[&runs[..], checks, &files].concat()).await
+    };
+    let code = |output: &Output| output.status.code();
+    // A run against itself: no change.
+    let output = judge(&base, &["--fail-on", "ttft.p50=+400%,goodput=-20%"]).await;
+    assert_eq!(code(&output), Some(0), "{output:?}");
+    assert!(text(&output.stdout).starts_with("gate: pass\n"), "{output:?}");
+    let output = judge(&base, &["--fail-on", "ttft.p50=+400%", "--bound", "ttft.p50=1us"]).await;
+    assert_eq!(code(&output), Some(1), "{output:?}");
+    for (file, part) in
+        [(&markdown, "gate: regression"), (&junit, "<failure "), (&json, "\"bound\": 1.0")]
+    {
+        let written = std::fs::read_to_string(file).expect("a file");
+        assert!(written.contains(part), "{part:?} is not in {written}");
+    }
+    let output = judge(&path("missing.json"), &["--fail-on", "ttft.p50=+5%"]).await;
+    assert_eq!(code(&output), Some(2), "{output:?}");
+    assert!(std::fs::read_to_string(&junit).expect("a file").contains("<error "));
+    load(&[&args[..], &["--requests", "30", "--json", &other]].concat()).await;
+    clear_windows(&folder, "other.json");
+    let output = judge(&other, &["--fail-on", "ttft.p50=+5%"]).await;
+    assert_eq!(code(&output), Some(2), "{output:?}");
+    assert!(text(&output.stdout).contains("arrival: "), "{output:?}");
+    let allow = ["--fail-on", "ttft.p50=+5%", "--allow", "arrival,stop"];
+    let output = judge(&other, &allow).await;
+    assert_eq!(code(&output), Some(3), "{output:?}");
+    assert!(text(&output.stdout).contains("is too short"), "{output:?}");
+    // Wrong arguments are not a regression either.
+    let output = judge(&base, &["--fail-on", "ttft.p50=5"]).await;
+    assert_eq!(code(&output), Some(2), "{output:?}");
+}
+
+/// Makes the windows of a report valid: other tests may keep the client from the CPU.
+fn clear_windows(folder: &Folder, name: &str) {
+    let mut all = report(folder, name);
+    let clear = |report: &mut serde_json::Value| {
+        for window in report["client"]["windows"].as_array_mut().expect("windows") {
+            window["broken"] = json!([]);
+        }
+    };
+    match all["interleaved"].as_array_mut() {
+        Some(pairs) => pairs.iter_mut().for_each(|pair| {
+            clear(&mut pair["base"]);
+            clear(&mut pair["candidate"]);
+        }),
+        None => clear(&mut all),
+    }
+    std::fs::write(folder.0.join(name), all.to_string()).expect("writable");
+}
+
+/// Two servers in turn, and the slower one is found.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slower_server_is_found_by_interleaved_blocks() {
+    let engine = |wait: u64| {
+        Engine::start(move |_| {
+            let mut steps = vec![Step::At(Duration::from_millis(wait))];
+            steps.extend(sse::stream(2, 1));
+            steps
+        })
+    };
+    let (base, slow) = (engine(20).await, engine(200).await);
+    let folder = Folder::new();
+    let (first, second) = (base.url(), slow.url());
+    let file = folder.0.join("ab.json").display().to_string();
+    let servers = ["--base-url", &first, "--against", &second, "--model", "m", "--rate", "40"];
+    let blocks = ["--pairs", "10", "--block", "500ms", "--json", &file];
+    let output = load(&[&servers[..], &blocks].concat()).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(text(&output.stdout).starts_with("10 of 10 pairs are complete\n"), "{output:?}");
+    clear_windows(&folder, "ab.json");
+    let checks = ["--fail-on", "ttft.p50=+50%"];
+    let output = gate(&[&["--interleaved", &file][..], &checks].concat()).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stdout).contains("10 pairs of interleaved blocks"), "{output:?}");
+    // The options of pairs do nothing without a second server.
+    let output = load(&["--base-url", &first, "--model", "m", "--pairs", "3"]).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}

@@ -1,18 +1,22 @@
 //! Arguments of the command line.
 
+mod gate;
+mod run;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use testbench::prompts::Length;
-use testbench::report::Slo;
+use clap::{Args as ClapArgs, Parser, Subcommand};
 use testbench::simulate::Profile;
 use tracing::level_filters::LevelFilter;
 
 use crate::aggregate::AggregateArgs;
 use crate::logger::LogFormat;
 use crate::probe::ProbeArgs;
+
+pub(crate) use gate::GateArgs;
+pub(crate) use run::{RunArgs, Spacing};
 
 /// The version, the commit, the features.
 const VERSION: &str = concat!(
@@ -80,6 +84,9 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
         percent: f64,
     },
+    /// Decide whether a report of `run` is a regression against a baseline: exit code 0 pass, 1
+    /// regression, 2 not comparable, 3 invalid run.
+    Gate(Box<GateArgs>),
     /// Print the statistics of running gateways.
     Stats(StatsArgs),
     /// Serve the statistics of many gateways as those of one.
@@ -263,69 +270,6 @@ pub(crate) struct GatewayArgs {
     pub(crate) upgrade: bool,
 }
 
-#[derive(Debug, ClapArgs)]
-pub(crate) struct RunArgs {
-    /// URL to send requests to, with or without /v1.
-    #[arg(long, value_name = "URL")]
-    pub(crate) base_url: String,
-    /// Model to request. Default: the first of the server's /v1/models.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) model: Option<String>,
-    /// Closed loop: number of workers, each of which sends its next request after an answer.
-    #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "rate")]
-    pub(crate) concurrency: usize,
-    /// Open loop: requests per second, whether or not the server keeps up.
-    #[arg(long, value_name = "R")]
-    pub(crate) rate: Option<f64>,
-    /// Spacing of requests in an open loop.
-    #[arg(long, value_enum, default_value_t = Spacing::Poisson)]
-    pub(crate) spacing: Spacing,
-    /// Stop after this number of requests. Default: 100.
-    #[arg(long, value_name = "N", conflicts_with = "duration")]
-    pub(crate) requests: Option<u64>,
-    /// Stop after this time: 30s, 5m.
-    #[arg(long, value_parser = lens::duration::parse, value_name = "D")]
-    pub(crate) duration: Option<Duration>,
-    /// Warm-up requests, which are not measured.
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub(crate) warm_up: u64,
-    /// Words in a prompt: 128, 32..512 (uniform), 256~64 (normal: mean~deviation).
-    #[arg(long, default_value = "32", value_name = "LENGTH", conflicts_with = "prompts")]
-    pub(crate) prompt_length: Length,
-    /// Prompts from a file, a JSON document a line: a string, {"prompt": ...} or {"messages": ...}.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) prompts: Option<PathBuf>,
-    /// Value of max_tokens.
-    #[arg(long, value_name = "N")]
-    pub(crate) max_tokens: Option<u32>,
-    /// Send requests without streaming.
-    #[arg(long)]
-    pub(crate) no_stream: bool,
-    /// Objectives for goodput: ttft=500ms,tpot=50ms,total=10s.
-    #[arg(long, value_name = "OBJECTIVES")]
-    pub(crate) slo: Option<Slo>,
-    /// Environment variable with the API key.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) api_key_env: Option<String>,
-    /// URL of the gateway's admin listener, to join its records by request id.
-    #[arg(long, value_name = "URL")]
-    pub(crate) gateway_admin: Option<String>,
-    #[command(flatten)]
-    pub(crate) admin_token: AdminToken,
-    /// Write the full report as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Write a line for each request as CSV.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) csv: Option<PathBuf>,
-    /// Write the table as Markdown.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) markdown: Option<PathBuf>,
-    /// Seed of prompts and arrivals.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-}
-
 /// The token of admin listeners with `admin.auth`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct AdminToken {
@@ -407,15 +351,6 @@ fn dimension(text: &str) -> Result<stats::Dimension, String> {
         let known = stats::Dimension::ALL.map(stats::Dimension::name).join(", ");
         format!("must be one of {known}")
     })
-}
-
-/// Gaps between requests of an open loop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Spacing {
-    /// Exponential gaps, as from independent users.
-    Poisson,
-    /// Equal gaps.
-    Constant,
 }
 
 #[derive(Debug, ClapArgs)]

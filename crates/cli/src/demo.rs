@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use testbench::client::Limits;
 use testbench::prompts::{Length, Prompts};
 use testbench::schedule::{Arrival, Stop};
 use testbench::simulate::{Engine, Profile};
@@ -207,6 +208,8 @@ fn load(listen: SocketAddr, sent: Sent<'_>) -> Config {
         prompts: Prompts::Made(sent.words),
         max_tokens: Some(48),
         key: None,
+        timeout: Duration::from_secs(600),
+        limits: Limits::default(),
         seed: 1,
         progress: true,
     }

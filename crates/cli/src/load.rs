@@ -1,5 +1,6 @@
 //! `run` and `compare`: load tests and their reports.
 
+mod interleaved;
 mod reports;
 
 use std::future::Future;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use lens::compare::{Comparison, compare as compare_histograms};
+use testbench::client::Limits;
 use testbench::join::Joined;
 use testbench::prompts::Prompts;
 use testbench::report::{failure_share, histograms};
@@ -93,6 +95,9 @@ async fn measure_and_report(args: RunArgs, stop: impl Future<Output = ()>) -> Re
         prepared = prepare(config, admin) => prepared?,
         () = stop.as_mut() => return Ok(ExitCode::FAILURE),
     };
+    if let Some(against) = args.against.as_deref() {
+        return interleaved::run_pairs(&args, against, prepared, stop).await;
+    }
     let outcome = testbench::run::run_load(prepared.clone(), stop).await?;
     let joined = match admin {
         Some(admin) => Some(joined(admin, &outcome).await),
@@ -181,6 +186,8 @@ fn config(args: &RunArgs) -> Result<Config> {
         prompts,
         max_tokens: args.max_tokens,
         key,
+        timeout: args.timeout,
+        limits: Limits { error: args.max_client_error },
         seed: args.seed,
         progress: true,
     })
@@ -196,7 +203,7 @@ pub(crate) fn compare(base: &Path, new: &Path, percent: f64) -> Result<ExitCode>
     let (base_failures, new_failures) = (base.failures, new.failures);
     let (base, new) = (base.timings, new.timings);
     let mut text = format!(
-        "{:10} {:>8} {:>12} {:>12} {:>8}  {}\n",
+        "{:20} {:>8} {:>12} {:>12} {:>8}  {}\n",
         "timing", "", "base ms", "new ms", "ratio", "distance"
     );
     let mut slower = false;
@@ -204,23 +211,32 @@ pub(crate) fn compare(base: &Path, new: &Path, percent: f64) -> Result<ExitCode>
         if old.count() == 0 {
             continue;
         }
-        let Some(comparison) =
-            new.iter().find(|(n, _)| n == name).and_then(|(_, new)| compare_histograms(old, new))
+        let Some(new) = new.iter().find(|(other, _)| other == name).map(|(_, timing)| timing)
         else {
             text.push_str(&format!("{name}: missing in the new report\n"));
             slower = true;
             continue;
         };
+        let Some(comparison) = compare_histograms(old, new) else {
+            text.push_str(&format!("{name}: no request of the new report has it\n"));
+            slower = true;
+            continue;
+        };
+        let comparison = with_enough(comparison, old.count().min(new.count()));
+        if comparison.pairs.is_empty() {
+            text.push_str(&format!("{name}: too few requests to compare\n"));
+            slower |= JUDGED.contains(&name.as_str());
+        }
         for pair in &comparison.pairs {
             let ratio = pair.ratio().map_or_else(|| "-".into(), |r| format!("{r:.3}"));
             let (b, n) = (pair.base_us as f64 / 1000.0, pair.new_us as f64 / 1000.0);
             text.push_str(&format!(
-                "{name:10} {:>8} {b:>12.3} {n:>12.3} {ratio:>8}  {:.3}\n",
+                "{name:20} {:>8} {b:>12.3} {n:>12.3} {ratio:>8}  {:.3}\n",
                 format!("p{}", pair.percentile),
                 comparison.distance
             ));
         }
-        if name != "request" && is_slower(&comparison, percent) {
+        if JUDGED.contains(&name.as_str()) && is_slower(&comparison, percent) {
             text.push_str(&format!("{name}: slower than --percent {percent} allows\n"));
             slower = true;
         }
@@ -235,6 +251,15 @@ pub(crate) fn compare(base: &Path, new: &Path, percent: f64) -> Result<ExitCode>
     }
     write_stdout(&text)?;
     Ok(if slower { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The timings that may not be slower. The others are parts of them, or depend on the lengths.
+const JUDGED: [&str; 3] = ["ttft", "tpot", "itl"];
+
+/// The comparison without percentiles of too few samples.
+fn with_enough(mut comparison: Comparison, count: u64) -> Comparison {
+    comparison.pairs.retain(|pair| count >= ::gate::min_samples(pair.percentile));
+    comparison
 }
 
 fn is_slower(comparison: &Comparison, percent: f64) -> bool {

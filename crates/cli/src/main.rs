@@ -5,6 +5,7 @@ mod args;
 mod audit;
 mod demo;
 mod export;
+mod gate;
 mod key;
 mod load;
 mod logger;
@@ -58,6 +59,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Probe(args) => return probe::probe_gateway(&args),
         Command::Run(args) => return load::run_load_test(*args),
         Command::Compare { base, new, percent } => return load::compare(&base, &new, percent),
+        Command::Gate(args) => return Ok(gate::judge_reports(&args)),
         Command::Export(args) => return export::export(&args),
         Command::Stats(args) => return statistics::print_stats(&args),
         Command::Aggregate(args) => self::aggregate::run_aggregator(args)?,
