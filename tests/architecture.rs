@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 40] = [
+const CRATES: [(&str, &[&str]); 41] = [
     ("wire", &[]),
     ("base-url", &[]),
     ("lens", &["wire"]),
@@ -40,7 +40,8 @@ const CRATES: [(&str, &[&str]); 40] = [
     ("store", &["lens", "observatory"]),
     ("audit-log", &["lens", "observatory"]),
     ("postgres", &["base-url", "lens", "observatory", "store"]),
-    ("files", &["lens", "observatory"]),
+    ("objects", &["base-url"]),
+    ("files", &["lens", "observatory", "objects"]),
     ("transport", &["wire", "lens", "routing", "traffic", "config"]),
     ("relay", &["wire", "lens", "shield", "contents", "filters", "traffic", "config", "transport"]),
     ("refusal", &["wire", "lens", "filters", "relay", "transport"]),
@@ -109,6 +110,7 @@ const CRATES: [(&str, &[&str]); 40] = [
             "audit-log",
             "postgres",
             "files",
+            "objects",
             "contents",
             "config",
             "admin-auth",
@@ -126,6 +128,7 @@ const CRATES: [(&str, &[&str]); 40] = [
     (
         "cli",
         &[
+            "base-url",
             "config",
             "gateway",
             "testbench",
@@ -133,6 +136,7 @@ const CRATES: [(&str, &[&str]); 40] = [
             "stats",
             "store",
             "files",
+            "objects",
             "shield",
             "classifier",
             "filters",
