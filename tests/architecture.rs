@@ -159,6 +159,8 @@ const CRATES: [(&str, &[&str]); 41] = [
             "traffic",
             "observatory",
             "store",
+            "postgres",
+            "base-url",
         ],
     ),
     ("fuzz", &["wire"]),
