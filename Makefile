@@ -7,7 +7,7 @@ export CARGO_TERM_COLOR ?= never
 # What a Debian-like system with only Rust lacks: a C compiler and cmake for zlib-ng, make for the allocator.
 PACKAGES := cmake make gcc g++ libc6-dev
 
-.PHONY: help setup test-setup stack-setup demo test test-interleavings test-real-engine fuzz fuzz-parsers test-onnx test-kubernetes test-stack test-ui lint bench bench-tabs bench-store test-engines build package
+.PHONY: help setup test-setup stack-setup demo test test-interleavings test-real-engine fuzz fuzz-parsers test-onnx test-kubernetes test-stack test-ui lint bench bench-tabs bench-store bench-postgres bench-sinks test-engines build package
 
 help:
 	@echo "make demo          simulated engines, the gateway, a short load, its measurements, and the dashboard; ENGINE=llama adds"
@@ -25,6 +25,8 @@ help:
 	@echo "make bench         the gateway beside nginx, HAProxy and an idle pingora; microbenchmarks"
 	@echo "make bench-tabs    what 20 open tabs of the dashboard cost requests (BENCH_ARGS='--tabs 5 --rate 1000' for others)"
 	@echo "make bench-store   the store of records: rate, size, queries, retention (BENCH_ARGS='--records 10000000' for more)"
+	@echo "make bench-postgres  the same in PostgreSQL, against a server of its own (package postgresql)"
+	@echo "make bench-sinks   what sinks of records and 200 watchers cost at 10,000 requests a second (BENCH_ARGS='--rate 2000' for less)"
 	@echo "make test-engines  official clients through the gateway to real vLLM and llama.cpp (large downloads)"
 	@echo "make build         the release binary, target/release/llm-lens"
 	@echo "make package       an archive, a Debian package, a bill of materials, checksums: target/package"
@@ -150,6 +152,16 @@ bench-store: setup
 	cargo build --release --locked -p llm-lens-benches --no-default-features --bin store
 	rm -rf target/store-bench
 	target/release/store --folder target/store-bench $(BENCH_ARGS)
+
+# The same in PostgreSQL, whose server it starts (package postgresql).
+bench-postgres: setup
+	cargo build --release --locked -p llm-lens-benches --no-default-features --bin postgres
+	python3 -B benches/postgres.py target/release/postgres $(BENCH_ARGS)
+
+# CPU, memory and latency without sinks, with the store, with all sinks, and with watchers of the live stream.
+bench-sinks: build
+	cargo build --release --locked -p llm-lens-benches --no-default-features --bin sinks --bin mock-engine
+	target/release/sinks --gateway target/release/llm-lens $(BENCH_ARGS)
 
 test-engines: build
 	LLM_LENS_BIN=$(CURDIR)/target/release/llm-lens tests/engines/run.sh $(ENGINE_ARGS)

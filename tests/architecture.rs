@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 44] = [
+const CRATES: [(&str, &[&str]); 45] = [
     ("http1", &[]),
     ("wire", &[]),
     ("base-url", &[]),
@@ -42,7 +42,8 @@ const CRATES: [(&str, &[&str]); 44] = [
     ("store", &["lens", "observatory"]),
     ("audit-log", &["lens", "observatory"]),
     ("postgres", &["base-url", "lens", "observatory", "store"]),
-    ("files", &["lens", "observatory"]),
+    ("objects", &["base-url"]),
+    ("files", &["lens", "observatory", "objects"]),
     ("transport", &["http1", "wire", "lens", "routing", "traffic", "config"]),
     ("relay", &["wire", "lens", "shield", "contents", "filters", "traffic", "config", "transport"]),
     ("refusal", &["http1", "wire", "lens", "filters", "relay", "transport"]),
@@ -115,6 +116,7 @@ const CRATES: [(&str, &[&str]); 44] = [
             "audit-log",
             "postgres",
             "files",
+            "objects",
             "contents",
             "changes",
             "config",
@@ -136,6 +138,7 @@ const CRATES: [(&str, &[&str]); 44] = [
         "cli",
         &[
             "aggregate",
+            "base-url",
             "config",
             "gateway",
             "testbench",
@@ -144,6 +147,7 @@ const CRATES: [(&str, &[&str]); 44] = [
             "stats",
             "store",
             "files",
+            "objects",
             "shield",
             "classifier",
             "filters",
@@ -167,6 +171,8 @@ const CRATES: [(&str, &[&str]); 44] = [
             "traffic",
             "observatory",
             "store",
+            "postgres",
+            "base-url",
         ],
     ),
     ("fuzz", &["http1", "wire"]),

@@ -3,7 +3,8 @@
 //! In: loopback addresses, and paths from the command line.
 //! Out: the mock engine, the proxies it is compared with, the load cells and
 //! the report that the binaries of this package are made of.
-//! Never: connects beyond 127.0.0.1. Of the gateway's crates it uses only `traffic`, to hash keys.
+//! Never: connects beyond 127.0.0.1. The parts that measure proxies use only `traffic` of the
+//! gateway's crates, to hash keys.
 
 pub mod cells;
 pub mod client;
@@ -13,6 +14,8 @@ pub mod metric;
 pub mod peers;
 pub mod plan;
 pub mod procfs;
+pub mod queries;
+pub mod records;
 pub mod report;
 pub mod run;
 pub mod stamp;

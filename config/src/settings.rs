@@ -24,7 +24,7 @@ pub use self::contents::Contents;
 pub use self::listeners::{AdminAuth, AdminListener, AdminRole, AdminToken, Listener, ListenerTls};
 pub use self::network::Network;
 pub use self::otlp::{Otlp, OtlpSpill};
-pub use self::records::{Postgres, RecordFiles, RecordStore, Spill, WhenFull};
+pub use self::records::{Postgres, RecordFiles, RecordStore, RecordUpload, Spill, WhenFull};
 pub use self::routing::{Ability, CanarySettings, MirrorSettings, OffloadSettings, Pool, Resume};
 pub use self::timeouts::{FirstToken, Timeouts};
 pub use ::routing::Rollback;

@@ -476,6 +476,32 @@ fn secrets_come_from_outside_and_are_never_shown() {
 }
 
 #[test]
+fn uploads_need_files_and_a_valid_bucket_and_show_no_secret() {
+    let with = |files: &str| format!("{GOOD}\nrecord_files: {{{files}}}\n");
+    let upload = |fields: &str| with(&format!("path: /tmp, upload: {{{fields}}}"));
+    let bucket = "url: 's3://records/a'";
+    for (text, problem) in [
+        (with(&format!("upload: {{{bucket}}}")), "set record_files.path"),
+        (upload("url: 'https://records'"), "must begin with s3://"),
+        (upload("url: 's3://id:hidden-key@records'"), "contains a credential"),
+        (upload(&format!("{bucket}, endpoint: 'ftp://x'")), "endpoint"),
+        (upload(&format!("{bucket}, endpoint: 'http://169.254.169.254'")), "metadata address"),
+        (upload(&format!("{bucket}, region: 'eu/1'")), "letters, digits and hyphens"),
+        (upload(&format!("{bucket}, secret_key: hidden-key")), "together with access_key"),
+        (upload(&format!("{bucket}, timeout: 1h")), "from 1s to 10m"),
+        (upload(&format!("{bucket}, max_waiting: 1KiB")), "at least 1MiB"),
+    ] {
+        let told = problems(&text);
+        assert!(told.iter().any(|line| line.contains(problem)), "{problem}: {told:?}");
+        assert!(!told.concat().contains("hidden-key"), "{told:?}");
+    }
+    let keys = "access_key: an-id, secret_key: hidden-key, session_token: hidden-token";
+    let settings = config::parse("f", &upload(&format!("{bucket}, {keys}"))).unwrap();
+    let shown = format!("{settings:?}{}", serde_json::to_string(&settings).unwrap());
+    assert!(shown.contains("s3://records/a") && !shown.contains("hidden"), "{shown}");
+}
+
+#[test]
 fn broken_yaml_has_a_place() {
     assert!(problems("backends: [\n  {name: a\n")[0].starts_with("gateway.yaml:"));
     assert!(problems("a: 1\na: 2\n").iter().any(|l| l.starts_with("gateway.yaml:")));

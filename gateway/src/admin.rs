@@ -42,6 +42,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::listeners::peer_address;
 use crate::reachable::{self, Needed};
+use crate::record_files::RecordFiles;
 use crate::telemetry::{self, Observed, Otlp};
 use connections::Connections;
 
@@ -104,6 +105,12 @@ fn router(
     let router = records::add_pages(router, observed.record_store.queries());
     let audit_head = observed.audit_head.clone();
     let gate = Gate { shared: shared.clone(), access: observed.access.clone() };
+    let (files, uploads) = (observed.record_files.clone(), observed.record_files.clone());
+    let ready = move |shared: State<Arc<Shared>>, params: Params| ready(shared, params, files);
+    let sinks = move |shared: &Shared, _: &Params| {
+        let rows = sinks::sinks(shared).into_iter().chain(uploads.row());
+        Ok(json!({"sinks": rows.collect::<Vec<_>>()}))
+    };
     let metrics = move |shared: State<Arc<Shared>>, headers: HeaderMap| {
         metrics(shared, headers, (observed.clone(), otlp.clone()))
     };
@@ -131,7 +138,7 @@ fn router(
         .route("/api/sketches", json_page(statistics::SKETCHES_PARAMS, statistics::sketches))
         .route("/api/objectives", json_page(&["route"], statistics::objectives))
         .route("/api/live", get(live::live))
-        .route("/api/sinks", json_page(&[], |shared, _| Ok(json!({"sinks": sinks::sinks(shared)}))))
+        .route("/api/sinks", json_page(&[], sinks))
         .route("/api/audit", audit::page(audit_head))
         .route("/api/session", access::session_routes())
         .route("/api/playground", playground::routes(listeners))
@@ -176,6 +183,7 @@ async fn metrics(
 async fn ready(
     State(shared): State<Arc<Shared>>,
     params: Params,
+    files: RecordFiles,
 ) -> Result<(StatusCode, String), ApiError> {
     let needed = Needed::from_param(params.get("backends")).ok_or_else(|| {
         ApiError::bad("backends", "backends must be any, every_route or ignore".into())
@@ -189,14 +197,15 @@ async fn ready(
     };
     Ok(match reason {
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
-        None => (StatusCode::OK, ready_text(&shared)),
+        None => (StatusCode::OK, ready_text(&shared, &files)),
     })
 }
 
 /// A sink that is unavailable is named; requests are served without it.
-fn ready_text(shared: &Shared) -> String {
-    let problems = shared.observatory.sink_problems();
-    [vec!["ready".to_owned()], problems].concat().join("\n") + "\n"
+fn ready_text(shared: &Shared, files: &RecordFiles) -> String {
+    let sinks = shared.observatory.sink_problems().into_iter().chain(files.problem());
+    let lines: Vec<String> = std::iter::once("ready".to_owned()).chain(sinks).collect();
+    lines.join("\n") + "\n"
 }
 
 async fn release(State(shared): State<Arc<Shared>>, params: Params) -> Result<Response, ApiError> {

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::audit_log::verify;
-use crate::support::{ask, id};
+use crate::support::{ask, id, read_until};
 
 const CHAT: &str = "/v1/chat/completions";
 const MAIL: &str = "jane.roe@example.org";
@@ -88,6 +88,14 @@ fn engine(id: &str) -> Vec<Step> {
             named(json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}})),
             named(json!({"type": "message_stop"})),
         ]),
+        // The client leaves before the rest.
+        "h1" | "h2" | "h2-reset" => {
+            let said = ["write to jane.roe@", "example.org, then wait. ", "so far. "];
+            let mut steps = streamed(&said.map(sse::content));
+            steps.pop();
+            steps.push(Step::AwaitClose(PATIENCE));
+            steps
+        }
         "compressed" => vec![Step::text(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\nabcd",
         )],
@@ -248,6 +256,49 @@ async fn contents_survive_a_kill_and_need_their_key() {
     for id in &ids {
         let (status, body) = page(&gateway, id);
         assert!(status == 200 && body.contains("hello"), "{status}: {body}");
+    }
+}
+
+/// A client that leaves, by closing its connection or by resetting its stream, has got a part.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_text_until_the_client_left_is_stored() {
+    let engine = Engine::start(|seen| engine(id(seen))).await;
+    let folder = gateway::folder();
+    let gateway = Gateway::with_settings(&settings(&engine, &folder, FLAGS, "")).await;
+    let body = request("hello", true);
+    let mut client = gateway.client().await;
+    client.post(CHAT, "x-request-id: h1\r\n", &body).await;
+    read_until(&mut client, "so far").await;
+    drop(client);
+    for name in ["h2", "h2-reset"] {
+        let socket = tokio::net::TcpStream::connect(gateway.address()).await.expect("it listens");
+        let (mut send, connection) = ::h2::client::handshake(socket).await.expect("h2c");
+        let connection = tokio::spawn(connection);
+        let head = http::Request::post(format!("http://gateway{CHAT}"))
+            .header("x-request-id", name)
+            .header("content-type", "application/json");
+        let (answer, mut stream) =
+            send.send_request(head.body(()).expect("a request"), false).expect("a stream");
+        stream.send_data(body.clone().into(), true).expect("open");
+        let mut answer = answer.await.expect("a head").into_body();
+        let mut text = String::new();
+        while !text.contains("so far") {
+            let part = answer.data().await.expect("more").expect("open");
+            answer.flow_control().release_capacity(part.len()).expect("read");
+            text.push_str(&String::from_utf8_lossy(&part));
+        }
+        if name == "h2-reset" {
+            stream.send_reset(::h2::Reason::CANCEL);
+            gateway.record(name).await;
+        }
+        connection.abort();
+    }
+    for name in ["h1", "h2", "h2-reset"] {
+        let content = stored(&gateway, name).await;
+        assert_eq!(content["answer"]["incomplete"], "client_gone", "{name}: {content}");
+        let [text] = &texts(&content["answer"])[..] else { panic!("{name}: {content}") };
+        let want = "write to [EMAIL_ADDRESS], then wait. so";
+        assert!(text.starts_with(want), "{name}: {content}");
     }
 }
 

@@ -26,9 +26,10 @@ SETTINGS = """
 backends: [{{name: engine, url: "{engine}"}}]
 routes: [{{name: chat, backend: engine}}]
 record_store:
-  url: "postgres://lens@127.0.0.1:{port}/records?sslmode=disable"
+  url: "postgres://lens@{host}:{port}/records?sslmode={sslmode}"
   password: "file:{password}"
   spill: {{path: "{spill}"}}
+  {ca}
 """
 BODY = json.dumps({"model": "m", "max_tokens": 4, "messages": [{"role": "user", "content": "Name a color."}]})
 
@@ -42,19 +43,37 @@ def programs():
     return pathlib.Path(path).parent
 
 
+def certificates(folder):
+    """Two certificate authorities, and a certificate of the first one for 127.0.0.1."""
+    def openssl(*words):
+        subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
+
+    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+    for name in ("ca", "other-ca"):
+        openssl("req", "-x509", *new, "-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}")
+    openssl("req", *new[:-2], "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=database")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names",
+            "-out", "server.pem")
+    for file in folder.glob("*.pem"):
+        file.chmod(0o644)
+
+
 class Server:
-    """A server with a data folder of its own, on a port of its own."""
+    """A server with a data folder of its own, on a port of its own. It offers TLS."""
 
     def __init__(self, machine, folder):
         self.machine, self.bin, self.port, self.data = machine, programs(), free_port(), folder / "data"
-        self.user = {}
+        self.user, self.folder = {}, folder
+        certificates(folder)
         if os.getuid() == 0:
             try:
                 account = pwd.getpwnam("postgres")
             except KeyError:
                 raise LeftOut("there is no user postgres to run the server as") from None
             self.user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-            os.chown(folder, account.pw_uid, account.pw_gid)
+            for path in (folder, folder / "server.key"):
+                os.chown(path, account.pw_uid, account.pw_gid)
         secret = folder / "password"
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
@@ -64,7 +83,8 @@ class Server:
     def start(self):
         self.machine.spawn("postgres", [
             self.bin / "postgres", "-D", self.data, "-p", self.port, "-c", "listen_addresses=127.0.0.1",
-            "-c", "unix_socket_directories=", "-c", "max_connections=60"], cwd=self.data, **self.user)
+            "-c", "unix_socket_directories=", "-c", "max_connections=60", "-c", "ssl=on", "-c", f"ssl_cert_file={self.folder / 'server.pem'}",
+            "-c", f"ssl_key_file={self.folder / 'server.key'}"], cwd=self.data, **self.user)
         ready = eventually(lambda: self.run("SELECT 1", "postgres").returncode == 0, 30)
         assert ready, f"the server does not start\n{tail(self.machine.log('postgres'))}"
 
@@ -111,10 +131,11 @@ class Target:
         self.machine, self.server, self.engine, self.folder = machine, server, engine, folder
         self.urls, self.sent = {}, 0
 
-    def gateway(self, name, secret=PASSWORD):
+    def gateway(self, name, secret=PASSWORD, host="127.0.0.1", sslmode="disable", ca=""):
         password = self.folder / f"password-{name}"
         password.write_text(secret)
-        settings = SETTINGS.format(engine=self.engine, port=self.server.port, password=password, spill=self.folder / f"spill-{name}")
+        settings = SETTINGS.format(engine=self.engine, host=host, port=self.server.port, sslmode=sslmode, password=password,
+                                   spill=self.folder / f"spill-{name}", ca=f'ca: "{ca}"' if ca else "")
         self.urls[name] = self.machine.gateway(name, settings)
 
     def admin(self, name):
@@ -232,6 +253,39 @@ def crash_of_the_server(t):
     return f"{served} records of the load; {t.complete()}"
 
 
+def tls_is_verified(t):
+    """with sslmode=verify-full, records are stored over TLS, and the pages read them over TLS"""
+    t.gateway("tls", sslmode="verify-full", ca=t.server.folder / "ca.pem")
+    t.send("tls", 10)
+    t.complete()
+    assert len(get_json(f"{t.admin('tls')}/api/records", limit=10)["records"]) == 10
+    clients = ("FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+               " AND application_name <> 'psql'")
+    found = eventually(lambda: t.server.sql(f"SELECT DISTINCT version {clients} AND ssl"), 10)
+    assert found == "TLSv1.3", found
+    return f"{t.server.count(f'count(*) {clients} AND ssl')} connections with {found}"
+
+
+def tls_of_a_wrong_server_is_refused(t):
+    """a server of an unknown authority, or with another name, gets no record and no password, and is named"""
+    lines = []
+    for name, host, ca in (("unknown-ca", "127.0.0.1", "other-ca.pem"), ("other-name", "localhost", "ca.pem")):
+        t.gateway(name, host=host, sslmode="verify-full", ca=t.server.folder / ca)
+        before = t.sent
+        t.send(name, 3)
+        t.sent = before
+        assert eventually(lambda: t.spilled(name) == 3, 30), t.spilled(name)
+        refused = f"cannot connect to PostgreSQL at {host}:{t.server.port}"
+        assert eventually(lambda: refused in get(f"{t.admin(name)}/readyz"), 30), get(f"{t.admin(name)}/readyz")
+        line = next(line for line in get(f"{t.admin(name)}/readyz").splitlines() if refused in line)
+        assert "certificate" in line, line
+        assert PASSWORD not in t.machine.log(name).read_text()
+        t.machine.stop(name)
+        lines.append(line)
+    t.complete()
+    return "\n".join(lines)
+
+
 def gateways_agree(t):
     """both gateways answer the same, and pages have each record once"""
     for path, query in (("facets", {}), ("charts", {"from": "1h", "by": "model", "step": "1h"}), ("records", {"limit": 100})):
@@ -283,5 +337,5 @@ def crate_tests(t):
     return re.search(r"test result: (.*)", done.stdout)[1]
 
 
-CHECKS = (database_is_down_at_the_start, records_arrive_when_it_is_up, killed_in_a_batch, crash_of_the_server, gateways_agree,
-          sql_of_the_guide, wrong_password, crate_tests)
+CHECKS = (database_is_down_at_the_start, records_arrive_when_it_is_up, killed_in_a_batch, crash_of_the_server, tls_is_verified,
+          tls_of_a_wrong_server_is_refused, gateways_agree, sql_of_the_guide, wrong_password, crate_tests)

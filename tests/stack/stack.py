@@ -22,12 +22,13 @@ import part_dashboard
 import part_deploy
 import part_files
 import part_grafana
+import part_objects
 import part_otlp
 import part_postgres
 import part_prometheus
 from machine import LeftOut, Machine
 
-PARTS = (part_otlp, part_files, part_prometheus, part_grafana, part_postgres, part_dashboard, part_deploy)
+PARTS = (part_otlp, part_files, part_objects, part_prometheus, part_grafana, part_postgres, part_dashboard, part_deploy)
 # Twice what a busy machine takes.
 PART_SECONDS = 900
 

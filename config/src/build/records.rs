@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use base_url::PostgresUrl;
+use base_url::{BucketUrl, PostgresUrl};
+use lens::RecordFormat;
 
 use super::Builder;
-use crate::settings::{Postgres, RecordStore, Spill, WhenFull};
+use super::url::split_url;
+use crate::settings::{Postgres, RecordFiles, RecordStore, RecordUpload, Spill, WhenFull};
 use crate::tree::Table;
 
 impl Builder {
@@ -72,5 +74,76 @@ impl Builder {
         };
         let path = PathBuf::from(table.text("path")?);
         Some(Spill { path, max_size, max_age, when_full })
+    }
+
+    pub(super) fn record_files(&mut self, root: &Table) -> RecordFiles {
+        let table = self.section(root, "record_files");
+        let (rotate_size, keep) = (table.count("rotate_size"), table.given_duration("keep"));
+        let rotate_interval = table.duration("rotate_interval");
+        if !(4 << 10..=4 << 30).contains(&rotate_size) {
+            self.wrong(&table, "rotate_size", "must be from 4KiB to 4GiB");
+        }
+        if rotate_interval < Duration::from_secs(1) {
+            self.wrong(&table, "rotate_interval", "must be at least 1s");
+        }
+        if keep.is_some_and(|keep| keep < Duration::from_secs(60)) {
+            self.wrong(&table, "keep", "must be at least 1m");
+        }
+        let path = table.text("path").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let format = table.text("format").and_then(RecordFormat::from_name).unwrap_or_default();
+        let upload = table.table("upload").and_then(|table| self.upload(table));
+        if path.is_none() && upload.is_some() {
+            let why = "applies to files; set record_files.path, where they wait";
+            self.wrong(&table, "upload", why);
+        }
+        RecordFiles { path, format, rotate_size, rotate_interval, keep, upload }
+    }
+
+    fn upload(&mut self, table: &Table) -> Option<RecordUpload> {
+        let url = match table.text("url")?.parse::<BucketUrl>() {
+            Ok(url) => Some(url),
+            Err(why) => {
+                self.wrong(table, "url", why.to_string());
+                None
+            }
+        };
+        let endpoint = match table.text("endpoint").map(split_url) {
+            None => None,
+            Some(Ok(endpoint)) => Some(endpoint),
+            Some(Err(why)) => {
+                self.wrong(table, "endpoint", why);
+                return None;
+            }
+        };
+        let region = table.text("region").filter(|region| !region.is_empty()).map(str::to_owned);
+        let is_known = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if region.as_ref().is_some_and(|it| it.len() > 64 || !it.chars().all(is_known)) {
+            self.wrong(table, "region", "must have only letters, digits and hyphens");
+        }
+        let key = |name| table.secret(name).cloned();
+        let (access_key, secret_key) = (key("access_key"), key("secret_key"));
+        if access_key.is_some() != secret_key.is_some() && !table.is_explained("secret_key") {
+            self.wrong(table, "secret_key", "must be set together with access_key");
+        }
+        let (timeout, max_waiting) = (table.duration("timeout"), table.count("max_waiting"));
+        if !(Duration::from_secs(1)..=Duration::from_secs(600)).contains(&timeout) {
+            self.wrong(table, "timeout", "must be from 1s to 10m");
+        }
+        if max_waiting < 1 << 20 {
+            self.wrong(table, "max_waiting", "must be at least 1MiB");
+        }
+        self.openable(table, "ca");
+        let ca = table.text("ca").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let (keys, session_token) = (access_key.zip(secret_key), key("session_token"));
+        Some(RecordUpload {
+            url: url?,
+            endpoint,
+            region,
+            keys,
+            session_token,
+            ca,
+            timeout,
+            max_waiting,
+        })
     }
 }

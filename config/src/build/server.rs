@@ -3,12 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lens::RecordFormat;
-
 use super::{Builder, url};
-use crate::settings::{
-    AccessLog, Audit, FirstToken, Limits, Otlp, OtlpSpill, RecordFiles, Shutdown, Timeouts,
-};
+use crate::settings::{AccessLog, Audit, FirstToken, Limits, Otlp, OtlpSpill, Shutdown, Timeouts};
 use crate::tree::Table;
 
 /// Minimum characters of the key of the audit log's chain; a shorter one can be guessed.
@@ -155,24 +151,6 @@ impl Builder {
             max_age,
             drops_oldest: table.text("when_full") == Some("drop_oldest"),
         }
-    }
-
-    pub(super) fn record_files(&mut self, root: &Table) -> RecordFiles {
-        let table = self.section(root, "record_files");
-        let (rotate_size, keep) = (table.count("rotate_size"), table.given_duration("keep"));
-        let rotate_interval = table.duration("rotate_interval");
-        if !(4 << 10..=4 << 30).contains(&rotate_size) {
-            self.wrong(&table, "rotate_size", "must be from 4KiB to 4GiB");
-        }
-        if rotate_interval < Duration::from_secs(1) {
-            self.wrong(&table, "rotate_interval", "must be at least 1s");
-        }
-        if keep.is_some_and(|keep| keep < Duration::from_secs(60)) {
-            self.wrong(&table, "keep", "must be at least 1m");
-        }
-        let path = table.text("path").filter(|path| !path.is_empty()).map(PathBuf::from);
-        let format = table.text("format").and_then(RecordFormat::from_name).unwrap_or_default();
-        RecordFiles { path, format, rotate_size, rotate_interval, keep }
     }
 
     pub(super) fn shutdown(&self, root: &Table) -> Shutdown {

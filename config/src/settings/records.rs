@@ -1,9 +1,10 @@
 //! Settings of the store of records, and of files of records.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use base_url::PostgresUrl;
+use base_url::{BaseUrl, BucketUrl, PostgresUrl};
 use lens::RecordFormat;
 use serde::{Serialize, Serializer};
 use yaml::Secret;
@@ -73,10 +74,40 @@ pub struct RecordFiles {
     pub rotate_size: u64,
     /// Interval of Unix time after which a file is complete.
     pub rotate_interval: Duration,
-    /// Age at which a file is removed; `None`: files stay.
+    /// Age at which a file is removed; `None`: files stay, or are removed once they are uploaded.
     pub keep: Option<Duration>,
+    /// Where complete files are uploaded.
+    pub upload: Option<RecordUpload>,
 }
 
-fn as_text<S: Serializer>(url: &PostgresUrl, to: S) -> Result<S::Ok, S::Error> {
+/// A bucket for files of records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RecordUpload {
+    /// The bucket.
+    #[serde(serialize_with = "as_text")]
+    pub url: BucketUrl,
+    /// The store; `None`: that of the environment, or AWS.
+    #[serde(serialize_with = "authority")]
+    pub endpoint: Option<BaseUrl>,
+    /// The region; `None`: that of the environment.
+    pub region: Option<String>,
+    /// The id of the key, and its secret; `None`: those of the environment.
+    pub keys: Option<(Secret, Secret)>,
+    /// The token of temporary credentials.
+    pub session_token: Option<Secret>,
+    /// File with certificate authorities; `None`: those of the environment, or of the system.
+    pub ca: Option<PathBuf>,
+    /// Time without progress after which an upload fails.
+    pub timeout: Duration,
+    /// Maximum bytes of files that wait.
+    pub max_waiting: u64,
+}
+
+fn as_text<S: Serializer>(url: &impl Display, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(url)
+}
+
+fn authority<S: Serializer>(url: &Option<BaseUrl>, to: S) -> Result<S::Ok, S::Error> {
+    url.as_ref().map(|url| url.without("")).serialize(to)
 }

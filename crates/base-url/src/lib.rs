@@ -2,6 +2,9 @@
 
 use http::Uri;
 
+mod bucket;
+pub use bucket::{BucketUrl, BucketUrlError};
+
 mod postgres;
 pub use postgres::{PostgresUrl, PostgresUrlError};
 

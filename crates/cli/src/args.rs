@@ -314,10 +314,13 @@ fn share(text: &str) -> Result<f64, String> {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ExportArgs {
-    /// Folder of a record store, a file, a folder of files, or - for JSON lines on standard input.
+    /// Folder of a record store, a file, a folder of files, a bucket (s3://BUCKET/PATH), or - for
+    /// JSON lines on standard input. Buckets need the variables AWS_ENDPOINT_URL (other stores than
+    /// AWS), AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
     #[arg(long, value_name = "SOURCE")]
     pub(crate) from: PathBuf,
-    /// File, folder, or - for standard output. A folder gets files records-000001 and so on.
+    /// File, folder, object or folder of a bucket, or - for standard output. A folder (of a bucket:
+    /// with a slash at its end) gets files records-000001 and so on.
     #[arg(long, value_name = "TARGET")]
     pub(crate) to: PathBuf,
     /// jsonl, csv, msgpack, protobuf, arrow or parquet. Default: by the end of the target's name.

@@ -1,9 +1,12 @@
 //! `export`: records of a store or of files to files of another format.
 //!
-//! - *In*: a folder of a record store, files of any format, or JSON lines on standard input.
-//! - *Out*: files, or standard output. Progress and the number of records on standard error.
+//! - *In*: a folder of a record store, files of any format, a bucket of an object store, or JSON
+//!   lines on standard input.
+//! - *Out*: files, objects, or standard output. Progress and the number of records on standard
+//!   error.
 //! - *Never*: a progress line where standard error is no terminal.
 
+mod bucket;
 #[cfg(feature = "sqlite")]
 mod from_store;
 #[cfg(not(feature = "sqlite"))]
@@ -22,6 +25,7 @@ use files::{
 use lens::{RecordFilter, RecordFormat};
 
 use crate::args::ExportArgs;
+use crate::export::bucket::BucketSource;
 use crate::is_standard;
 
 /// Records between two checkpoints.
@@ -41,20 +45,36 @@ pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
     if is_standard(&args.from) && args.resume {
         bail!("--resume needs files: standard input cannot be read again");
     }
+    let (from, to) = (bucket::url(&args.from)?, bucket::url(&args.to)?);
+    if to.is_some() && args.resume {
+        bail!("--resume needs files: an export to a bucket begins again");
+    }
+    // Files of a bucket are made here, and uploaded when they are complete.
+    let staging = to.as_ref().map(|_| tempfile::tempdir()).transpose()?;
+    let target = match &staging {
+        Some(staging) => staged(args, staging.path()),
+        None => target(args, format)?,
+    };
     let export = Export {
         source: args.from.display().to_string(),
         conditions: args.conditions.clone(),
         format,
-        target: target(args, format)?,
+        target,
         resume: args.resume,
         checkpoint: CHECKPOINT,
     };
     let mut line = ProgressLine::new();
-    let open = |place: Option<&str>| open(&args.from, &filter, place);
+    let open = |place: Option<&str>| match &from {
+        Some(url) => Ok(Box::new(BucketSource::open(url, place)?) as Box<dyn Source>),
+        None => open(&args.from, &filter, place),
+    };
     let exported = export.copy(now_us, open, &mut |progress| line.show(progress));
     line.end();
     match exported {
         Ok(records) => {
+            if let (Some(staging), Some(url)) = (&staging, &to) {
+                bucket::upload(staging.path(), url, is_folder(&args.to))?;
+            }
             let noun = if records == 1 { "record" } else { "records" };
             let _ =
                 writeln!(std::io::stderr(), "exported {records} {noun} to {}", args.to.display());
@@ -110,6 +130,14 @@ fn format(args: &ExportArgs) -> Result<RecordFormat> {
             "{}: the end of the name states no format; name it with --format, or use one of .{known}",
             args.to.display()
         ),
+    }
+}
+
+/// A target in a folder of files that are uploaded.
+fn staged(args: &ExportArgs, folder: &Path) -> Target {
+    match is_folder(&args.to) {
+        true => Target::Folder(folder.to_owned(), args.split),
+        false => Target::File(folder.join("object")),
     }
 }
 

@@ -112,6 +112,7 @@ static HEDGE: Group = Group {
         flag(2, "won", "Whether the hedge answered first."),
         us(3, "after_us", "First request sent to hedge sent."),
         text(4, "span_id", "Id of the span of the call that lost."),
+        text(5, "provider", "`gen_ai.provider.name` of the backend that lost."),
     ],
 };
 
@@ -133,6 +134,7 @@ static ATTEMPT: Group = Group {
         us(4, "us", "Backend selected to attempt failed."),
         us(5, "at_us", "When the backend was selected."),
         text(6, "span_id", "Id of the attempt's span."),
+        text(7, "provider", "`gen_ai.provider.name` of the backend."),
     ],
 };
 

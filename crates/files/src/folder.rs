@@ -7,6 +7,8 @@
 //!   failed halfway: then it comes again with its key.
 
 mod finisher;
+mod object;
+pub(crate) use object::object_name;
 
 use std::fmt::Write as _;
 use std::io;

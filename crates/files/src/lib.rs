@@ -35,5 +35,8 @@ mod part;
 mod folder;
 pub use folder::{Counters, FolderOptions, sink};
 
+mod upload;
+pub use upload::{UploadSettings, Uploads, uploaded};
+
 mod export;
 pub use export::{Export, ExportError, FileSource, Progress, Source, SourceError, Target};

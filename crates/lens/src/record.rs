@@ -89,6 +89,9 @@ pub struct RecordAttempt {
     /// Id of the attempt's span, 16 hex digits; absent while no traces are exported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span_id: Option<String>,
+    /// `gen_ai.provider.name` of the backend; absent without a span.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
 }
 
 /// A hedge of the request.
@@ -103,6 +106,9 @@ pub struct RecordHedge {
     /// Id of the span of the call that lost, 16 hex digits; absent while no traces are exported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span_id: Option<String>,
+    /// `gen_ai.provider.name` of the backend that lost; absent without a span.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
 }
 
 /// A resume: a backend continued the answer of a failed one.

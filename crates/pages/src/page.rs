@@ -20,10 +20,11 @@ static PAGES: Semaphore = Semaphore::const_new(MAX_PAGES);
 /// A page of JSON with these query parameters.
 pub fn json_page(
     known: &'static [&'static str],
-    make: fn(&Shared, &Params) -> Result<Value, ApiError>,
+    make: impl Fn(&Shared, &Params) -> Result<Value, ApiError> + Clone + Send + Sync + 'static,
 ) -> MethodRouter<Arc<Shared>> {
     get(async move |State(shared): State<Arc<Shared>>, params: Params| {
         params.check(known)?;
+        let make = make.clone();
         let make = move || make(&shared, &params).map(|value| json_response(&value));
         off_thread(&PAGES, make).await
     })

@@ -29,6 +29,9 @@ use crate::strip::Strip;
 
 /// Maximum time for judges in observe mode after the end of the answer.
 const CONCLUDING: Duration = Duration::from_secs(5);
+/// Maximum time for judges of a text that is stored, after its client has left. The backend is
+/// canceled after it.
+const CONCLUDING_GONE: Duration = Duration::from_secs(1);
 
 /// How the relay ended.
 #[derive(Debug)]
@@ -216,6 +219,9 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             if guardrail.observes() && matches!(end, End::Complete | End::Served) {
                 // The client has its answer; the remaining judge results only go into the record.
                 let _ = tokio::time::timeout(CONCLUDING, guardrail.conclude()).await;
+            } else if matches!(end, End::Gone) && self.request.parts().guarded.contents.is_some() {
+                // Only text that is judged is stored.
+                let _ = tokio::time::timeout(CONCLUDING_GONE, guardrail.conclude()).await;
             }
             guardrail.take_busy();
             guardrail.report(self.request);

@@ -55,6 +55,7 @@ fn write_field(out: &mut String, field: &Field, parent: &str, indent: usize, ina
                     "admission"
                         | "health"
                         | "spill"
+                        | "upload"
                         | "engine_metrics"
                         | "canary"
                         | "discover"
@@ -121,6 +122,7 @@ fn sample(parent: &str, field: &Field) -> Option<String> {
         ("rate_limits", "name") => "tokens-per-minute",
         (_, "name" | "backend") => "vllm",
         ("record_store", "url") => return None,
+        ("upload", "url") => field.default,
         (_, "url") if matches!(field.kind, Kind::Secret) => "redis://127.0.0.1:6379",
         (_, "url") => "http://127.0.0.1:8000",
         (_, "max_requests") => "64",
@@ -173,6 +175,11 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("spill", "max_age", "7d"),
     ("record_files", "path", "/var/lib/llm-lens/files"),
     ("record_files", "keep", "30d"),
+    ("upload", "endpoint", "https://s3.example.com"),
+    ("upload", "region", "eu-central-1"),
+    ("upload", "access_key", "${AWS_ACCESS_KEY_ID}"),
+    ("upload", "secret_key", "${AWS_SECRET_ACCESS_KEY}"),
+    ("upload", "session_token", "${AWS_SESSION_TOKEN}"),
     ("contents", "path", "/var/lib/llm-lens/contents"),
     ("contents", "key", "${LLM_LENS_CONTENTS_KEY}"),
     ("contents", "previous_keys", "file:/etc/llm-lens/contents.keys"),

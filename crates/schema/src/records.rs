@@ -116,7 +116,74 @@ pub static RECORD_FILES: Section = Section {
             "keep",
             Kind::Duration,
             "",
-            "Age at which files are removed, at least 1m. Default: they stay.",
+            "Age at which files are removed, at least 1m. Default: they stay. With `upload`, uploaded files stay in the folder `uploaded` until this age; default: they are removed at once.",
+        ),
+        field(
+            "upload",
+            Kind::Section(&UPLOAD),
+            "",
+            "Bucket of an object store to which complete files are uploaded. Default: none.",
+        ),
+    ],
+};
+
+/// `record_files.upload`
+pub static UPLOAD: Section = Section {
+    doc: "Uploads complete files to a bucket of an object store with the API of S3, such as AWS S3, SeaweedFS, MinIO or Ceph. Files wait in the folder until the store has acknowledged them. No object is overwritten.",
+    fields: &[
+        field(
+            "url",
+            Kind::RequiredText,
+            "s3://llm-lens-records/production",
+            "Bucket, and what names of objects begin with. A file becomes `PATH/date=YYYY-MM-DD/NAME`.",
+        ),
+        field(
+            "endpoint",
+            Kind::Text,
+            "",
+            "URL of the store. Default: `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, or else AWS in `region`.",
+        ),
+        field(
+            "region",
+            Kind::Text,
+            "",
+            "Region of the bucket. Default: `AWS_REGION` or `AWS_DEFAULT_REGION`, or else us-east-1.",
+        ),
+        field(
+            "access_key",
+            Kind::Secret,
+            "",
+            "Id of the access key. Can be `${NAME}` or `file:PATH`. Default: `AWS_ACCESS_KEY_ID`; without it, requests are not signed.",
+        ),
+        field(
+            "secret_key",
+            Kind::Secret,
+            "",
+            "Secret of the access key. Default: `AWS_SECRET_ACCESS_KEY`.",
+        ),
+        field(
+            "session_token",
+            Kind::Secret,
+            "",
+            "Token of temporary credentials. Default: `AWS_SESSION_TOKEN`.",
+        ),
+        field(
+            "ca",
+            Kind::Text,
+            "",
+            "PEM file with the certificate authorities of the store. Default: `AWS_CA_BUNDLE`, or else those of the system.",
+        ),
+        field(
+            "timeout",
+            Kind::Duration,
+            "30s",
+            "Time without progress after which an upload fails and is tried again, from 1s to 10m.",
+        ),
+        field(
+            "max_waiting",
+            Kind::Size,
+            "10GiB",
+            "Maximum bytes of files that wait, at least 1MiB. The oldest are removed beyond it, logged and counted.",
         ),
     ],
 };

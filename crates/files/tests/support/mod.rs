@@ -71,6 +71,7 @@ fn routing() -> RecordRouting {
             won: true,
             after_us: 9,
             span_id: text("00f067aa0ba902b9"),
+            provider: text("vllm"),
         }),
         resumes: vec![RecordResume { backend: "x".into(), after_tokens: 1, at_us: 2 }],
         failed_attempts: vec![
@@ -81,6 +82,7 @@ fn routing() -> RecordRouting {
                 us: 3,
                 at_us: 4,
                 span_id: text("00f067aa0ba902ba"),
+                provider: text("openai"),
             },
             RecordAttempt {
                 backend: "g".into(),
@@ -89,6 +91,7 @@ fn routing() -> RecordRouting {
                 us: 0,
                 at_us: 0,
                 span_id: None,
+                provider: None,
             },
         ],
     }

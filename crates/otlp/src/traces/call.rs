@@ -49,6 +49,12 @@ impl Request<'_> {
         }
     }
 
+    /// `gen_ai.provider.name` of a call of a model.
+    fn provider(&self, name: &str) -> Option<KeyValue> {
+        let is_known = self.operation().is_some() && !name.is_empty();
+        is_known.then(|| pair("gen_ai.provider.name", text(name)))
+    }
+
     pub(super) fn call_attributes(&self, backend: Option<&str>) -> Vec<KeyValue> {
         let model = self.record.model_requested.as_deref();
         [
@@ -69,6 +75,8 @@ impl Request<'_> {
                 let mut span = self.span(self.call_name(), SpanKind::Client, times);
                 span.span_id = span_bytes(attempt.span_id.as_deref()?);
                 span.attributes = self.call_attributes(Some(&attempt.backend));
+                span.attributes
+                    .extend(attempt.provider.as_deref().and_then(|it| self.provider(it)));
                 span.attributes.push(pair("error.type", text(&attempt.code)));
                 let status = attempt.http_status.map(|status| int(status.into()));
                 let status = status.map(|status| pair("http.response.status_code", status));
@@ -96,6 +104,7 @@ impl Request<'_> {
         span.span_id = span_bytes(id);
         let backend = Some(&*hedge.backend).filter(|_| !hedge.won);
         span.attributes = self.call_attributes(backend);
+        span.attributes.extend(hedge.provider.as_deref().and_then(|it| self.provider(it)));
         span.attributes.push(pair("error.type", text("hedge_lost")));
         Some(span)
     }
@@ -155,8 +164,6 @@ impl Request<'_> {
             add("http.response.status_code", record.http_status.map(|status| int(status.into())));
             return all;
         }
-        let provider = Some(&*self.trace.provider).filter(|provider| !provider.is_empty());
-        add("gen_ai.provider.name", provider.map(text));
         add("gen_ai.request.stream", Some(flag(record.stream)));
         add("gen_ai.response.model", record.model_answered.as_deref().map(text));
         let reasons = Some(&record.finish_reasons).filter(|reasons| !reasons.is_empty());
@@ -183,6 +190,7 @@ impl Request<'_> {
         }
         add("gen_ai.usage.reasoning.output_tokens", usage.reasoning_tokens.map(int));
         add("llm_lens.engine_ttft", record.engine_ttft_us.map(|us| double(us as f64 / 1e6)));
+        all.extend(self.provider(&self.trace.provider));
         all.extend(self.engine_attributes());
         all
     }

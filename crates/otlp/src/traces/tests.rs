@@ -205,10 +205,12 @@ fn engines_report_is_in_attributes_of_the_call() {
 fn attempts_hedges_stalls_and_resumes_are_visible() {
     let spans = of(json!({
         "failed_attempts": [
-            {"backend": "x", "code": "http_503", "http_status": 503, "us": 4_000, "at_us": 21_000, "span_id": "00000000000000a3"},
+            {"backend": "x", "code": "http_503", "http_status": 503, "us": 4_000, "at_us": 21_000, "span_id": "00000000000000a3",
+             "provider": "sglang"},
             {"backend": "y", "code": "overloaded", "us": 10, "at_us": 26_000}
         ],
-        "hedge": {"backend": "h", "won": false, "after_us": 10_000, "span_id": "00000000000000a4"},
+        "hedge": {"backend": "h", "won": false, "after_us": 10_000, "span_id": "00000000000000a4",
+            "provider": "openai"},
         "resumes": [{"backend": "b", "after_tokens": 7, "at_us": 80_000}],
         "stall_times": [{"at_us": 70_000, "us": 15_000}]
     }));
@@ -219,11 +221,13 @@ fn attempts_hedges_stalls_and_resumes_are_visible() {
         (word(failed, "error.type"), word(failed, "llm_lens.backend")),
         ("http_503".into(), "x".into())
     );
+    assert_eq!(word(failed, "gen_ai.provider.name"), "sglang");
     assert_eq!((failed.start_time_unix_nano, failed.end_time_unix_nano), (at(21_000), at(25_000)));
     assert_eq!(failed.status.as_ref().unwrap().code, StatusCode::Error as i32);
     let hedge = call("00000000000000a4");
     assert_eq!((hedge.start_time_unix_nano, hedge.end_time_unix_nano), (at(40_000), at(50_000)));
     assert_eq!(word(hedge, "llm_lens.backend"), "h");
+    assert_eq!(word(hedge, "gen_ai.provider.name"), "openai");
     let events: Vec<&str> = call(CALL).events.iter().map(|event| event.name.as_str()).collect();
     assert_eq!(events, ["llm_lens.first_token", "llm_lens.stall", "llm_lens.resume"]);
     let server = named(&spans, "POST r")[0];

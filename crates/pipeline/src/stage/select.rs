@@ -344,6 +344,7 @@ pub(super) fn write_attempt(
     let at_us = exchange.attempts.began.micros_since(exchange.accepted.head_at);
     // Without one, the request was not sent.
     let span_id = exchange.spans.as_mut().and_then(|spans| spans.call.take());
+    let provider = span_id.is_some().then(|| upstream.backend.provider.clone());
     exchange.attempts.failed.push(RecordAttempt {
         backend,
         code: code.to_owned(),
@@ -351,6 +352,7 @@ pub(super) fn write_attempt(
         us,
         at_us,
         span_id,
+        provider,
     });
 }
 

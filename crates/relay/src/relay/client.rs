@@ -81,5 +81,10 @@ impl<R: Request<S>, S, D> Relay<'_, R, S, D> {
 impl<R: Request<S>, S, D> Drop for Relay<'_, R, S, D> {
     fn drop(&mut self) {
         self.gauge(0);
+        // The answer was canceled. What was said until then counts.
+        if let Some(mut guardrail) = self.guardrail.take().filter(|_| !std::thread::panicking()) {
+            guardrail.take_busy();
+            guardrail.report(self.request);
+        }
     }
 }

@@ -352,6 +352,31 @@ async fn answer_of_a_failed_attempt_is_dropped() {
     assert!(store.find(&id).answer.texts.is_empty());
 }
 
+/// Answers each call with this verdict, after this time.
+struct Judge(&'static str, Duration);
+impl filters::Host for Judge {
+    fn now(&self) -> lens::Tick {
+        transport::clock::now()
+    }
+    fn sleep(&self, time: Duration) -> filters::BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(time))
+    }
+    fn send(
+        &self,
+        _: filters::HostRequest,
+    ) -> filters::BoxFuture<'static, Result<filters::HostResponse, filters::Failure>> {
+        let (body, delay) = (self.0.as_bytes().to_vec().into(), self.1);
+        Box::pin(async move {
+            tokio::time::sleep(delay).await;
+            Ok(filters::HostResponse { status: 200, body })
+        })
+    }
+    fn offload(&self, job: filters::Job) -> Result<(), filters::Failure> {
+        job();
+        Ok(())
+    }
+}
+
 /// A judge that fails open leaves findings unknown, so the text is not stored.
 #[tokio::test(start_paused = true)]
 async fn answers_that_a_judge_could_not_check_are_not_stored() {
@@ -372,27 +397,6 @@ async fn answers_that_a_judge_could_not_check_are_not_stored() {
 /// Judges may report any part of a text; a finding without a place covers all of it.
 #[tokio::test(start_paused = true)]
 async fn findings_of_judges_are_replaced_too() {
-    /// Answers each call with this verdict.
-    struct Judge(&'static str);
-    impl filters::Host for Judge {
-        fn now(&self) -> lens::Tick {
-            transport::clock::now()
-        }
-        fn sleep(&self, time: Duration) -> filters::BoxFuture<'static, ()> {
-            Box::pin(tokio::time::sleep(time))
-        }
-        fn send(
-            &self,
-            _: filters::HostRequest,
-        ) -> filters::BoxFuture<'static, Result<filters::HostResponse, filters::Failure>> {
-            let body = self.0.as_bytes().to_vec().into();
-            Box::pin(async move { Ok(filters::HostResponse { status: 200, body }) })
-        }
-        fn offload(&self, job: filters::Job) -> Result<(), filters::Failure> {
-            job();
-            Ok(())
-        }
-    }
     let judges = "output_pii: flag, judges: [{name: hook, kind: webhook, backend: b, path: /judge, \
                   output: flag, mode: end}]";
     for (verdict, want) in [
@@ -401,7 +405,7 @@ async fn findings_of_judges_are_replaced_too() {
     ] {
         let store = Store::new();
         let mut request = store.request();
-        request.host = Arc::new(Judge(verdict));
+        request.host = Arc::new(Judge(verdict, Duration::ZERO));
         let body = event("hello there, ") + &event("Jane") + END;
         let mut source = ScriptedSource::new(Framing::Sse, vec![Step::Read(body.into_bytes())]);
         let mut sink = ScriptedSink::new(Takes::All);
@@ -409,4 +413,49 @@ async fn findings_of_judges_are_replaced_too() {
         let id = store.store(&mut request);
         assert_eq!(text(&store.find(&id)), want, "{verdict}");
     }
+}
+
+/// A client that leaves has got text that no judge has seen. It is judged, and then stored; without
+/// a judge's answer, it is not.
+#[tokio::test(start_paused = true)]
+async fn text_until_the_client_left_is_judged_and_stored() {
+    let judges = "output_pii: flag, judges: [{name: hook, kind: webhook, backend: b, path: /judge, \
+                  output: flag, mode: MODE}]";
+    let late = Duration::from_secs(60);
+    for (mode, delay, verdict, want) in [
+        ("end", Duration::ZERO, r#"{"verdict": "pass"}"#, "so far "),
+        ("cut", Duration::ZERO, r#"{"verdict": "pass"}"#, "so far "),
+        ("end", Duration::ZERO, r#"{"verdict": "block", "kind": "NAME"}"#, "[OTHER]"),
+        ("end", late, r#"{"verdict": "pass"}"#, ""),
+    ] {
+        let store = Store::new();
+        let mut request = store.request();
+        request.host = Arc::new(Judge(verdict, delay));
+        let steps = vec![Step::Read(event("so far ").into_bytes()), Step::Wait(late)];
+        let mut source = ScriptedSource::new(Framing::Sse, steps);
+        let mut sink = ScriptedSink::new(Takes::LeavesAfter(event("so far ").len()));
+        let context = guarded(&judges.replace("MODE", mode));
+        let began = tokio::time::Instant::now();
+        let (end, _) = run(&mut request, context, &mut source, &mut sink, None).await;
+        assert!(matches!(end, End::Gone), "{end:?}");
+        assert!(began.elapsed() <= Duration::from_secs(1), "{:?}", began.elapsed());
+        let id = store.store(&mut request);
+        assert_eq!(text(&store.find(&id)), want, "{mode} {verdict} {delay:?}");
+    }
+}
+
+/// The task of the request is canceled, as by `timeouts.total`.
+#[tokio::test(start_paused = true)]
+async fn text_of_a_canceled_answer_is_stored() {
+    let store = Store::new();
+    let mut request = store.request();
+    let wait = Step::Wait(Duration::from_secs(60));
+    let steps = vec![Step::Read(event("so far, ").into_bytes()), wait];
+    let mut source = ScriptedSource::new(Framing::Sse, steps);
+    let mut sink = ScriptedSink::new(Takes::All);
+    let relayed = run(&mut request, guarded("output_pii: flag"), &mut source, &mut sink, None);
+    let canceled = tokio::time::timeout(Duration::from_secs(1), relayed).await;
+    assert!(canceled.is_err(), "{canceled:?}");
+    let id = store.store(&mut request);
+    assert_eq!(text(&store.find(&id)), "so far, ");
 }

@@ -87,6 +87,8 @@ fn switch(exchange: &mut Exchange, switch: Switch) {
     if let Some(permit) = exchange.permit.take() {
         permit.abandon(now);
     }
+    let first_upstream = exchange.routed.as_ref().and_then(|routed| routed.upstream());
+    let first_provider = first_upstream.map(|first| first.backend.provider.clone());
     exchange.set_target(switch.target);
     let first_span = exchange.spans.as_mut().and_then(|spans| {
         let hedge = spans.hedge.take();
@@ -104,6 +106,7 @@ fn switch(exchange: &mut Exchange, switch: Switch) {
             backend,
             won: true,
             after_us: switch.after.as_micros() as u64,
+            provider: first_provider.filter(|_| first_span.is_some()),
             span_id: first_span,
         });
     }
@@ -116,11 +119,13 @@ fn lost(exchange: &mut Exchange, target: Target, after: Duration) {
     else {
         return;
     };
-    let backend = upstream.backend.name.clone();
+    let (backend, provider) = (upstream.backend.name.clone(), upstream.backend.provider.clone());
+    let span_id = exchange.spans.as_mut().and_then(|spans| spans.hedge.take());
     exchange.attempts.hedge = Some(RecordHedge {
         backend,
         won: false,
         after_us: after.as_micros() as u64,
-        span_id: exchange.spans.as_mut().and_then(|spans| spans.hedge.take()),
+        provider: span_id.is_some().then_some(provider),
+        span_id,
     });
 }
