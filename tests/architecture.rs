@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 41] = [
+const CRATES: [(&str, &[&str]); 42] = [
     ("http1", &[]),
     ("wire", &[]),
     ("base-url", &[]),
@@ -19,7 +19,8 @@ const CRATES: [(&str, &[&str]); 41] = [
     ("stats", &["wire", "lens"]),
     ("process", &["lens"]),
     ("normalise", &[]),
-    ("shield", &["normalise"]),
+    ("patterns", &[]),
+    ("shield", &["normalise", "patterns"]),
     ("classifier", &["shield"]),
     ("train", &["shield", "classifier"]),
     ("onnx", &[]),
@@ -167,7 +168,7 @@ const CRATES: [(&str, &[&str]); 41] = [
 
 /// Dependencies that pure crates do not have: runtimes, sockets.
 const IMPURE: [&str; 7] = ["tokio", "pingora", "hyper", "socket2", "nix", "reqwest", "rustls"];
-const PURE: [&str; 12] = [
+const PURE: [&str; 13] = [
     "http1",
     "wire",
     "base-url",
@@ -175,6 +176,7 @@ const PURE: [&str; 12] = [
     "spill",
     "stats",
     "normalise",
+    "patterns",
     "shield",
     "classifier",
     "filters",
