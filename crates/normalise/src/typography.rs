@@ -134,18 +134,43 @@ fn decode(name: &str) -> Option<char> {
     (c.is_ascii_graphic() || c == ' ' || fold(c) != Fold::Same).then_some(c)
 }
 
+/// Whether a byte may begin something that does not fold to itself. Without branches, so that
+/// compilers test many bytes at a time.
+fn is_sign(b: u8) -> bool {
+    (b >= 0x80) | (b == b'&') | (b == b'*') | (b == b'_') | (b == b'`')
+}
+
+/// The number of bytes before the first sign.
+fn before_sign(bytes: &[u8]) -> usize {
+    let is_clear =
+        |block: &&[u8; 32]| block.iter().fold(0, |any, b| any | u8::from(is_sign(*b))) == 0;
+    let (blocks, _) = bytes.as_chunks::<32>();
+    let clear = blocks.iter().take_while(is_clear).count() * 32;
+    let rest = bytes.get(clear..).unwrap_or_default();
+    clear + rest.iter().take_while(|b| !is_sign(**b)).count()
+}
+
 /// Whether a text folds to itself, whatever stands before and after it.
 pub fn is_plain(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let sign = |b: u8| b >= 0x80 || b == b'&' || EMPHASIS.contains(&b);
-    let Some(first) = bytes.iter().position(|b| sign(*b)) else { return true };
-    let rest = text.get(first..).unwrap_or_default();
-    let digits = bytes.iter().any(u8::is_ascii_digit);
-    rest.chars().all(|c| match c {
-        '&' => false,
-        '*' | '_' | '`' => !digits && bytes.len() > 8,
-        c => fold(c) == Fold::Same,
-    })
+    let mut digits = None;
+    let mut rest = text;
+    loop {
+        rest = rest.get(before_sign(rest.as_bytes())..).unwrap_or_default();
+        let mut chars = rest.chars();
+        let Some(sign) = chars.next() else { return true };
+        rest = chars.as_str();
+        let same = match sign {
+            '&' => false,
+            '*' | '_' | '`' => {
+                text.len() > 8
+                    && !*digits.get_or_insert_with(|| text.bytes().any(|b| b.is_ascii_digit()))
+            }
+            sign => fold(sign) == Fold::Same,
+        };
+        if !same {
+            return false;
+        }
+    }
 }
 
 /// Folds text that arrives in pieces.
@@ -183,8 +208,10 @@ impl Folder {
     pub fn fold(&mut self, text: &str, ends: bool, sink: &mut impl Sink) -> usize {
         let mut from = 0;
         let mut at = 0;
-        while let Some(c) = text.get(at..).and_then(|rest| rest.chars().next()) {
+        loop {
+            at += before_sign(text.as_bytes().get(at..).unwrap_or_default());
             let rest = text.get(at..).unwrap_or_default();
+            let Some(c) = rest.chars().next() else { break };
             let (fold, length) = match c {
                 '&' => match entity(rest) {
                     Entity::Is(c, length) if c.is_ascii() => (Fold::To(c as u8), length),
@@ -208,7 +235,6 @@ impl Folder {
                         }
                     }
                 }
-                c if c.is_ascii() => (Fold::Same, 1),
                 c => (fold(c), c.len_utf8()),
             };
             let fold = if fold == Fold::Gone && self.gone >= MAX_GONE { Fold::Same } else { fold };
