@@ -24,7 +24,7 @@ use crate::finding::Finding;
 use crate::pattern::{Allow, Pattern};
 use announced::Announced;
 use automaton::{Automaton, Walker};
-use normalise::typography::folded;
+use normalise::typography::{Folded, folded, folded_json};
 
 /// Minimum score of a finding.
 pub const MIN_SCORE: f32 = 0.5;
@@ -131,7 +131,16 @@ impl Scanner {
 
     /// Appends the findings of `text` to `out`. The typography of the text is folded first.
     pub fn find(&self, text: &str, out: &mut Vec<Finding>) {
-        let Some(folded) = folded(text) else { return self.scan(text, out) };
+        self.find_folded(text, folded(text), out);
+    }
+
+    /// The same for JSON, whose escapes stand for characters.
+    pub fn find_in_json(&self, text: &str, out: &mut Vec<Finding>) {
+        self.find_folded(text, folded_json(text), out);
+    }
+
+    fn find_folded(&self, text: &str, folded: Option<Folded>, out: &mut Vec<Finding>) {
+        let Some(folded) = folded else { return self.scan(text, out) };
         let from = out.len();
         self.scan(&folded.text, out);
         for finding in out.iter_mut().skip(from) {
