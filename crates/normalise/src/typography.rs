@@ -289,22 +289,12 @@ impl Folder {
             let rest = text.get(at..).unwrap_or_default();
             let Some(c) = rest.chars().next() else { break };
             let (fold, length) = match c {
-                '&' => match entity(rest) {
-                    Entity::Is(c, length) if c.is_ascii() => (Fold::To(c as u8), length),
-                    Entity::Is(c, length) => (fold(c), length),
-                    Entity::Unfinished if !ends => {
+                '&' | '\\' => match coded(rest, ends) {
+                    Some(coded) => coded,
+                    None => {
                         self.run(text, from..at, sink);
                         return rest.len();
                     }
-                    _ => (Fold::Same, 1),
-                },
-                '\\' => match escape(rest) {
-                    Escape::Unfinished if !ends => {
-                        self.run(text, from..at, sink);
-                        return rest.len();
-                    }
-                    Escape::Unfinished => (Fold::To(b'\\'), rest.len()),
-                    Escape::Is(c, length) => (of_escape(c), length),
                 },
                 '*' | '_' | '`' => {
                     if let Some(before) = text.get(from..at).filter(|run| !run.is_empty()) {
@@ -374,6 +364,24 @@ impl Folder {
         // A single sign between digits is a product or a name.
         let single = length == 1 && !spaced && gap == 0;
         Some(if length <= 3 && next.is_ascii_digit() && !single { length } else { 0 })
+    }
+}
+
+/// The folded form of the entity or escape at the beginning of `text`, and its length; `None`: more
+/// text decides.
+fn coded(text: &str, ends: bool) -> Option<(Fold, usize)> {
+    if text.starts_with('\\') {
+        return match escape(text) {
+            Escape::Unfinished if !ends => None,
+            Escape::Unfinished => Some((Fold::To(b'\\'), text.len())),
+            Escape::Is(c, length) => Some((of_escape(c), length)),
+        };
+    }
+    match entity(text) {
+        Entity::Is(c, length) if c.is_ascii() => Some((Fold::To(c as u8), length)),
+        Entity::Is(c, length) => Some((fold(c), length)),
+        Entity::Unfinished if !ends => None,
+        _ => Some((Fold::Same, 1)),
     }
 }
 
