@@ -9,10 +9,11 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 42] = [
+const CRATES: [(&str, &[&str]); 43] = [
     ("http1", &[]),
     ("wire", &[]),
     ("base-url", &[]),
+    ("arguments", &["wire"]),
     ("lens", &["wire"]),
     ("spill", &[]),
     ("contents", &[]),
@@ -24,7 +25,7 @@ const CRATES: [(&str, &[&str]); 42] = [
     ("classifier", &["shield"]),
     ("train", &["shield", "classifier"]),
     ("onnx", &[]),
-    ("filters", &["wire", "lens", "shield", "classifier"]),
+    ("filters", &["wire", "arguments", "lens", "shield", "classifier"]),
     ("routing", &["lens"]),
     ("traffic", &["lens"]),
     ("yaml", &["lens"]),
@@ -44,7 +45,20 @@ const CRATES: [(&str, &[&str]); 42] = [
     ("postgres", &["base-url", "lens", "observatory", "store"]),
     ("files", &["lens", "observatory"]),
     ("transport", &["http1", "wire", "lens", "routing", "traffic", "config"]),
-    ("relay", &["wire", "lens", "shield", "contents", "filters", "traffic", "config", "transport"]),
+    (
+        "relay",
+        &[
+            "wire",
+            "arguments",
+            "lens",
+            "shield",
+            "contents",
+            "filters",
+            "traffic",
+            "config",
+            "transport",
+        ],
+    ),
     ("refusal", &["http1", "wire", "lens", "filters", "relay", "transport"]),
     (
         "plan",
@@ -168,10 +182,11 @@ const CRATES: [(&str, &[&str]); 42] = [
 
 /// Dependencies that pure crates do not have: runtimes, sockets.
 const IMPURE: [&str; 7] = ["tokio", "pingora", "hyper", "socket2", "nix", "reqwest", "rustls"];
-const PURE: [&str; 13] = [
+const PURE: [&str; 14] = [
     "http1",
     "wire",
     "base-url",
+    "arguments",
     "lens",
     "spill",
     "stats",
