@@ -9,21 +9,23 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 45] = [
+const CRATES: [(&str, &[&str]); 47] = [
     ("http1", &[]),
     ("wire", &[]),
     ("base-url", &[]),
+    ("arguments", &["wire"]),
     ("lens", &["wire"]),
     ("spill", &[]),
     ("contents", &[]),
     ("stats", &["wire", "lens"]),
     ("process", &["lens"]),
     ("normalise", &[]),
-    ("shield", &["normalise"]),
+    ("patterns", &[]),
+    ("shield", &["normalise", "patterns"]),
     ("classifier", &["shield"]),
     ("train", &["shield", "classifier"]),
     ("onnx", &[]),
-    ("filters", &["wire", "lens", "shield", "classifier"]),
+    ("filters", &["wire", "arguments", "lens", "shield", "classifier"]),
     ("routing", &["lens"]),
     ("traffic", &["lens"]),
     ("yaml", &["lens"]),
@@ -45,7 +47,20 @@ const CRATES: [(&str, &[&str]); 45] = [
     ("objects", &["base-url"]),
     ("files", &["lens", "observatory", "objects"]),
     ("transport", &["http1", "wire", "lens", "routing", "traffic", "config"]),
-    ("relay", &["wire", "lens", "shield", "contents", "filters", "traffic", "config", "transport"]),
+    (
+        "relay",
+        &[
+            "wire",
+            "arguments",
+            "lens",
+            "shield",
+            "contents",
+            "filters",
+            "traffic",
+            "config",
+            "transport",
+        ],
+    ),
     ("refusal", &["http1", "wire", "lens", "filters", "relay", "transport"]),
     (
         "plan",
@@ -180,15 +195,17 @@ const CRATES: [(&str, &[&str]); 45] = [
 
 /// Dependencies that pure crates do not have: runtimes, sockets.
 const IMPURE: [&str; 7] = ["tokio", "pingora", "hyper", "socket2", "nix", "reqwest", "rustls"];
-const PURE: [&str; 13] = [
+const PURE: [&str; 15] = [
     "http1",
     "wire",
     "base-url",
+    "arguments",
     "lens",
     "spill",
     "stats",
     "gate",
     "normalise",
+    "patterns",
     "shield",
     "classifier",
     "filters",

@@ -175,12 +175,13 @@ impl Guardrail {
             || self.alters_answers()
     }
 
-    /// Scans a whole text of an answer, with the same result as in a stream. Returns the
-    /// replacements, in order and without overlaps, and the kind of a finding that blocks the
-    /// answer. `report` receives each finding with its matched text.
+    /// Scans a whole text of an answer, with the same result as in a stream. `is_json`: it holds
+    /// the arguments of a tool call, and stays JSON. Returns the replacements, in order and
+    /// without overlaps, and the kind of a finding that blocks the answer. `report` receives each
+    /// finding with its matched text.
     pub fn find(
         &self,
-        text: &str,
+        (text, is_json): (&str, bool),
         vault: &Vault,
         report: &mut dyn FnMut(&Finding, &str),
     ) -> (Replacements, Option<Cow<'static, str>>) {
@@ -212,11 +213,11 @@ impl Guardrail {
                 }
                 Piece::Pass(_) => {}
             };
-            let mut channel = Channel::new();
+            let mut channel = if is_json { Channel::of_json() } else { Channel::new() };
             channel.push(automata, text, &mut note);
             channel.finish(automata, &mut note);
         }
-        (found, blocked)
+        (if is_json { in_json(text, &found) } else { found }, blocked)
     }
 }
 
@@ -246,6 +247,17 @@ impl Guardrail {
         }
         found
     }
+}
+
+/// The replacements of values that leave a text JSON.
+fn in_json(text: &str, found: &Replacements) -> Replacements {
+    let spans: Vec<_> = found.iter().map(|(span, _)| span.clone()).collect();
+    let mut with = |number: usize, _: &str, first: bool| match found.get(number) {
+        Some((_, instead)) if first => instead.clone().into_owned(),
+        _ => String::new(),
+    };
+    let cuts = arguments::cut_all(text, &spans, &mut with);
+    cuts.into_iter().map(|cut| (cut.span, Cow::Owned(cut.with))).collect()
 }
 
 /// The replacement of a match in an answer; `None`: the match stays.

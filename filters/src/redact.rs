@@ -10,8 +10,9 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use arguments::Cut;
 use wire::Framing;
-use wire::json::Text;
+use wire::json::{self, Text};
 use wire::rewrite::{Edit, apply};
 
 use crate::patterns;
@@ -122,20 +123,48 @@ pub fn redact<'f>(
         let (place, text) = (subject.place(at), subject.text(at));
         let Some(raw) = body.get(place.body.clone()) else { return Redacted::Impossible };
         let raw = Text::new(raw, place.escaped);
-        let written = raw.raw_ranges(of_text.iter().map(|(_, span, _)| span.clone()));
-        for ((_, span, kind), written) in of_text.iter().zip(written) {
-            let Some(value) = text.get(span.clone()).filter(|value| !value.is_empty()) else {
-                return Redacted::Impossible;
-            };
-            let with = vault.placeholder(kind, value, &taken).into_bytes();
-            edits.push(Edit {
-                at: place.body.start + written.start..place.body.start + written.end,
-                with,
-            });
-        }
+        let Some(cuts) = cuts(text, of_text, &mut vault, &taken) else {
+            return Redacted::Impossible;
+        };
+        let written = raw.raw_ranges(cuts.iter().map(|cut| cut.span.clone()));
+        edits.extend(cuts.iter().zip(written).map(|(cut, written)| Edit {
+            at: place.body.start + written.start..place.body.start + written.end,
+            with: json::escaped(&cut.with).into_bytes(),
+        }));
     }
     apply(Framing::Json, body, &mut edits)
         .map_or(Redacted::Impossible, |body| Redacted::Body(body, vault))
+}
+
+/// The placeholders to write into a text, in its order. In a text that is JSON, such as the
+/// arguments of an earlier tool call, only values are replaced. `None`: a finding cannot be masked.
+fn cuts(
+    text: &str,
+    found: &[(usize, Range<usize>, &Name)],
+    vault: &mut Vault,
+    taken: &HashSet<&str>,
+) -> Option<Vec<Cut>> {
+    if !arguments::is_json(text) {
+        let cut = |(_, span, kind): &(usize, Range<usize>, &Name)| {
+            let value = text.get(span.clone()).filter(|value| !value.is_empty())?;
+            Some(Cut { span: span.clone(), with: vault.placeholder(kind, value, taken) })
+        };
+        return found.iter().map(cut).collect();
+    }
+    let is_sound = |(_, span, _): &(usize, Range<usize>, &Name)| {
+        text.get(span.clone()).is_some_and(|value| !value.is_empty())
+    };
+    let spans: Vec<_> = found.iter().map(|(_, span, _)| span.clone()).collect();
+    let mut replaced = vec![false; spans.len()];
+    let cuts = arguments::cut_all(text, &spans, &mut |number, value, _| {
+        if let Some(replaced) = replaced.get_mut(number) {
+            *replaced = true;
+        }
+        found
+            .get(number)
+            .map_or_else(String::new, |(_, _, kind)| vault.placeholder(kind, value, taken))
+    });
+    (found.iter().all(is_sound) && replaced.iter().all(|it| *it)).then_some(cuts)
 }
 
 #[cfg(test)]
@@ -227,6 +256,40 @@ mod tests {
         let mut torn = find(&subject, "see", "X");
         torn[0].span = 0..9999;
         assert!(matches!(redact(body.as_bytes(), &subject, torn.iter()), Redacted::Impossible));
+    }
+
+    #[test]
+    fn arguments_of_an_earlier_call_stay_json() {
+        let filter = crate::detect::FindPatterns::all();
+        for (arguments, want, value) in [
+            (
+                r#"{"konto":"wirt","passwd":"mo9!Rauchquarz","tisch":4}"#,
+                r#"{"konto":"wirt","passwd":"[GENERIC_SECRET_1]","tisch":4}"#,
+                "mo9!Rauchquarz",
+            ),
+            (r#"{"karte":5500000000000004}"#, r#"{"karte":"[CREDIT_CARD_1]"}"#, "5500000000000004"),
+            (
+                r#"{"b":"{\"to\":\"joe\\u0040mail.example.org\"}"}"#,
+                r#"{"b":"{\"to\":\"[EMAIL_ADDRESS_1]\"}"}"#,
+                "joe@mail.example.org",
+            ),
+        ] {
+            let call = serde_json::json!({"function": {"name": "f", "arguments": arguments}});
+            let message = serde_json::json!({"role": "assistant", "tool_calls": [call]});
+            let body = serde_json::json!({"messages": [message]}).to_string();
+            let subject = subject(&body);
+            let mut found = crate::filter::Filter::detect(&filter, &subject).found;
+            found.iter_mut().for_each(|found| found.action = Action::Mask);
+            let Redacted::Body(redacted, vault) = redact(body.as_bytes(), &subject, found.iter())
+            else {
+                panic!("a body")
+            };
+            let redacted: serde_json::Value = serde_json::from_slice(&redacted).unwrap();
+            let call = &redacted["messages"][0]["tool_calls"][0]["function"];
+            assert_eq!(call["arguments"], want);
+            let name = &want[want.find('[').unwrap()..=want.find(']').unwrap()];
+            assert_eq!(vault.open(name), Some(value));
+        }
     }
 
     /// Twenty thousand values, and one value twenty thousand times: the work grows with the text,

@@ -24,7 +24,8 @@ pub const BEFORE_BYTES: usize = 4;
 /// Bytes after a candidate that the checks of its end see.
 pub const AFTER_BYTES: usize = 4;
 
-fn wordy(b: u8) -> bool {
+/// Whether a byte belongs to a word or number.
+pub(crate) fn wordy(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b == b'_' || b >= 0x80
 }
 

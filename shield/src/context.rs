@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use aho_corasick::automaton::{Automaton, StateID};
+use aho_corasick::dfa::DFA;
+use aho_corasick::{Anchored, MatchKind};
 
 use crate::boundary::{CLOSE_BYTES, CONTEXT_BYTES};
 use crate::pattern::Pattern;
@@ -33,11 +35,21 @@ pub(crate) fn has(bits: &Bits, rule: u16) -> bool {
 /// All context words, each with its rules.
 #[derive(Debug, Default)]
 pub(crate) struct Contexts {
-    words: Option<AhoCorasick>,
+    words: Option<DFA>,
+    /// Bytes of the longest word.
+    longest: usize,
     /// Rules by context word, and whether the word must be adjacent: it ends with a blank.
     rules: Vec<(Bits, bool)>,
     /// Rules whose context must be close.
     close: Bits,
+}
+
+/// A search for context words, which goes on where it stopped.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct WordScan {
+    /// Where it stopped.
+    at: usize,
+    state: Option<StateID>,
 }
 
 /// A context word in a text.
@@ -63,22 +75,47 @@ impl Contexts {
         }
         let rules = words.iter().map(|(word, rules)| (*rules, word.ends_with(' '))).collect();
         if words.is_empty() {
-            return Some(Contexts { words: None, rules, close });
+            return Some(Contexts { close, ..Contexts::default() });
         }
-        let automaton = AhoCorasick::builder()
+        let longest = words.keys().map(|word| word.len()).max().unwrap_or(0);
+        let automaton = DFA::builder()
             .ascii_case_insensitive(true)
-            .kind(Some(AhoCorasickKind::DFA))
             .match_kind(MatchKind::Standard)
             .build(words.keys())
             .ok()?;
-        Some(Contexts { words: Some(automaton), rules, close })
+        Some(Contexts { words: Some(automaton), longest, rules, close })
     }
 
-    /// The context words of a text, in the order of their ends.
-    pub(crate) fn find<'t>(&'t self, text: &'t [u8]) -> impl Iterator<Item = Hit> + 't {
-        let hits = self.words.iter().flat_map(move |words| words.find_overlapping_iter(text));
-        hits.filter(|hit| !inside(text, hit.start(), hit.end()))
-            .map(|hit| Hit { end: hit.end(), word: hit.pattern().as_usize() })
+    /// Passes the context words that end after the last position of `scan`, at most at `to`, in the
+    /// order of their ends. Words too far from `to` to count may be left out.
+    pub(crate) fn advance(
+        &self,
+        scan: &mut WordScan,
+        text: &[u8],
+        to: usize,
+        found: &mut impl FnMut(Hit),
+    ) {
+        let Some(words) = &self.words else { return };
+        let nearest = to.saturating_sub(CONTEXT_BYTES + self.longest);
+        if scan.at < nearest {
+            *scan = WordScan { at: nearest, state: None };
+        }
+        let begun = scan.state.map_or_else(|| words.start_state(Anchored::No), Ok);
+        let Ok(mut state) = begun else { return };
+        let from = scan.at;
+        for (at, byte) in text.get(from..to).unwrap_or_default().iter().enumerate() {
+            state = words.next_state(Anchored::No, state, *byte);
+            if words.is_match(state) {
+                let end = from + at + 1;
+                for word in 0..words.match_len(state) {
+                    let word = words.match_pattern(state, word);
+                    if !inside(text, end - words.pattern_len(word), end) {
+                        found(Hit { end, word: word.as_usize() });
+                    }
+                }
+            }
+        }
+        *scan = WordScan { at: to.max(from), state: Some(state) };
     }
 
     /// Adds the rules that a word vouches for at a position after it.
@@ -96,9 +133,10 @@ impl Contexts {
     /// The rules with a context word in `window`, which ends at the position in question.
     pub(crate) fn before(&self, window: &[u8]) -> Bits {
         let mut found = Bits::default();
-        for hit in self.find(window) {
-            self.add(hit, window.len(), &mut found);
-        }
+        let at = window.len();
+        self.advance(&mut WordScan::default(), window, at, &mut |hit| {
+            self.add(hit, at, &mut found)
+        });
         found
     }
 }

@@ -1,4 +1,4 @@
-//! Detectors, normalizer and streaming scanner.
+//! Scanners of whole texts and of streams.
 //!
 //! - *In*: texts, whole or streamed; the rules that the operator has enabled.
 //! - *Out*: [`Finding`](finding::Finding)s: kind, span and score; for streams, also the text with
@@ -13,17 +13,8 @@
 
 pub mod boundary;
 mod context;
-pub mod finding;
-pub mod pattern;
-pub mod pii;
 pub mod scan;
-pub mod secrets;
 pub mod stream;
-mod table;
 
 pub use normalise::{self, typography};
-
-/// Every rule of the tables: personal data, then credentials.
-pub fn rules() -> Vec<&'static pattern::Pattern> {
-    pii::patterns().chain(secrets::patterns()).collect()
-}
+pub use patterns::{finding, pattern, pii, rules, secrets};

@@ -9,6 +9,7 @@
 //! three bytes can begin a rule. Rules that can begin with any word (an e-mail, a host) run only
 //! around a byte that each of their matches contains: `@`, a dot.
 
+mod announced;
 mod automaton;
 mod overlap;
 #[expect(
@@ -17,14 +18,13 @@ mod overlap;
 )]
 mod sieve;
 
-use std::collections::VecDeque;
-
 use crate::boundary::{BEFORE_BYTES, CONTEXT_BYTES, can_begin, ends_clean, joins, starts_clean};
-use crate::context::{Bits, Contexts, Hit, MAX_RULES, has, has_context_word};
+use crate::context::{Bits, MAX_RULES, has, has_context_word};
 use crate::finding::Finding;
 use crate::pattern::{Allow, Pattern};
+use announced::Announced;
 use automaton::{Automaton, Walker};
-use normalise::typography::folded;
+use normalise::typography::{Folded, folded, folded_json};
 
 /// Minimum score of a finding.
 pub const MIN_SCORE: f32 = 0.5;
@@ -41,9 +41,7 @@ const BYTES_PER_FAILED_CHECK: usize = 32;
 pub struct Scanner {
     narrow: Automaton,
     wide: Vec<(Pivot, Automaton)>,
-    /// Rules that count with a context word only: they run after these words only.
-    announced: Automaton,
-    words: Contexts,
+    announced: Announced,
     allow: Option<Allow>,
 }
 
@@ -77,34 +75,31 @@ impl Pivot {
         Some(from + found?)
     }
 
-    /// Whether `c` can stand between the beginning of a match and the pivot.
-    fn joins(self, c: char) -> bool {
-        match self {
-            Pivot::Digit => c.is_ascii_alphanumeric(),
-            Pivot::Byte(b'@') => joins(c) || matches!(c, '.' | '_' | '%' | '+' | '-' | '~' | '\''),
-            Pivot::Byte(_) => {
-                c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '%' | '+' | '-' | '~')
-            }
-        }
-    }
-
     /// Where a match around the pivot at `at` may begin, at or after `from`.
     fn first(self, text: &str, from: usize, at: usize) -> usize {
-        let back = (at.saturating_sub(MAX_BACK).max(from)..=at)
-            .find(|i| text.is_char_boundary(*i))
-            .unwrap_or(at);
-        let run = text.get(back..at).unwrap_or_default();
-        let length: usize =
-            run.chars().rev().take_while(|c| self.joins(*c)).map(char::len_utf8).sum();
-        let run = text.get(at - length..at).unwrap_or_default();
-        match self {
-            // No address begins with a sign.
-            Pivot::Byte(b'@') => {
-                at - run.trim_start_matches(|c: char| c.is_ascii_punctuation()).len()
-            }
-            _ => at - length,
+        let back = at.saturating_sub(MAX_BACK).max(from);
+        if self == Pivot::Byte(b'@') {
+            return first_of_address(text, back, at);
         }
+        let digits = self == Pivot::Digit;
+        let joins = |b: &u8| {
+            b.is_ascii_alphanumeric()
+                || !digits && matches!(b, b'.' | b'_' | b'%' | b'+' | b'-' | b'~')
+        };
+        let run = text.as_bytes().get(back..at).unwrap_or_default();
+        at - run.iter().rev().take_while(|b| joins(b)).count()
     }
+}
+
+/// Where an address with its `@` at `at` may begin, at or after `back`.
+fn first_of_address(text: &str, back: usize, at: usize) -> usize {
+    let joins = |c: char| joins(c) || matches!(c, '.' | '_' | '%' | '+' | '-' | '~' | '\'');
+    let back = (back..=at).find(|i| text.is_char_boundary(*i)).unwrap_or(at);
+    let run = text.get(back..at).unwrap_or_default();
+    let length: usize = run.chars().rev().take_while(|c| joins(*c)).map(char::len_utf8).sum();
+    let run = text.get(at - length..at).unwrap_or_default();
+    // No address begins with a sign.
+    at - run.trim_start_matches(|c: char| c.is_ascii_punctuation()).len()
 }
 
 impl Scanner {
@@ -125,9 +120,8 @@ impl Scanner {
             wide.iter().copied().filter(|p| Pivot::for_pattern(p) == pivot).collect::<Vec<_>>()
         };
         let wide = Pivot::ALL.into_iter().map(|pivot| (pivot, Automaton::new(of(pivot)))).collect();
-        let words = Contexts::build(announced.iter().copied()).unwrap_or_default();
-        let announced = Automaton::new(announced);
-        Scanner { narrow: Automaton::new(narrow), wide, announced, words, allow: None }
+        let announced = Announced::new(&announced);
+        Scanner { narrow: Automaton::new(narrow), wide, announced, allow: None }
     }
 
     /// The same scanner, with values that are never findings.
@@ -137,7 +131,16 @@ impl Scanner {
 
     /// Appends the findings of `text` to `out`. The typography of the text is folded first.
     pub fn find(&self, text: &str, out: &mut Vec<Finding>) {
-        let Some(folded) = folded(text) else { return self.scan(text, out) };
+        self.find_folded(text, folded(text), out);
+    }
+
+    /// The same for JSON, whose escapes stand for characters.
+    pub fn find_in_json(&self, text: &str, out: &mut Vec<Finding>) {
+        self.find_folded(text, folded_json(text), out);
+    }
+
+    fn find_folded(&self, text: &str, folded: Option<Folded>, out: &mut Vec<Finding>) {
+        let Some(folded) = folded else { return self.scan(text, out) };
         let from = out.len();
         self.scan(&folded.text, out);
         for finding in out.iter_mut().skip(from) {
@@ -151,36 +154,8 @@ impl Scanner {
         for (pivot, automaton) in &self.wide {
             around(automaton, *pivot, text, self.allow.as_ref(), &mut found);
         }
-        self.announced_rules(text, &mut found);
+        self.announced.find(text, self.allow.as_ref(), &mut found);
         overlap::resolve(found, out);
-    }
-
-    /// Rules that a word announces, at the tokens after such words.
-    fn announced_rules(&self, text: &str, found: &mut Vec<Finding>) {
-        let bytes = text.as_bytes();
-        let mut hits = self.words.find(bytes).peekable();
-        if hits.peek().is_none() {
-            return;
-        }
-        let mut walker = self.announced.walker(bytes.len());
-        let mut checker = CandidateChecker::new(text, self.allow.as_ref());
-        let sieve = self.announced.sieve();
-        let mut near: VecDeque<Hit> = VecDeque::new();
-        let mut from = 0;
-        while let Some(next) = near.front().or(hits.peek()) {
-            from = from.max(next.end);
-            let Some(at) = sieve.next(bytes, from) else { return };
-            while let Some(hit) = hits.next_if(|hit| hit.end <= at) {
-                near.push_back(hit);
-            }
-            near.retain(|hit| hit.end + CONTEXT_BYTES >= at);
-            let mut bits = Bits::default();
-            near.iter().for_each(|hit| self.words.add(*hit, at, &mut bits));
-            if bits != Bits::default() {
-                checker.candidates(&mut walker, at, Some(&bits), found);
-            }
-            from = at + 1;
-        }
     }
 
     fn narrow_rules(&self, text: &str, found: &mut Vec<Finding>) {

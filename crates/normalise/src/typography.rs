@@ -16,6 +16,9 @@ use crate::map::Map;
 /// Maximum bytes that wait for the rest of an entity or of an emphasis.
 pub const MAX_PENDING: usize = 12;
 
+/// Maximum backslashes before the character that they escape: three strings deep.
+const MAX_SLASHES: usize = 7;
+
 /// Maximum invisible characters in a row that are left out: no typesetter writes more, and they
 /// would be held.
 const MAX_GONE: u8 = 4;
@@ -28,6 +31,8 @@ const EMPHASIS: [u8; 3] = *b"*_`";
 enum Fold {
     Same,
     To(u8),
+    /// Another character, of which an escape is the JSON form.
+    Char(char),
     Gone,
 }
 
@@ -134,23 +139,94 @@ fn decode(name: &str) -> Option<char> {
     (c.is_ascii_graphic() || c == ' ' || fold(c) != Fold::Same).then_some(c)
 }
 
+/// Whether a byte may begin something that does not fold to itself. Without branches, so that
+/// compilers test many bytes at a time.
+fn is_sign(b: u8) -> bool {
+    (b >= 0x80) | (b == b'&') | (b == b'*') | (b == b'_') | (b == b'`')
+}
+
+/// The number of bytes before the first sign.
+fn before_sign(bytes: &[u8]) -> usize {
+    let is_clear =
+        |block: &&[u8; 32]| block.iter().fold(0, |any, b| any | u8::from(is_sign(*b))) == 0;
+    let (blocks, _) = bytes.as_chunks::<32>();
+    let clear = blocks.iter().take_while(is_clear).count() * 32;
+    let rest = bytes.get(clear..).unwrap_or_default();
+    clear + rest.iter().take_while(|b| !is_sign(**b)).count()
+}
+
 /// Whether a text folds to itself, whatever stands before and after it.
 pub fn is_plain(text: &str) -> bool {
+    let mut digits = None;
+    let mut rest = text;
+    loop {
+        rest = rest.get(before_sign(rest.as_bytes())..).unwrap_or_default();
+        let mut chars = rest.chars();
+        let Some(sign) = chars.next() else { return true };
+        rest = chars.as_str();
+        let same = match sign {
+            '&' => false,
+            '*' | '_' | '`' => {
+                text.len() > 8
+                    && !*digits.get_or_insert_with(|| text.bytes().any(|b| b.is_ascii_digit()))
+            }
+            sign => fold(sign) == Fold::Same,
+        };
+        if !same {
+            return false;
+        }
+    }
+}
+
+/// What stands at a backslash in JSON.
+enum Escape {
+    /// It may become an escape.
+    Unfinished,
+    /// A character, and the bytes of the escape.
+    Is(char, usize),
+}
+
+/// The escape at the beginning of `text`, which begins with a backslash. In JSON inside a string,
+/// each escape has more of them. Backslashes that escape none but themselves are one.
+fn escape(text: &str) -> Escape {
     let bytes = text.as_bytes();
-    let sign = |b: u8| b >= 0x80 || b == b'&' || EMPHASIS.contains(&b);
-    let Some(first) = bytes.iter().position(|b| sign(*b)) else { return true };
-    let rest = text.get(first..).unwrap_or_default();
-    let digits = bytes.iter().any(u8::is_ascii_digit);
-    rest.chars().all(|c| match c {
-        '&' => false,
-        '*' | '_' | '`' => !digits && bytes.len() > 8,
-        c => fold(c) == Fold::Same,
-    })
+    let slashes = bytes.iter().take(MAX_SLASHES + 1).take_while(|b| **b == b'\\').count();
+    if slashes > MAX_SLASHES {
+        return Escape::Is('\\', MAX_SLASHES - 1);
+    }
+    let of = |c| Escape::Is(c, slashes + 1);
+    let is_odd = slashes % 2 == 1;
+    match bytes.get(slashes) {
+        None => Escape::Unfinished,
+        Some(b'u') => {
+            let hex = bytes.iter().skip(slashes + 1).take(4);
+            let digits = hex.clone().take_while(|b| b.is_ascii_hexdigit()).count();
+            if digits < hex.len() || digits < 4 && bytes.len() > slashes + 1 + digits {
+                return Escape::Is('\\', slashes);
+            }
+            if digits < 4 {
+                return Escape::Unfinished;
+            }
+            let hex = text.get(slashes + 1..slashes + 5).unwrap_or_default();
+            // Halves of a pair are no letter or digit that a rule needs.
+            let c = u32::from_str_radix(hex, 16).ok().and_then(char::from_u32).unwrap_or(' ');
+            Escape::Is(if c < ' ' && !c.is_ascii_whitespace() { ' ' } else { c }, slashes + 5)
+        }
+        Some(b'"') if is_odd => of('"'),
+        Some(b'/') if is_odd => of('/'),
+        Some(b'n') if is_odd => of('\n'),
+        Some(b'r') if is_odd => of('\r'),
+        Some(b't') if is_odd => of('\t'),
+        Some(b'b' | b'f') if is_odd => of(' '),
+        Some(_) => Escape::Is('\\', slashes),
+    }
 }
 
 /// Folds text that arrives in pieces.
 #[derive(Clone, Debug, Default)]
 pub struct Folder {
+    /// Whether the text is JSON, so that its escapes stand for characters.
+    is_json: bool,
     /// The last two bytes of the folded text.
     last: [u8; 2],
     /// Invisible characters in a row.
@@ -163,11 +239,36 @@ pub trait Sink {
     fn same(&mut self, text: &str);
     /// A byte in place of so many original bytes.
     fn replaced(&mut self, byte: u8, original: usize);
+    /// A character in place of so many original bytes.
+    fn decoded(&mut self, c: char, original: usize);
     /// So many original bytes are left out.
     fn gone(&mut self, original: usize);
 }
 
 impl Folder {
+    /// A folder of JSON, which resolves its escapes as well.
+    pub fn of_json() -> Self {
+        Folder { is_json: true, ..Folder::default() }
+    }
+
+    /// A folder of another text of the same form.
+    pub fn renewed(&self) -> Self {
+        Folder { is_json: self.is_json, ..Folder::default() }
+    }
+
+    /// Whether `text` folds to itself, whatever stands before and after it.
+    pub fn leaves(&self, text: &str) -> bool {
+        is_plain(text) && !(self.is_json && text.contains('\\'))
+    }
+
+    /// The number of bytes that fold to themselves, at least.
+    fn before_sign(&self, bytes: &[u8]) -> usize {
+        let plain = before_sign(bytes);
+        let plain = bytes.get(..plain).unwrap_or_default();
+        let slash = self.is_json.then(|| memchr::memchr(b'\\', plain)).flatten();
+        slash.unwrap_or(plain.len())
+    }
+
     /// Note text that was not folded because it [`is_plain`].
     pub fn skip(&mut self, text: &str) {
         text.as_bytes().iter().rev().take(2).rev().for_each(|b| self.note(*b));
@@ -183,17 +284,17 @@ impl Folder {
     pub fn fold(&mut self, text: &str, ends: bool, sink: &mut impl Sink) -> usize {
         let mut from = 0;
         let mut at = 0;
-        while let Some(c) = text.get(at..).and_then(|rest| rest.chars().next()) {
+        loop {
+            at += self.before_sign(text.as_bytes().get(at..).unwrap_or_default());
             let rest = text.get(at..).unwrap_or_default();
+            let Some(c) = rest.chars().next() else { break };
             let (fold, length) = match c {
-                '&' => match entity(rest) {
-                    Entity::Is(c, length) if c.is_ascii() => (Fold::To(c as u8), length),
-                    Entity::Is(c, length) => (fold(c), length),
-                    Entity::Unfinished if !ends => {
+                '&' | '\\' => match coded(rest, ends) {
+                    Some(coded) => coded,
+                    None => {
                         self.run(text, from..at, sink);
                         return rest.len();
                     }
-                    _ => (Fold::Same, 1),
                 },
                 '*' | '_' | '`' => {
                     if let Some(before) = text.get(from..at).filter(|run| !run.is_empty()) {
@@ -208,7 +309,6 @@ impl Folder {
                         }
                     }
                 }
-                c if c.is_ascii() => (Fold::Same, 1),
                 c => (fold(c), c.len_utf8()),
             };
             let fold = if fold == Fold::Gone && self.gone >= MAX_GONE { Fold::Same } else { fold };
@@ -221,6 +321,10 @@ impl Folder {
                 Fold::To(byte) => {
                     self.note(byte);
                     sink.replaced(byte, length);
+                }
+                Fold::Char(c) => {
+                    self.skip(c.encode_utf8(&mut [0; 4]));
+                    sink.decoded(c, length);
                 }
                 Fold::Gone => {
                     self.gone += 1;
@@ -263,6 +367,33 @@ impl Folder {
     }
 }
 
+/// The folded form of the entity or escape at the beginning of `text`, and its length; `None`: more
+/// text decides.
+fn coded(text: &str, ends: bool) -> Option<(Fold, usize)> {
+    if text.starts_with('\\') {
+        return match escape(text) {
+            Escape::Unfinished if !ends => None,
+            Escape::Unfinished => Some((Fold::To(b'\\'), text.len())),
+            Escape::Is(c, length) => Some((of_escape(c), length)),
+        };
+    }
+    match entity(text) {
+        Entity::Is(c, length) if c.is_ascii() => Some((Fold::To(c as u8), length)),
+        Entity::Is(c, length) => Some((fold(c), length)),
+        Entity::Unfinished if !ends => None,
+        _ => Some((Fold::Same, 1)),
+    }
+}
+
+/// The folded form of a character that was escaped.
+fn of_escape(c: char) -> Fold {
+    match fold(c) {
+        Fold::Same if c.is_ascii() => Fold::To(c as u8),
+        Fold::Same => Fold::Char(c),
+        folded => folded,
+    }
+}
+
 fn sink_run(text: &str, run: Range<usize>, sink: &mut impl Sink) {
     if let Some(run) = text.get(run).filter(|run| !run.is_empty()) {
         sink.same(run);
@@ -280,11 +411,20 @@ pub struct Folded {
 
 /// The folded form of `text`; `None` if it folds to itself.
 pub fn folded(text: &str) -> Option<Folded> {
-    if is_plain(text) {
+    fold_whole(text, Folder::default())
+}
+
+/// The folded form of JSON, its escapes resolved; `None` if it folds to itself.
+pub fn folded_json(text: &str) -> Option<Folded> {
+    fold_whole(text, Folder::of_json())
+}
+
+fn fold_whole(text: &str, mut folder: Folder) -> Option<Folded> {
+    if folder.leaves(text) {
         return None;
     }
     let mut folded = Folded { text: String::with_capacity(text.len()), ..Folded::default() };
-    Folder::default().fold(text, true, &mut folded);
+    folder.fold(text, true, &mut folded);
     (folded.text.len() != text.len()).then_some(folded)
 }
 
@@ -305,6 +445,12 @@ impl Sink for Folded {
     fn replaced(&mut self, byte: u8, original: usize) {
         self.map.replaced(self.text.len(), self.read..self.read + original);
         self.text.push(char::from(byte));
+        self.read += original;
+    }
+
+    fn decoded(&mut self, c: char, original: usize) {
+        self.map.replaced(self.text.len(), self.read..self.read + original);
+        self.text.push(c);
         self.read += original;
     }
 
@@ -338,6 +484,25 @@ mod tests {
         ] {
             assert_eq!(of(text), ascii, "{text}");
         }
+    }
+
+    #[test]
+    fn escapes_of_json_stand_for_characters_at_every_depth() {
+        for (text, plain) in [
+            (r#"joe\u0040x.de \\\u0040"#, "joe@x.de @"),
+            (r#"m\u00fcller \u8eab\u4efd \ud83d\ude00"#, "müller 身份   "),
+            (r#"--p \"X\" \\\"Y\\\" a\/b \bc"#, r#"--p "X" "Y" a/b  c"#),
+            (r#"C:\\new \\" \x"#, r#"C:\new \" \x"#),
+            (r#"4\u00a01\n"#, "4 1\n"),
+            (r"a\u00", r"a\"),
+            (r"\\\\\\\\\\", r"\\"),
+        ] {
+            let found = folded_json(text).map_or_else(|| text.to_owned(), |folded| folded.text);
+            assert_eq!(found, plain, "{text}");
+        }
+        let text = r#"an joe\u0040x\u00fc.de"#;
+        let folded = folded_json(text).expect("it folds");
+        assert_eq!(&text[folded.original(3..10)], r#"joe\u0040x\u00fc"#);
     }
 
     #[test]

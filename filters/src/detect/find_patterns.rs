@@ -52,7 +52,11 @@ impl FindPatterns {
     /// The findings of a text, plain and disguised, in the order of the text.
     pub fn find(&self, text: &str, normal: &Normal) -> Vec<Finding> {
         let mut found = Vec::new();
-        self.scanner.find(text, &mut found);
+        if arguments::is_json(text) {
+            self.scanner.find_in_json(text, &mut found);
+        } else {
+            self.scanner.find(text, &mut found);
+        }
         let mut disguised = Vec::new();
         let marks = normal.marks;
         if marks.invisible + marks.tags + marks.confusable + marks.compatibility > 0 {

@@ -6,6 +6,7 @@
 //!   sum of the walks.
 
 use super::sieve::Sieve;
+use crate::boundary::wordy;
 use crate::pattern::Pattern;
 use regex_automata::hybrid::LazyStateID;
 use regex_automata::hybrid::dfa::{Cache, Config, DFA};
@@ -148,24 +149,30 @@ impl Walker<'_> {
         self.of.patterns.get(rule).unwrap_or(crate::pii::FIRST)
     }
 
-    /// Pushes (rule, end) for every match that begins at `at`.
+    /// Pushes (rule, end) for every match that begins at `at`, except those that end inside a word:
+    /// no rule may end there, and a long token would have such an end at each byte.
     pub(super) fn walk(&mut self, bytes: &[u8], at: usize, ends: &mut Vec<(usize, usize)>) {
         let (Some(machine), Some(cache)) = (&self.of.machine, &mut self.cache) else { return };
         let longest = if self.budget == 0 { SHORT.min(machine.longest) } else { machine.longest };
         let rest = bytes.get(at..).unwrap_or_default();
         let Some(mut state) = begin(&machine.dfa, cache) else { return };
         // Matches are reported one byte late.
+        let mut before = b' ';
         for (i, &byte) in rest.iter().take(longest + 1).enumerate() {
             let Ok(next) = machine.dfa.next_state(cache, state, byte) else { return };
             if next.is_tagged() {
                 if next.is_match() {
+                    if byte < 0x80 && wordy(before) && wordy(byte) {
+                        (state, before) = (next, byte);
+                        continue;
+                    }
                     push_matches(&machine.dfa, cache, next, at + i, ends);
                 } else if next.is_dead() || next.is_quit() {
                     self.budget = self.budget.saturating_sub(i + 1);
                     return;
                 }
             }
-            state = next;
+            (state, before) = (next, byte);
         }
         self.budget = self.budget.saturating_sub(longest.min(rest.len()));
         if rest.len() <= longest

@@ -168,6 +168,13 @@ impl Rule {
         Ok(Rule { pattern: pattern.clone(), plain, masks_at_bound, prefixes, tree, shape })
     }
 
+    /// Whether it matches numbers of people or accounts that have a checksum or a strict format.
+    pub(super) fn is_number(&self) -> bool {
+        let pattern = &self.pattern;
+        let has_form = self.shape == Shape::Number || pattern.kind == "IBAN_CODE";
+        pattern.family == Family::Pii && pattern.check.is_some() && has_form
+    }
+
     /// Whether a text begins with a prefix that identifies this rule.
     pub(super) fn names(&self, text: &[u8]) -> bool {
         self.prefixes.iter().any(|prefix| text.starts_with(prefix))

@@ -11,7 +11,7 @@ use super::plain::Plain;
 use super::scan::Ending;
 use super::{Automata, Piece};
 use crate::finding::Finding;
-use normalise::typography::{Folder, Sink, is_plain};
+use normalise::typography::{Folder, Sink};
 
 /// The state of one channel.
 #[derive(Clone, Debug, Default)]
@@ -52,14 +52,19 @@ impl Channel {
         Channel::default()
     }
 
+    /// A channel at the beginning of a JSON text: its escapes stand for characters.
+    pub fn of_json() -> Self {
+        Channel { folder: Folder::of_json(), ..Channel::default() }
+    }
+
     /// Scan the next piece of text.
     pub fn push(&mut self, automata: &Automata, text: &str, out: &mut dyn FnMut(Piece<'_>)) {
         self.work(automata, text, Ending::More, out);
     }
 
     /// Release all held text, though more may follow. A match that may continue is masked and the
-    /// rest of it dropped, and so is a secret with a recognized prefix (`AKIA`, `-----BEGIN `); all
-    /// other text is passed.
+    /// rest of it dropped, and so is a secret with a recognized prefix (`AKIA`, `-----BEGIN `), or
+    /// six digits of a number with a checksum; all other text is passed.
     pub fn flush(&mut self, automata: &Automata, out: &mut dyn FnMut(Piece<'_>)) {
         self.work(automata, "", Ending::Pause, out);
     }
@@ -67,7 +72,8 @@ impl Channel {
     /// End the text. The channel can then scan another one.
     pub fn finish(&mut self, automata: &Automata, out: &mut dyn FnMut(Piece<'_>)) {
         self.work(automata, "", Ending::Final, out);
-        *self = Channel { plain: self.plain.renewed(), ..Channel::default() };
+        let folder = self.folder.renewed();
+        *self = Channel { plain: self.plain.renewed(), folder, ..Channel::default() };
     }
 
     /// Bytes held.
@@ -101,7 +107,7 @@ impl Channel {
         ending: Ending,
         out: &mut dyn FnMut(Piece<'_>),
     ) {
-        if self.mapped.is_none() && is_plain(text) {
+        if self.mapped.is_none() && self.folder.leaves(text) {
             self.folder.skip(text);
             let (shift, open) = (self.shift, &mut self.open);
             return self.plain.advance(automata, text, ending, &mut |_, piece| {
@@ -266,6 +272,14 @@ impl Sink for Mapped {
         self.mark();
         self.folded.push(char::from(byte));
         self.lengths = (self.lengths.0 + 1, self.lengths.1 + original);
+        self.trails = false;
+        self.mark();
+    }
+
+    fn decoded(&mut self, c: char, original: usize) {
+        self.mark();
+        self.folded.push(c);
+        self.lengths = (self.lengths.0 + c.len_utf8(), self.lengths.1 + original);
         self.trails = false;
         self.mark();
     }

@@ -8,7 +8,7 @@
 //!   number of times.
 
 use super::Piece;
-use super::automata::{Automata, MAX_TABLES};
+use super::automata::{Automata, MAX_TABLES, Rule};
 use super::choose::Choice;
 use super::context::{REACH, Tail, join};
 use super::edges::NEAR;
@@ -17,6 +17,10 @@ use super::plain::Out;
 use super::table::{DEAD, members};
 use crate::context::{Bits, has};
 use crate::finding::{Family, Finding};
+
+/// Digits that make a held text look like the beginning of a number with a checksum: the issuer's
+/// prefix of a payment card has so many.
+const SUSPICIOUS_DIGITS: usize = 6;
 
 /// Bytes between two checks of whether a thread is longer than all rules that its state allows.
 const STRIDE: usize = 128;
@@ -235,8 +239,8 @@ impl Scan<'_> {
         Next::At(if secret && masks { hit.end } else { thread.start + 1 })
     }
 
-    /// At a pause, the rule to open a mask for: a match that may continue, or a secret with a
-    /// recognized prefix.
+    /// At a pause, the rule to open a mask for: a match that may continue, a secret with a
+    /// recognized prefix, or a number that may become one with a checksum.
     fn opens_at_pause(&mut self, thread: &Thread) -> Option<u16> {
         if self.ending != Ending::Pause {
             return None;
@@ -245,24 +249,27 @@ impl Scan<'_> {
             return (hit.end == self.text.len()).then_some(hit.rule);
         }
         let held = self.text.as_bytes().get(thread.start..).unwrap_or_default();
-        self.possible(thread).find(|number| {
-            self.automata
-                .rules
-                .get(usize::from(*number))
-                .is_some_and(|rule| rule.masks_at_bound && rule.names(held))
+        let digits = held.iter().filter(|b| b.is_ascii_digit()).count();
+        self.likeliest(thread, |rule| {
+            rule.masks_at_bound && rule.names(held)
+                || rule.is_number() && digits >= SUSPICIOUS_DIGITS
         })
     }
 
-    /// At the hold bound, the rule to open a mask for: of those that mask there, the one with the
-    /// highest score.
+    /// At the hold bound, the rule to open a mask for: one of those that mask there.
     fn opens_at_bound(&self, thread: &Thread) -> Option<u16> {
+        self.likeliest(thread, |rule| rule.masks_at_bound)
+    }
+
+    /// Of the rules that a live thread can still match, the chosen one with the highest score.
+    fn likeliest(&self, thread: &Thread, chosen: impl Fn(&Rule) -> bool) -> Option<u16> {
         let rule = |number: &u16| self.automata.rules.get(usize::from(*number));
-        self.possible(thread)
-            .filter(|number| rule(number).is_some_and(|rule| rule.masks_at_bound))
-            .max_by(|left, right| {
+        self.possible(thread).filter(|number| rule(number).is_some_and(&chosen)).max_by(
+            |left, right| {
                 let score = |number| rule(number).map_or(0.0, |rule| rule.pattern.score);
                 score(left).total_cmp(&score(right)).then(right.cmp(left))
-            })
+            },
+        )
     }
 
     /// Emit a mask, and the text before it.

@@ -14,7 +14,7 @@ use wire::json::{self, Text};
 use wire::rewrite::{self, Edit, Found};
 use wire::{Dialect, Framing};
 
-use super::text_channels::{Mask, Slot, TextChannels, note};
+use super::text_channels::{Slot, TextChannels, note, replacements};
 use super::{Content, GuardContext};
 use crate::request::Note;
 
@@ -44,6 +44,8 @@ const ENVELOPE: [&[u8]; 10] = [
     b"system_fingerprint",
     b"finish_reason",
 ];
+/// Members that hold the arguments of a tool call as a string.
+const ARGUMENTS: [&[u8]; 2] = [b"arguments", b"partial_json"];
 /// Members that repeat an answer's text at its end.
 const REPEATED: [&[u8]; 2] = [b"text", b"generated_text"];
 
@@ -111,8 +113,8 @@ pub(super) fn event<'b>(
             if repeats && text.decode().starts_with(opening) {
                 edits.push(disclaimer(context, at.start));
             }
-            let found = in_text(context, &text, at.start, &mut edits, elsewhere);
-            blocked = blocked.take().or(found);
+            let text = (&text, ARGUMENTS.contains(&key));
+            blocked = blocked.take().or(in_text(context, text, at.start, &mut edits, elsewhere));
         }
     });
     if let Some(kind) = blocked {
@@ -154,7 +156,7 @@ fn whole<'b>(
     elsewhere: &mut Elsewhere,
 ) -> Result<Cow<'b, [u8]>, Name> {
     let mut edits = Vec::new();
-    match in_text(context, &Text::new(bytes, false), 0, &mut edits, elsewhere) {
+    match in_text(context, (&Text::new(bytes, false), false), 0, &mut edits, elsewhere) {
         Some(kind) => Err(kind),
         None if edits.is_empty() => Ok(Cow::Borrowed(bytes)),
         None => {
@@ -194,54 +196,56 @@ pub(super) fn withheld(dialect: Dialect, bytes: &[u8], content: &Content) -> Vec
 fn in_slot(context: &GuardContext, texts: &TextChannels, data: &[u8], slot: &Slot) -> Vec<Edit> {
     let Some(raw) = data.get(slot.raw.clone()) else { return Vec::new() };
     let text = Text::new(raw, slot.escaped);
-    let mut masks: Vec<&Mask> = texts.masks(slot).collect();
-    masks.sort_by_key(|mask| mask.span.start);
-    let place = |mask: &Mask| {
-        mask.span.start.max(slot.span.start) - slot.span.start
-            ..mask.end().min(slot.span.end) - slot.span.start
-    };
-    let written = text.raw_ranges(masks.iter().map(|mask| place(mask)));
-    let edit = |(mask, raw): (&&Mask, Range<usize>)| {
-        let with = if mask.span.start >= slot.span.start {
-            json::escaped(&mask.instead)
-        } else {
-            String::new()
-        };
+    let range = &slot.span;
+    let replaced = replacements(texts.masks(slot), range);
+    let written = text.raw_ranges(
+        replaced.iter().map(|(span, _)| span.start - range.start..span.end - range.start),
+    );
+    let is_embedded = is_embedded(data, slot);
+    let edit = |((_, with), raw): (&(Range<usize>, &str), Range<usize>)| {
+        let with = if is_embedded { (*with).to_owned() } else { json::escaped(with) };
         Edit { at: slot.raw.start + raw.start..slot.raw.start + raw.end, with: with.into_bytes() }
     };
     let opening =
         (slot.opens && !context.disclaimer.is_empty()).then(|| disclaimer(context, slot.raw.start));
-    opening.into_iter().chain(masks.iter().zip(written).map(edit)).collect()
+    opening.into_iter().chain(replaced.iter().zip(written).map(edit)).collect()
+}
+
+/// Whether a slot holds arguments that are an object of the event, not a string with JSON.
+fn is_embedded(data: &[u8], slot: &Slot) -> bool {
+    let before = data.get(..slot.raw.start).unwrap_or_default().trim_ascii_end();
+    !slot.escaped
+        && data.get(slot.raw.start).is_some_and(|byte| matches!(byte, b'{' | b'['))
+        && !before.ends_with(b"\"")
 }
 
 /// The edits in the part of a cumulative text before its slot.
 fn before_slot(texts: &TextChannels, text: &Text<'_>, at: usize, slot: &Slot) -> Vec<Edit> {
-    let mut masks: Vec<&Mask> = texts.masks_before(slot).collect();
-    masks.sort_by_key(|mask| mask.span.start);
-    let written =
-        text.raw_ranges(masks.iter().map(|mask| mask.span.start..mask.end().min(slot.span.start)));
-    let edit = |(mask, raw): (&&Mask, Range<usize>)| Edit {
+    let replaced = replacements(texts.masks_before(slot), &(0..slot.span.start));
+    let written = text.raw_ranges(replaced.iter().map(|(span, _)| span.clone()));
+    let edit = |((_, with), raw): (&(Range<usize>, &str), Range<usize>)| Edit {
         at: at + raw.start..at + raw.end,
-        with: json::escaped(&mask.instead).into_bytes(),
+        with: json::escaped(with).into_bytes(),
     };
-    masks.iter().zip(written).map(edit).collect()
+    replaced.iter().zip(written).map(edit).collect()
 }
 
 fn disclaimer(context: &GuardContext, at: usize) -> Edit {
     Edit { at: at..at, with: context.disclaimer.clone().into_bytes() }
 }
 
-/// Add the edits of a separate text at `at`. Returns the kind of finding that ends the answer, if
-/// any.
+/// Add the edits of a separate text at `at`; `is_json`: it stays JSON. Returns the kind of finding
+/// that ends the answer, if any.
 fn in_text(
     context: &GuardContext,
-    text: &Text<'_>,
+    (text, is_json): (&Text<'_>, bool),
     at: usize,
     edits: &mut Vec<Edit>,
     elsewhere: &mut Elsewhere,
 ) -> Option<Name> {
     let mut report = |finding: &Finding, matched: &str| elsewhere.add(context, finding, matched);
-    let (found, blocked) = context.guardrail.find(&text.decode(), &context.vault, &mut report);
+    let (found, blocked) =
+        context.guardrail.find((&text.decode(), is_json), &context.vault, &mut report);
     let written = text.raw_ranges(found.iter().map(|(span, _)| span.clone()));
     let edit = |((_, instead), raw): (&(Range<usize>, Cow<'static, str>), Range<usize>)| Edit {
         at: at + raw.start..at + raw.end,

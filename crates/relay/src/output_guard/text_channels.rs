@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use arguments::{Cut, Lexer, Part, Shape};
 use contents::{AnswerTap, Draft};
 use filters::settings::Action;
 use filters::{Category, Found, Name, Scanner, Side};
@@ -49,7 +50,18 @@ pub(super) struct Mask {
     /// Kind of the finding, if the answer ends before this range.
     pub(super) blocks: Option<Name>,
     /// The replacement.
-    pub(super) instead: Cow<'static, str>,
+    instead: Cow<'static, str>,
+    /// The cuts in the arguments of a tool call, which stay JSON.
+    cuts: Option<Box<Cuts>>,
+}
+
+/// A mask as cuts of values.
+#[derive(Clone, Debug, Default)]
+struct Cuts {
+    shape: Shape,
+    all: Vec<Cut>,
+    /// More text adds none.
+    are_complete: bool,
 }
 
 /// All texts of an answer.
@@ -77,6 +89,8 @@ struct TextChannel {
     /// Offset at which the scanner's own count starts. It restarts after `finish`.
     base: usize,
     masks: VecDeque<Mask>,
+    /// Reads the arguments of a tool call, which are JSON.
+    arguments: Option<Box<Lexer>>,
 }
 
 impl TextChannels {
@@ -99,13 +113,16 @@ impl TextChannels {
                 if let Some(tap) = &mut self.tap {
                     tap.begin(key.0, channel_name(key.1), key.2);
                 }
-                let scans = context.guardrail.scanners().iter().map(|_| Scan::new()).collect();
+                let is_json = key.1 == Channel::ToolArguments;
+                let new = if is_json { Scan::of_json } else { Scan::new };
+                let scans = context.guardrail.scanners().iter().map(|_| new()).collect();
                 self.all.push(TextChannel {
                     key,
                     scans,
                     pushed: 0,
                     base: 0,
                     masks: VecDeque::new(),
+                    arguments: is_json.then(Box::default),
                 });
             } else {
                 self.overflowed = true;
@@ -117,6 +134,9 @@ impl TextChannels {
             span = text.pushed..text.pushed + decoded.len();
             opens = span.start == 0 && key.1 == Channel::Content;
             text.pushed = span.end;
+            if let Some(lexer) = &mut text.arguments {
+                lexer.push(decoded);
+            }
             if let Some(tap) = &mut self.tap {
                 tap.push(at, decoded);
             }
@@ -133,8 +153,12 @@ impl TextChannels {
                 continue;
             }
             let findings = Findings { notes: &mut self.notes, tap: self.tap.as_deref_mut(), at };
+            if let Some(lexer) = &mut text.arguments {
+                lexer.end();
+            }
             text.scan(context, findings, |scan, automata, out| scan.finish(automata, out));
             text.close();
+            text.cut();
             if let Some(tap) = &mut self.tap {
                 tap.close_all(at, text.pushed);
             }
@@ -228,7 +252,8 @@ impl TextChannels {
 
     /// All events are released: drop all masks, except those whose end is not known.
     pub(super) fn forget(&mut self) {
-        self.all.iter_mut().for_each(|text| text.masks.retain(|mask| mask.open));
+        let grows = |mask: &Mask| mask.open || mask.cuts.as_ref().is_some_and(|c| !c.are_complete);
+        self.all.iter_mut().for_each(|text| text.masks.retain(grows));
     }
 
     /// Findings by rule, over all texts.
@@ -293,17 +318,12 @@ impl TextChannel {
                     if let Some(instead) =
                         acts.then(|| filters::replacement(finding, text, &context.vault)).flatten()
                     {
-                        // Tool arguments are JSON inside the text.
-                        let instead = if key.1 == Channel::ToolArguments {
-                            Cow::Owned(wire::json::escaped(&instead))
-                        } else {
-                            instead
-                        };
                         masks.push_back(Mask {
                             span: base + finding.span.start..base + finding.span.end,
                             open,
                             blocks,
                             instead,
+                            cuts: (key.1 == Channel::ToolArguments).then(Box::default),
                         });
                     }
                 }
@@ -322,6 +342,27 @@ impl TextChannel {
                 }
             });
         }
+        self.cut();
+    }
+
+    /// Turns new masks in arguments into cuts.
+    fn cut(&mut self) {
+        let settled = self.settled();
+        let Some(lexer) = &mut self.arguments else { return };
+        let parts: Vec<&Part> = lexer.parts().iter().collect();
+        for mask in &mut self.masks {
+            let span = mask.span.start..mask.end();
+            let Some(cuts) = mask.cuts.as_deref_mut().filter(|cuts| !cuts.are_complete) else {
+                continue;
+            };
+            let instead = &mask.instead;
+            let mut with = |_: &Part, _: &Range<usize>, first: bool| {
+                if first { instead.clone().into_owned() } else { String::new() }
+            };
+            cuts.shape.cut(&parts, span, &mut with, &mut cuts.all);
+            cuts.are_complete = !mask.open && !cuts.shape.is_in(parts.last().copied());
+        }
+        lexer.forget(settled);
     }
 
     /// Number of bytes that all acting scanners have decided.
@@ -400,4 +441,34 @@ impl Mask {
     pub(super) fn end(&self) -> usize {
         if self.open { usize::MAX } else { self.span.end }
     }
+
+    /// What it replaces.
+    fn replacements(&self) -> impl Iterator<Item = (Range<usize>, &str)> {
+        let whole = self.cuts.is_none().then(|| (self.span.start..self.end(), &*self.instead));
+        let cuts = self.cuts.iter().flat_map(|cuts| &cuts.all);
+        whole.into_iter().chain(cuts.map(|cut| (cut.span.clone(), &*cut.with)))
+    }
+}
+
+/// What masks replace in a range of their text, in order and without overlaps. A replacement that
+/// began before the range was written there.
+pub(super) fn replacements<'m>(
+    masks: impl Iterator<Item = &'m Mask>,
+    range: &Range<usize>,
+) -> Vec<(Range<usize>, &'m str)> {
+    let mut all: Vec<(Range<usize>, &str, bool)> = Vec::new();
+    for mask in masks {
+        let is_cut = mask.cuts.is_some();
+        all.extend(mask.replacements().map(|(span, with)| (span, with, is_cut)));
+    }
+    all.retain(|(span, ..)| span.start < range.end && span.end > range.start);
+    all.sort_by_key(|(span, ..)| span.start);
+    let mut upto = range.start;
+    let place = |(span, with, is_cut): (Range<usize>, &'m str, bool)| {
+        let is_here = span.start >= range.start && !(is_cut && span.start < upto);
+        let start = span.start.max(upto);
+        upto = span.end.min(range.end).max(start);
+        (start..upto, if is_here { with } else { "" })
+    };
+    all.into_iter().map(place).collect()
 }

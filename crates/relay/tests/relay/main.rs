@@ -1,5 +1,6 @@
 //! The relay without a socket: every recorded stream, cut in every way, to every kind of client.
 
+mod arguments;
 mod captures;
 mod contents;
 mod guardrail;

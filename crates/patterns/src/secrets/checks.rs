@@ -4,7 +4,11 @@
 //! - *Out*: whether it can be real.
 //! - *Never*: a list of known test tokens.
 
-/// Words that documentation writes in place of a key.
+use std::sync::LazyLock;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
+
+/// Words that documentation writes in place of a key, in lower case.
 #[rustfmt::skip]
 const STAND_INS: &[&str] = &[
     "example", "your_", "your-", "yourkey", "yourtoken", "changeme", "change_me", "change-me",
@@ -20,8 +24,11 @@ pub(crate) fn looks_generated(text: &str) -> bool {
 
 /// Whether a text contains a stand-in for a credential.
 pub(crate) fn stands_in(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
-    STAND_INS.iter().any(|word| lower.contains(word))
+    static WORDS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
+        let mut builder = AhoCorasick::builder();
+        builder.ascii_case_insensitive(true).kind(Some(AhoCorasickKind::DFA)).build(STAND_INS).ok()
+    });
+    WORDS.as_ref().is_some_and(|words| words.is_match(text))
 }
 
 /// Whether a character other than `-` and `A` occurs six times in a row, which no generator would
@@ -92,20 +99,27 @@ pub(crate) fn entropy(text: &str) -> f64 {
         }
     }
     let total = text.len() as f64;
-    counts.iter().filter(|n| **n > 0).map(|n| f64::from(*n) / total).map(|p| -p * p.log2()).sum()
+    let term = |n: u32| {
+        let p = f64::from(n) / total;
+        -p * p.log2()
+    };
+    // Most bytes occur once or twice, and logarithms cost most.
+    let known = [term(1), term(2), term(3)];
+    let term = |n: &u32| known.get(*n as usize - 1).copied().unwrap_or_else(|| term(*n));
+    counts.iter().filter(|n| **n > 0).map(term).sum()
 }
 
 /// Whether a text mixes letters and digits as words do not.
 pub(crate) fn random(text: &str) -> bool {
     let digits = text.bytes().filter(u8::is_ascii_digit).count();
     let letters = text.bytes().filter(u8::is_ascii_alphabetic).count();
-    looks_generated(text) && digits >= 2 && letters >= 2 && entropy(text) >= 3.0
+    digits >= 2 && letters >= 2 && looks_generated(text) && entropy(text) >= 3.0
 }
 
 /// Whether a text, with its prefix, is random enough: generated, with a digit, and at least three
 /// bits per byte.
 pub(crate) fn body_random(text: &str) -> bool {
-    looks_generated(text) && entropy(text) >= 3.0 && text.bytes().any(|b| b.is_ascii_digit())
+    text.bytes().any(|b| b.is_ascii_digit()) && looks_generated(text) && entropy(text) >= 3.0
 }
 
 /// Whether a short prefix precedes at least 28 random characters: both cases and digits, or lower
@@ -123,9 +137,9 @@ pub(crate) fn prefixed(text: &str) -> bool {
     let lower = run.len() - digits - upper;
     run.len() >= 28
         && !PUBLIC.iter().any(|name| text.starts_with(name))
-        && looks_generated(text)
         && digits >= 3
         && (upper >= 3 && lower >= 3 || digits * 5 >= run.len() && lower >= 6)
+        && looks_generated(text)
         && entropy(run) >= 3.4
 }
 

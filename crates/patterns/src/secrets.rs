@@ -1,6 +1,5 @@
 //! Credentials: keys of providers in their published formats, and values that the name they are
 //! assigned to identifies.
-//! away.
 //!
 //! - *In*: nothing; these are tables.
 //! - *Out*: [`patterns`].

@@ -19,7 +19,7 @@ use crate::pattern::Pattern;
 
 /// The first rule: a fallback where any rule will do.
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
-pub(crate) const FIRST: &Pattern = &net::PATTERNS[0];
+pub const FIRST: &Pattern = &net::PATTERNS[0];
 
 /// Every rule on personal data.
 pub fn patterns() -> impl Iterator<Item = &'static Pattern> {

@@ -1,6 +1,5 @@
 //! Credentials with a structure of their own: tokens, keys, hashes, headers, connection strings,
 //! command lines.
-//! command lines.
 //!
 //! - *In*: nothing; a table and its checks.
 //! - *Out*: rules for URLs, PEM, JWT, crypt(3), HTTP headers and curl.

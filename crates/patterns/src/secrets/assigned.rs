@@ -78,10 +78,10 @@ const WORD: f32 = 0.55;
 /// The table.
 #[rustfmt::skip]
 pub(crate) const PATTERNS: &[Pattern] = &[
-    secret("secret.password_quoted", "GENERIC_SECRET", PASS_QUOTED, LONG, Some(|t| pass_quoted(t) && in_quotes(t).is_some_and(strong)), STRONG),
-    secret("secret.password_quoted_word", "GENERIC_SECRET", PASS_QUOTED, LONG, Some(|t| pass_quoted(t) && !in_quotes(t).is_some_and(strong)), WORD),
-    secret("secret.password_naked", "GENERIC_SECRET", PASS_NAKED, LONG, Some(|t| pass_naked(t) && strong(after_operator(t))), STRONG),
-    secret("secret.password_naked_word", "GENERIC_SECRET", PASS_NAKED, LONG, Some(|t| pass_naked(t) && !strong(after_operator(t))), WORD),
+    secret("secret.password_quoted", "GENERIC_SECRET", PASS_QUOTED, LONG, Some(|t| in_quotes(t).is_some_and(strong) && pass_quoted(t)), STRONG),
+    secret("secret.password_quoted_word", "GENERIC_SECRET", PASS_QUOTED, LONG, Some(|t| !in_quotes(t).is_some_and(strong) && pass_quoted(t)), WORD),
+    secret("secret.password_naked", "GENERIC_SECRET", PASS_NAKED, LONG, Some(|t| strong(after_operator(t)) && pass_naked(t)), STRONG),
+    secret("secret.password_naked_word", "GENERIC_SECRET", PASS_NAKED, LONG, Some(|t| !strong(after_operator(t)) && pass_naked(t)), WORD),
     secret("secret.password_prose", "GENERIC_SECRET", PASS_PROSE, 150, Some(|t| pass_prose(t) && in_quotes(t).is_some_and(strong)), STRONG),
     secret("secret.password_prose_word", "GENERIC_SECRET", PASS_PROSE, 150, Some(|t| pass_prose(t) && !in_quotes(t).is_some_and(strong)), WORD),
     secret("secret.key_quoted", "GENERIC_SECRET", KEY_QUOTED, LONG, Some(key_quoted), STRONG),
@@ -175,11 +175,15 @@ fn keyish(value: &str) -> bool {
     let digits = value.bytes().filter(u8::is_ascii_digit).count();
     let letters = value.bytes().filter(u8::is_ascii_alphabetic).count();
     let code = value.contains(' ') || value.starts_with("http") || value.contains("://");
-    let random = looks_generated(value)
+    // The cheapest checks are first.
+    !code
+        && digits >= 2
+        && letters >= 2
+        && looks_generated(value)
+        && entropy(value) >= 2.7
         && !mixed_hex(value)
         && !no_random_uuid(value)
-        && entropy(value) >= 2.7;
-    !code && digits >= 2 && letters >= 2 && random && !evaluated(value)
+        && !evaluated(value)
 }
 
 fn key_quoted(text: &str) -> bool {
@@ -231,11 +235,11 @@ fn made(value: &str) -> bool {
     let (digits, letters) = (count(u8::is_ascii_digit), count(u8::is_ascii_alphabetic));
     let words = value.split(['-', '_', '.', '/', '+', '~', '%']);
     let longest = words.map(str::len).max().unwrap_or(0);
-    looks_generated(value)
-        && digits >= 3
+    digits >= 3
         && letters >= 3
         && digits * 12 >= value.len()
         && (longest >= 12 || value.len() >= 32 && entropy(value) >= 3.8)
+        && looks_generated(value)
         && entropy(value) >= 3.0
         && !mixed_hex(value)
         && !no_random_uuid(value)
