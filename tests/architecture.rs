@@ -231,6 +231,7 @@ const MODULES: [(&str, &[&str]); 3] = [
             "forwarded",
             "models",
             "observe",
+            "origin",
         ],
     ),
     ("crates/pipeline", &["shared", "exchange", "stage", "pipeline"]),

@@ -35,10 +35,10 @@ use transport::{HeldBuffer, Sink};
 use crate::exchange::{Exchange, Routed, ShownCredential, UpstreamRequest, with_head};
 use crate::stage::{
     admission, authenticate, contents, count_tokens, endpoint, guardrail_input, inspect, mirror,
-    origin, rate_limit, route, select, validate,
+    rate_limit, route, select, validate,
 };
 use plan::PlannedRoute;
-use plan::current_request;
+use plan::{current_request, origin};
 use refusal::Refusal;
 
 /// A request that was read to its end.
@@ -167,7 +167,7 @@ pub async fn admit_unread(
     has_body: bool,
 ) -> Result<(), Refusal> {
     exchange.cors = origin::fields(&route.route, head);
-    origin::host(&route.route, head)?;
+    route::check_host(&route.route, head)?;
     exchange.set_route(route);
     authenticate::admit(exchange, shown)?;
     authenticate::authorize(exchange)?;
@@ -188,7 +188,7 @@ fn check_head(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>) -> Resu
         .as_ref()
         .map(|routed| routed.route.clone())
         .ok_or_else(Refusal::internal)?;
-    origin::host(&route.route, head)?;
+    route::check_host(&route.route, head)?;
     exchange.cors = origin::fields(&route.route, head);
     authenticate::authorize(exchange)
 }

@@ -5,8 +5,8 @@
 //!     -> select -> admission -> connect -> send -> relay -> settle -> record
 //! ```
 //!
-//! `transport` connects; `pipeline` settles. `origin` and `validate` check settings of the route,
-//! `count_tokens` makes estimates exact; `models` answers `/v1/models`; `call_log` reports
+//! `transport` connects; `pipeline` settles. `plan::origin` and `validate` check settings of the
+//! route, `count_tokens` makes estimates exact; `models` answers `/v1/models`; `call_log` reports
 //! failed calls of backends; `hedge` and `mirror` send requests to further backends; `contents`
 //! stores prompts and answers.
 
@@ -23,7 +23,6 @@ pub mod hedge;
 pub mod inspect;
 pub mod mirror;
 pub mod models;
-pub mod origin;
 pub mod rate_limit;
 pub mod record;
 pub mod relay;

@@ -26,6 +26,7 @@ pub mod shared_limits;
 pub mod forwarded;
 pub mod models;
 mod observe;
+pub mod origin;
 mod plan;
 pub use plan::{
     BuildError, HedgeCounters, MetricGroup, Mirror, MirrorSlot, Plan, PlannedPool, PlannedRoute,

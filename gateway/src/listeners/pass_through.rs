@@ -24,12 +24,10 @@ use pingora::{Error, ErrorType, Result};
 use pipeline::ExchangeGuard;
 use pipeline::shared::Shared;
 use pipeline::stage::send::{CREDENTIALS, OVERRIDES};
-use pipeline::stage::{
-    accept, authenticate, call_log, endpoint, guardrail_input, models, origin, route,
-};
+use pipeline::stage::{accept, authenticate, call_log, endpoint, guardrail_input, models, route};
 use plan::forwarded;
 use plan::{Plan, PlannedRoute};
-use plan::{clock, current_request};
+use plan::{clock, current_request, origin};
 use process::descriptors::MAX_IDLE_PASS_THROUGH;
 use refusal::Refusal;
 use wire::Framing;
@@ -112,7 +110,9 @@ impl ProxyHttp for PassThrough {
         let address =
             session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
         let is_h2 = session.as_http2().is_some();
-        let preflight = parsed.as_ref().ok().and_then(|head| origin::preflight(&plan, head));
+        let preflight = parsed.as_ref().ok().and_then(|head| {
+            origin::preflight(&plan, head, |pattern| route::matches_path(pattern, head))
+        });
         let certificate = client_certificate(tls.as_deref());
         let read = |head| authenticate::read_credential(&plan, head, certificate);
         let shown = parsed.as_ref().ok().and_then(read);

@@ -16,13 +16,13 @@ use std::sync::Arc;
 use http1::head::{Head, RequestLine};
 use http1::path::decode;
 use lens::record::rfc3339;
-use plan::{Plan, PlannedRoute, models};
+use plan::{Plan, PlannedRoute, models, origin};
 use serde_json::{Value, json};
 use transport::ListedModel;
 use wire::ErrorFormat;
 
 use crate::exchange::{CredentialCheck, Exchange, ShownCredential};
-use crate::stage::{accept, authenticate, origin, route};
+use crate::stage::{accept, authenticate, route};
 use refusal::Refusal;
 
 /// Inference paths that clients of OpenAI and compatible engines use, of Anthropic's, and of
@@ -125,7 +125,7 @@ pub fn usable(
             Some(Ok(caller)) => caller,
             Some(Err(_)) => continue,
         };
-        if origin::host(&route.route, head).is_err() {
+        if !origin::has_host(&route.route, head) {
             continue;
         }
         let takes = |model: &str| {
@@ -177,7 +177,7 @@ fn permitted<'p>(
     let mut first = None;
     let mut permitted = Vec::new();
     for route in routes {
-        let checked = origin::host(&route.route, head).and_then(|()| match who {
+        let checked = route::check_host(&route.route, head).and_then(|()| match who {
             Some(who) => authenticate::caller_on(plan, who, &route.route).map(drop),
             None => Ok(()),
         });

@@ -8,7 +8,7 @@ use http1::path::decode;
 
 use crate::exchange::Exchange;
 use crate::stage::{accept, models};
-use plan::{Plan, PlannedRoute};
+use plan::{Plan, PlannedRoute, origin};
 use refusal::Refusal;
 
 /// Find the route of an exchange.
@@ -50,6 +50,11 @@ pub(super) fn matches_headers(route: &Route, head: &Head<'_, RequestLine<'_>>) -
 /// Whether the model conditions of a route hold.
 pub(super) fn matches_model(route: &Route, model: Option<&str>) -> bool {
     route.models.is_empty() || model.is_some_and(|m| route.models.iter().any(|p| p.matches(m)))
+}
+
+/// Check the request's `Host` against the hosts of the route.
+pub fn check_host(route: &Route, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
+    origin::has_host(route, head).then_some(()).ok_or_else(Refusal::wrong_host)
 }
 
 /// Whether a path matches, with or without a slash at its end: servers treat both alike. The

@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use kit::{CHAT, Read, chat, shared};
-use pipeline::stage::{admission, guardrail_input, inspect, origin, rate_limit, route, validate};
+use pipeline::stage::{admission, guardrail_input, inspect, rate_limit, route, validate};
+use plan::origin;
 
 /// Accept and authenticate: what the head shows decides before a body is read.
 #[tokio::test]
@@ -144,7 +145,7 @@ async fn pages_and_hosts_are_those_that_the_route_names() {
         let mut fields = http1::head::field_buffer();
         let head = http1::head::parse_request(text.as_bytes(), &mut fields, Default::default())
             .expect("a head");
-        origin::host(route, &head).is_ok()
+        origin::has_host(route, &head)
     };
     assert!(host("gateway") && host("GATEWAY:8080") && host("a.example.org"));
     assert!(!host("example.org") && !host("evil-example.org") && !host("other"));

@@ -1,25 +1,23 @@
 //! Checks `Host`, and answers CORS.
 //!
 //! - *In*: `Host`, `Origin`; the route.
-//! - *Out*: a refusal; or the fields that let a browser show the answer to the page (the Fetch
-//!   standard's CORS protocol).
+//! - *Out*: whether the route serves the host; the fields that let a browser show the answer to
+//!   the page (the Fetch standard's CORS protocol).
 //! - *Never*: `access-control-allow-origin: *`, or credentials of the browser: pages send keys
 //!   themselves.
 
 use std::sync::Arc;
 
-use config::settings::Route;
+use config::settings::{Pattern, Route};
 use http1::head::{Head, RequestLine};
 
-use crate::stage::route;
-use plan::{Plan, PlannedRoute};
-use refusal::Refusal;
+use crate::{Plan, PlannedRoute};
 
 /// How long browsers cache a preflight, in seconds.
 const REMEMBER: u32 = 600;
 
-/// Check the request's `Host` against the hosts of the route.
-pub fn host(route: &Route, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
+/// Whether the request's `Host` is one of the route's.
+pub fn has_host(route: &Route, head: &Head<'_, RequestLine<'_>>) -> bool {
     let named =
         head.get("host").and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default();
     // The port is not part of the name; an IPv6 address has colons of its own.
@@ -35,11 +33,7 @@ pub fn host(route: &Route, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refus
         }
         None => host.eq_ignore_ascii_case(name),
     };
-    if route.hosts.is_empty() || route.hosts.iter().any(fits) {
-        Ok(())
-    } else {
-        Err(Refusal::wrong_host())
-    }
+    route.hosts.is_empty() || route.hosts.iter().any(fits)
 }
 
 /// CORS fields of an answer, if the route allows the request's origin.
@@ -51,17 +45,16 @@ pub fn fields(route: &Route, head: &Head<'_, RequestLine<'_>>) -> Option<String>
 }
 
 /// The answer to a CORS preflight: the route and the fields. A preflight has neither the headers
-/// nor the body of the request, so the path alone decides.
+/// nor the body of the request, so the path alone decides; `matches` compares it with a pattern.
 pub fn preflight(
     plan: &Plan,
     head: &Head<'_, RequestLine<'_>>,
+    matches: impl Fn(&Pattern) -> bool,
 ) -> Option<(Arc<PlannedRoute>, String)> {
     let asked = head.get("access-control-request-method")?;
     let origin = origin(head)?;
     let fits = |route: &Route| {
-        route.path.as_ref().is_none_or(|pattern| route::matches_path(pattern, head))
-            && allows(route, origin)
-            && host(route, head).is_ok()
+        route.path.as_ref().is_none_or(&matches) && allows(route, origin) && has_host(route, head)
     };
     let route =
         plan.routes.iter().find(|route| head.line.method == "OPTIONS" && fits(&route.route))?;
