@@ -6,6 +6,7 @@
 //! - *Never*: a third backend; a second one after the first token, beyond the budget, or where it
 //!   would wait in a queue, or needs a descriptor that may be missing.
 
+mod failure;
 mod outcome;
 
 pub use outcome::{apply, plan};
@@ -30,6 +31,7 @@ use transport::{
 use crate::exchange::UpstreamRequest;
 use crate::stage::call_log;
 use crate::stage::send::{self, HeadFacts};
+use failure::{HedgeFailure, result_of_error};
 use plan::client_limits::{ClientLimits, ForwardedGuard};
 use plan::clock;
 use plan::forwarded::Peer;
@@ -134,15 +136,6 @@ pub struct Switch {
     first_connects: bool,
 }
 
-/// How the first of the two failed.
-#[derive(Clone, Debug)]
-struct HedgeFailure {
-    ended: AttemptResult,
-    code: String,
-    status: Option<u16>,
-    at: Tick,
-}
-
 impl Hedge {
     fn new(plan: HedgePlan) -> Box<Self> {
         let timer = Box::pin(tokio::time::sleep(plan.after));
@@ -237,17 +230,6 @@ impl Hedge {
             State::Running(_, asked) => Some(asked.target),
             State::Waiting(_) | State::Unavailable => None,
         }
-    }
-}
-
-/// The result of an error for the backend: unknown, where the gateway's own limit or a stale idle
-/// connection may be the cause.
-fn result_of_error(probe: Probe, error: &UpstreamError) -> AttemptResult {
-    let is_old = || probe.into_inner().into_unanswered().is_some();
-    if !error.blames_backend() || is_old() {
-        AttemptResult::Unknown
-    } else {
-        AttemptResult::Failure
     }
 }
 
