@@ -3,7 +3,7 @@
 //! - *In*: the parts of a text, and a span to mask.
 //! - *Out*: [`Cut`]s inside strings and of whole numbers.
 //! - *Never*: a cut of punctuation, or of the name of a member whose value is masked too: a name
-//!   identifies a credential, and whoever reads the arguments needs it.
+//!   identifies a credential, and the tool that reads the arguments needs it.
 
 use std::borrow::Cow;
 use std::ops::Range;
