@@ -310,6 +310,9 @@ fn every_commented_line_of_init_is_a_field() {
         .env("LLM_LENS_ADMIN_TOKEN", "sixteen-and-more")
         .env("LLM_LENS_DB_PASSWORD", "k")
         .env("OTLP_HEADERS", "a=b")
+        .env("AWS_ACCESS_KEY_ID", "k")
+        .env("AWS_SECRET_ACCESS_KEY", "k")
+        .env("AWS_SESSION_TOKEN", "k")
         .output()
         .unwrap();
     let told = text(&output.stderr);

@@ -162,46 +162,56 @@ async fn refusing(goes_away: bool) -> (SocketAddr, mpsc::Receiver<Saw>) {
     let address = listener.local_addr().expect("bound");
     let (saw, seen) = mpsc::channel(16);
     tokio::spawn(async move {
-        let (socket, _) = listener.accept().await.expect("a connection");
-        match goes_away {
-            true => go_away(socket).await,
-            false => {
-                let mut connection = h2::server::handshake(socket).await.expect("HTTP/2");
-                let (_, mut respond) =
-                    connection.accept().await.expect("a request").expect("HTTP/2");
-                respond.send_reset(Reason::REFUSED_STREAM);
-                drop(respond);
-                while let Some(Ok((request, respond))) = connection.accept().await {
-                    tokio::spawn(answer(request, respond, Then::Ends, saw.clone()));
-                }
-            }
-        }
+        let mut has_refused = false;
         while let Ok((socket, _)) = listener.accept().await {
-            tokio::spawn(connection(socket, Then::Ends, saw.clone()));
+            // The gateway connects at its start, too, and closes.
+            if !has_refused && goes_away {
+                has_refused = go_away(socket).await.is_ok();
+            } else if !has_refused {
+                has_refused = refuse(socket, &saw).await.is_some();
+            } else {
+                tokio::spawn(connection(socket, Then::Ends, saw.clone()));
+            }
         }
     });
     (address, seen)
 }
 
+/// Refuses the first stream, and serves the others. `None`: there was no stream.
+async fn refuse(socket: TcpStream, saw: &mpsc::Sender<Saw>) -> Option<()> {
+    let mut connection = h2::server::handshake(socket).await.ok()?;
+    let (_, mut respond) = connection.accept().await?.ok()?;
+    respond.send_reset(Reason::REFUSED_STREAM);
+    drop(respond);
+    let saw = saw.clone();
+    tokio::spawn(async move {
+        while let Some(Ok((request, respond))) = connection.accept().await {
+            tokio::spawn(answer(request, respond, Then::Ends, saw.clone()));
+        }
+    });
+    Some(())
+}
+
 /// Answers the first head with GOAWAY (RFC 9113, section 6.8): no stream was processed.
-async fn go_away(mut socket: TcpStream) {
+async fn go_away(mut socket: TcpStream) -> std::io::Result<()> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     const PREFACE: usize = 24;
-    socket.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.expect("SETTINGS are written");
-    socket.read_exact(&mut [0; PREFACE]).await.expect("the preface");
+    const HEADERS: u8 = 1;
+    socket.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await?;
+    socket.read_exact(&mut [0; PREFACE]).await?;
     loop {
         let mut head = [0; 9];
-        socket.read_exact(&mut head).await.expect("a frame");
+        socket.read_exact(&mut head).await?;
         let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-        socket.read_exact(&mut vec![0; length]).await.expect("its payload");
-        const HEADERS: u8 = 1;
+        socket.read_exact(&mut vec![0; length]).await?;
         if head[3] == HEADERS {
             break;
         }
     }
     let frame = [&[0, 0, 8, 7, 0, 0, 0, 0, 0][..], &[0; 8]].concat();
-    socket.write_all(&frame).await.expect("GOAWAY is written");
-    let _ = socket.read_to_end(&mut Vec::new()).await;
+    socket.write_all(&frame).await?;
+    tokio::spawn(async move { socket.read_to_end(&mut Vec::new()).await });
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

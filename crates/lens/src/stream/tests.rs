@@ -246,7 +246,7 @@ fn timings_at_the_end_of_a_large_answer_are_its_usage() {
     {
         let mut lens = StreamLens::new(true, u64::MAX);
         let mut reader = Reader::new(Dialect::LlamaCpp, framing, ReaderLimits { event: 1000 });
-        reader.feed(body.as_bytes(), &mut lens);
+        body.as_bytes().chunks(700).for_each(|piece| reader.feed(piece, &mut lens));
         reader.finish(&mut lens);
         assert_eq!(
             (lens.completion_tokens(), lens.prompt_tokens().0),
