@@ -226,7 +226,7 @@ fn a_process_that_is_killed_within_any_request_loses_and_doubles_nothing() {
                 let later = folder.path().join(format!("{name}.later"));
                 fs::rename(later, folder.path().join(name)).unwrap();
             }
-            store.fail(&[fault.clone()]);
+            store.fail(std::slice::from_ref(&fault));
             let error = uploads(&mut dead).unwrap_err();
             assert_eq!(error.scope, Scope::Store, "{fault:?}: {error}");
             drop(dead);
