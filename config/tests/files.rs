@@ -198,6 +198,18 @@ fn unknown_pools_of_a_route_are_told_together() {
 }
 
 #[test]
+fn canary_of_a_route_is_another_pool() {
+    let told = problems(
+        "backends: [{name: a, url: 'http://a'}]\npools: [{name: p, backends: [a]}]\n\
+         routes: [{name: r, pool: p, canary: {pool: p}}]\n",
+    );
+    assert_eq!(
+        told,
+        ["gateway.yaml:3:44: routes[0].canary.pool: is the route's own pool; name another one"]
+    );
+}
+
+#[test]
 fn hosts_of_routes_are_names_without_ports() {
     let told = |host: &str| {
         let text = format!(

@@ -206,12 +206,13 @@ impl Builder {
             }
         }
         if let Some(name) = table.table("canary").and_then(|canary| canary.text("pool")) {
+            let canary = table.table("canary").cloned().unwrap_or_default();
             match known.iter().find(|pool| *pool.settings.name == *name) {
-                Some(pool) => pools.push(pool.clone()),
-                None => {
-                    let canary = table.table("canary").cloned().unwrap_or_default();
-                    self.unknown(&canary, "pool", name, &names);
+                Some(pool) if first.as_ref().is_some_and(|first| Arc::ptr_eq(first, pool)) => {
+                    self.wrong(&canary, "pool", "is the route's own pool; name another one");
                 }
+                Some(pool) => pools.push(pool.clone()),
+                None => self.unknown(&canary, "pool", name, &names),
             }
         }
         let dialects: Vec<_> = pools
