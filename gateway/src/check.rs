@@ -58,16 +58,19 @@ pub fn check(settings: &Settings, filters: &Registry) -> Checked {
     checked
 }
 
-/// An upgrade needs a socket that only this user can replace. A start does not.
+/// An upgrade needs a folder that only this user can change. A start does not.
 fn upgrade_note(settings: &Settings) -> Option<String> {
     let socket = settings.shutdown.upgrade_socket.as_deref()?;
-    hand_over::is_in_shared_folder(socket).then(|| {
-        format!(
-            "shutdown.upgrade_socket: other users may write to the folder of {}, so `--upgrade` will \
-             be refused; use a private folder",
-            socket.display()
-        )
-    })
+    let problem = if !folder(socket).is_dir() {
+        format!("the folder of {} does not exist, so", socket.display())
+    } else if hand_over::is_in_shared_folder(socket) {
+        format!("other users may write to the folder of {}, so", socket.display())
+    } else {
+        return None;
+    };
+    Some(format!(
+        "shutdown.upgrade_socket: {problem} `--upgrade` will be refused; use a private folder"
+    ))
 }
 
 /// Files that cannot be written, by their setting.

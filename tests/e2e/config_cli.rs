@@ -189,21 +189,26 @@ fn check_names_files_that_are_not_what_the_settings_say() {
 }
 
 #[test]
-fn check_names_an_upgrade_socket_that_others_could_replace() {
+fn check_names_a_folder_that_is_not_fit_for_upgrades() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new();
-    for (mode, is_named) in [(0o777, true), (0o700, false)] {
+    for (mode, socket, named) in [
+        (0o777, "upgrade.sock", "shutdown.upgrade_socket: other users"),
+        (0o700, "missing/upgrade.sock", "shutdown.upgrade_socket: the folder of"),
+        (0o700, "upgrade.sock", ""),
+    ] {
         std::fs::set_permissions(&folder.0, PermissionsExt::from_mode(mode)).unwrap();
         let settings = format!(
             "backends: [{{name: e, url: 'http://127.0.0.1:1'}}]\nroutes: [{{name: r, backend: e}}]\n\
              shutdown: {{upgrade_socket: '{}'}}\n",
-            folder.0.join("upgrade.sock").display()
+            folder.0.join(socket).display()
         );
         let file = folder.file("gateway.yaml", &settings).display().to_string();
         let output = run(&["check", &file]);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let told = text(&output.stdout) + &text(&output.stderr);
-        assert_eq!(told.contains("shutdown.upgrade_socket: other users"), is_named, "{told}");
+        assert!(told.contains(named), "{told}");
+        assert_eq!(told.contains("shutdown.upgrade_socket"), !named.is_empty(), "{told}");
     }
 }
 
@@ -322,6 +327,7 @@ fn every_commented_line_of_init_is_a_field() {
         "cannot open",
         "cannot read ",
         "cannot write /var/",
+        "the folder of /run/llm-lens/upgrade.sock does not exist",
         "needs an https:// url",
         "cannot be combined with backend",
         "cannot be combined with record_store.path",
