@@ -109,6 +109,9 @@ async fn errors_have_the_format_of_the_api_at_every_stage() {
         let (status, _, error) = send(&gateway, request).await;
         assert_eq!((status, &error["error"]["type"]), (502, &Value::from("api_error")), "{error}");
     }
+    let (status, _, error) = send(&gateway, &post("/v1/messages/count_tokens", "", CHAT)).await;
+    let message = error["error"]["message"].as_str().unwrap_or_default();
+    assert!(status == 404 && message.contains("routes with models"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

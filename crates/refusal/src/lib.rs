@@ -137,6 +137,16 @@ impl Refusal {
         Refusal { param, ..Refusal::new(404, "no_route", message) }
     }
 
+    /// 404: no route matches a request whose body is not parsed.
+    pub fn no_route_unparsed((method, path): (&str, &str)) -> Self {
+        let path = shortened(path);
+        let message = format!(
+            "No route takes {method} {path}. Check the path and the headers. The gateway does not \
+             read the body of this request, so routes with models under `match` do not take it."
+        );
+        Refusal::new(404, "no_route", message)
+    }
+
     /// 404: the model does not exist. `known`: models that the caller can use instead.
     pub fn no_model(model: &str, known: &[&str]) -> Self {
         let message = match known {
