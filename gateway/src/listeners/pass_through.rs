@@ -35,7 +35,9 @@ use wire::Framing;
 use super::h2;
 use crate::tls::client_certificate;
 use respond::{allow, answer_models, refuse, upstream_refusal};
-use upstream::{describe_client, find_peer, log_failure, selects_another};
+use upstream::{
+    describe_client, find_peer, log_failure, remove_hop_by_hop, retries_refused, selects_another,
+};
 
 /// Pingora's proxy with the gateway's rules for pass-through requests.
 pub(super) type Proxy = HttpProxy<PassThrough>;
@@ -237,13 +239,20 @@ impl ProxyHttp for PassThrough {
 
     async fn upstream_response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Passing,
     ) -> Result<()>
     where
         Self::CTX: Send + Sync,
     {
+        let status = response.status.as_u16();
+        if retries_refused(session, ctx, status) {
+            let mut error =
+                Error::explain(ErrorType::HTTPStatus(status), "refused; another backend is asked");
+            error.set_retry(true);
+            return Err(error.into_up());
+        }
         if streams(response)
             && response.status.is_success()
             && ctx.exchange.as_ref().is_some_and(|exchange| {
@@ -257,7 +266,7 @@ impl ProxyHttp for PassThrough {
             .into_up());
         }
         ctx.interim += usize::from(response.status.is_informational());
-        if ctx.interim > MAX_INTERIM || response.status.as_u16() > 599 {
+        if ctx.interim > MAX_INTERIM || status > 599 {
             return Err(Error::explain(
                 ErrorType::InvalidHTTPHeader,
                 "too many interim answers, or an invalid status code",
@@ -267,39 +276,14 @@ impl ProxyHttp for PassThrough {
         let codings: Vec<_> = response.headers.get_all("transfer-encoding").iter().collect();
         let plain = matches!(codings.as_slice(), [] | [_])
             && codings.iter().all(|c| c.as_bytes().eq_ignore_ascii_case(b"chunked"));
-        if response.status.as_u16() == 101 || !plain {
+        if status == 101 || !plain {
             return Err(Error::explain(
                 ErrorType::InvalidHTTPHeader,
                 "a protocol upgrade, or an ambiguous framing",
             )
             .into_up());
         }
-        // Remove the backend's hop-by-hop fields. The framing is left for pingora to read.
-        for name in [
-            "keep-alive",
-            "proxy-connection",
-            "proxy-authenticate",
-            "proxy-authorization",
-            "te",
-            "trailer",
-            "upgrade",
-        ] {
-            response.remove_header(name);
-        }
-        let nominated: Vec<String> = response
-            .headers
-            .get_all("connection")
-            .iter()
-            .filter_map(|v| v.to_str().ok())
-            .flat_map(|v| v.split(','))
-            .map(|name| name.trim().to_ascii_lowercase())
-            .filter(|name| {
-                !matches!(name.as_str(), "close" | "content-length" | "transfer-encoding" | "")
-            })
-            .collect();
-        for name in nominated {
-            response.remove_header(name.as_str());
-        }
+        remove_hop_by_hop(response);
         Ok(())
     }
 
@@ -450,7 +434,7 @@ impl PassThrough {
     ) -> std::result::Result<Arc<PlannedRoute>, Refusal> {
         accept::check(head)?;
         route::find(plan, head, None).cloned().ok_or_else(|| {
-            Refusal::no_route((head.line.method, accept::path(head.line.target)), None, &[])
+            Refusal::no_route_unparsed((head.line.method, accept::path(head.line.target)))
         })
     }
 }

@@ -2,11 +2,11 @@
 //! and what follows from a failure.
 
 use lens::record::Outcome;
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
-use pipeline::exchange::Exchange;
+use pipeline::exchange::{Exchange, Routed};
 use pipeline::stage::{call_log, select};
 use plan::forwarded::{self, Peer};
 use routing::AttemptResult;
@@ -64,21 +64,39 @@ pub(super) fn selects_another(
     ctx: &mut Passing,
     (error, is_sent): (&Error, bool),
 ) -> bool {
-    let Some(exchange) = &mut ctx.exchange else { return false };
-    let is_safe = matches!(session.req_header().method.as_str(), "GET" | "HEAD");
-    let repeats = (is_safe || !is_sent)
-        && session.response_written().is_none()
-        && !session.as_ref().retry_buffer_truncated();
-    if !repeats || !select::may_retry(exchange) {
-        return false;
-    }
-    let code = upstream_refusal(error).code;
     // The gateway's own connection limit proves nothing about the backend.
     let ended = match error.etype() {
         ErrorType::HTTPStatus(_) => AttemptResult::Unknown,
         _ => AttemptResult::Failure,
     };
-    select::record_failure(exchange, code, None, ended);
+    let code = upstream_refusal(error).code;
+    (is_safe(session) || !is_sent) && select_next(session, ctx, (code, None, ended))
+}
+
+/// Select another backend for a safe request that this one refused. The refusal is recorded.
+pub(super) fn retries_refused(session: &Session, ctx: &mut Passing, status: u16) -> bool {
+    let Some(exchange) = &ctx.exchange else { return false };
+    let upstream = exchange.routed.as_ref().and_then(Routed::upstream);
+    let is_retryable = upstream.is_some_and(|upstream| upstream.is_retryable(status));
+    let failure = (&*format!("http_{status}"), Some(status), exchange.fault(status));
+    is_retryable && is_safe(session) && select_next(session, ctx, failure)
+}
+
+fn is_safe(session: &Session) -> bool {
+    matches!(session.req_header().method.as_str(), "GET" | "HEAD")
+}
+
+fn select_next(
+    session: &Session,
+    ctx: &mut Passing,
+    (code, status, ended): (&str, Option<u16>, AttemptResult),
+) -> bool {
+    let Some(exchange) = &mut ctx.exchange else { return false };
+    let is_whole = !session.as_ref().retry_buffer_truncated();
+    if session.response_written().is_some() || !is_whole || !select::may_retry(exchange) {
+        return false;
+    }
+    select::record_failure(exchange, code, status, ended);
     exchange.attempts.passes = false;
     select::select(exchange).is_ok()
 }
@@ -103,6 +121,33 @@ pub(super) fn describe_client(request: &mut RequestHeader, peer: &Peer, send: bo
         }
     }
     Ok(())
+}
+
+/// Remove the backend's hop-by-hop fields. The framing is left for pingora to read.
+pub(super) fn remove_hop_by_hop(response: &mut ResponseHeader) {
+    let nominated: Vec<String> = response
+        .headers
+        .get_all("connection")
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .filter(|name| {
+            !matches!(name.as_str(), "close" | "content-length" | "transfer-encoding" | "")
+        })
+        .collect();
+    let known = [
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "upgrade",
+    ];
+    for name in known.into_iter().chain(nominated.iter().map(String::as_str)) {
+        response.remove_header(name);
+    }
 }
 
 /// Write a log line about a call that the backend failed.
