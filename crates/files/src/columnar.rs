@@ -51,7 +51,7 @@ pub(crate) fn convert(
     let mut out = Out::new(file, schema.clone(), format)?;
     let (mut all, mut batch) = (0, Vec::with_capacity(BATCH));
     loop {
-        let row = match rows.read() {
+        let row = match rows.read_values() {
             Ok(row) => row,
             Err(ReadError::Io(error)) => return Err(error.into()),
             // The end of an unfinished file.
@@ -59,7 +59,7 @@ pub(crate) fn convert(
         };
         let is_end = row.is_none();
         if let Some(row) = row {
-            batch.push(row.values().map_err(|error| WriteError::Row(error.to_string()))?);
+            batch.push(row);
         }
         if batch.len() == BATCH || is_end && !batch.is_empty() {
             let columns = build::arrays(COLUMNS, &batch);

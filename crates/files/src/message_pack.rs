@@ -1,17 +1,17 @@
 //! MessagePack: maps with the names of fields, one after the other, as JSON lines have them.
 //!
 //! - *In*: rows, or bytes.
-//! - *Out*: bytes, or rows. Numbers come back to the last bit.
+//! - *Out*: bytes, or rows, or their values. Numbers come back to the last bit.
 //! - *Never*: an allocation of a length that the bytes state, but that they do not have.
 
 use std::io::{self, BufRead, Read};
 
 use rmp_serde::Deserializer;
 use rmp_serde::decode::Error;
-use serde::Deserialize as _;
+use serde::de::DeserializeOwned;
 
 use crate::reader::{MAX_ROW, ReadError, Reader, too_long};
-use crate::row::Row;
+use crate::row::{self, Row, Values};
 
 /// Maximum depth of a value. Records have five levels.
 const MAX_DEPTH: usize = 32;
@@ -47,20 +47,20 @@ impl<R: BufRead> Read for Limited<'_, R> {
     }
 }
 
-impl<R: BufRead + Send> Reader for MessagePackReader<R> {
-    fn read(&mut self) -> Result<Option<Row>, ReadError> {
+impl<R: BufRead> MessagePackReader<R> {
+    fn decode<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ReadError> {
         if self.input.fill_buf()?.is_empty() {
             return Ok(None);
         }
         let mut limited = Limited { input: &mut self.input, read: 0 };
         let mut decoder = Deserializer::new(&mut limited);
         decoder.set_max_depth(MAX_DEPTH);
-        let row = Row::deserialize(&mut decoder);
+        let decoded = T::deserialize(&mut decoder);
         let read = limited.read;
-        match row {
-            Ok(row) => {
+        match decoded {
+            Ok(decoded) => {
                 self.position += read as u64;
-                Ok(Some(row))
+                Ok(Some(decoded))
             }
             // The system cannot read the file; the row may be good.
             Err(Error::InvalidMarkerRead(error) | Error::InvalidDataRead(error))
@@ -73,6 +73,21 @@ impl<R: BufRead + Send> Reader for MessagePackReader<R> {
                 Err(ReadError::row(format!("byte {}", self.position), problem))
             }
         }
+    }
+}
+
+impl<R: BufRead + Send> Reader for MessagePackReader<R> {
+    fn read(&mut self) -> Result<Option<Row>, ReadError> {
+        self.decode()
+    }
+
+    fn read_values(&mut self) -> Result<Option<Values>, ReadError> {
+        let at = self.position;
+        let Some(mut values) = self.decode::<Values>()? else { return Ok(None) };
+        let started_at = row::started_at(&values)
+            .map_err(|error| ReadError::row(format!("byte {at}"), error))?;
+        values.insert("started_at".into(), started_at.into());
+        Ok(Some(values))
     }
 
     fn position(&self) -> u64 {

@@ -15,6 +15,7 @@ use crate::csv::CsvReader;
 use crate::json_lines::JsonLinesReader;
 use crate::message_pack::MessagePackReader;
 use crate::protobuf::ProtobufReader;
+use crate::row::Values;
 use crate::{Row, columnar};
 
 /// Maximum bytes of a row. Records are some kilobytes.
@@ -52,6 +53,16 @@ pub trait Reader: Send {
     /// # Errors
     /// [`ReadError`]. The reader must not be used after an error.
     fn read(&mut self) -> Result<Option<Row>, ReadError>;
+
+    /// The values of the next row; `None` at the end. A reader that has them before it has a record
+    /// makes no record.
+    ///
+    /// # Errors
+    /// [`ReadError`]. The reader must not be used after an error.
+    fn read_values(&mut self) -> Result<Option<Values>, ReadError> {
+        let values = |row: Row| row.values().map_err(|error| ReadError::row("a row", error));
+        self.read()?.map(values).transpose()
+    }
 
     /// Bytes up to the end of the last row. Of a format with columns: 0.
     fn position(&self) -> u64;

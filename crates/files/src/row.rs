@@ -54,3 +54,12 @@ impl Row {
         serde_json::from_value(Value::Object(values))
     }
 }
+
+/// When the request of a row began, from the text that a record has.
+pub(crate) fn started_at(values: &Values) -> Result<u64, serde_json::Error> {
+    /// The text that a record has.
+    #[derive(Deserialize)]
+    struct Time(#[serde(with = "lens::record::rfc3339")] u64);
+    let text = values.get("started_at").unwrap_or(&Value::Null);
+    Time::deserialize(text).map(|time| time.0)
+}

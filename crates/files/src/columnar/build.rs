@@ -54,14 +54,29 @@ pub(super) fn arrays(columns: &[Column], rows: &[Values]) -> Vec<ArrayRef> {
 
 /// The arrays of parts, of which some are absent.
 fn children(columns: &[Column], parts: &[Option<&Values>]) -> Vec<ArrayRef> {
-    let column = |column: &Column| {
-        let values: Vec<Option<&Value>> =
-            parts.iter().map(|part| part.and_then(|values| values.get(column.name))).collect();
-        // A part that is there has all flags and lists.
-        let is_there: Vec<bool> = parts.iter().map(Option::is_some).collect();
-        array(column.kind, &values, &is_there)
-    };
-    columns.iter().map(column).collect()
+    // A part that is there has all flags and lists.
+    let is_there: Vec<bool> = parts.iter().map(Option::is_some).collect();
+    let found = by_column(columns, parts);
+    let arrays = columns.iter().zip(&found);
+    arrays.map(|(column, values)| array(column.kind, values, &is_there)).collect()
+}
+
+/// For each column, its value in each part. Both are in the order of their names once, so that no
+/// name is looked up.
+fn by_column<'v>(columns: &[Column], parts: &[Option<&'v Values>]) -> Vec<Vec<Option<&'v Value>>> {
+    let mut order: Vec<usize> = (0..columns.len()).collect();
+    order.sort_unstable_by_key(|&at| columns[at].name);
+    let mut found = vec![vec![None; parts.len()]; columns.len()];
+    for (row, part) in parts.iter().enumerate() {
+        let mut wanted = order.iter().copied().peekable();
+        for (name, value) in part.iter().flat_map(|values| values.iter()) {
+            while wanted.next_if(|&at| columns[at].name < name.as_str()).is_some() {}
+            if let Some(at) = wanted.next_if(|&at| columns[at].name == name) {
+                found[at][row] = Some(value);
+            }
+        }
+    }
+    found
 }
 
 fn array(kind: Kind, values: &[Option<&Value>], is_there: &[bool]) -> ArrayRef {
