@@ -159,7 +159,7 @@ impl Ending<'_> {
                 )
             }
             Dialect::Generate | Dialect::Embeddings => {
-                self.dialect.error_format().event(&GatewayError {
+                let error = GatewayError {
                     // The type is the reason.
                     status: 500,
                     kind: reason,
@@ -167,7 +167,8 @@ impl Ending<'_> {
                     message: self.message,
                     param: None,
                     request_id: "",
-                })
+                };
+                self.dialect.error_format().event(&error, 0)
             }
         }
     }

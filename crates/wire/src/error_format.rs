@@ -128,8 +128,8 @@ impl ErrorFormat {
     }
 
     /// The event that ends a failed stream, so that the client detects a failure and not a normal
-    /// end.
-    pub fn event(self, error: &GatewayError<'_>) -> String {
+    /// end. `events`: events before it. Responses numbers its events from 0.
+    pub fn event(self, error: &GatewayError<'_>, events: u64) -> String {
         match self {
             ErrorFormat::Ollama => format!("{}\n", self.body(error)),
             ErrorFormat::Anthropic => format!("event: error\ndata: {}\n\n", self.body(error)),
@@ -138,7 +138,7 @@ impl ErrorFormat {
                 let (param, body) = (param(error), self.body(error));
                 let rest = body.strip_prefix('{').unwrap_or(&body);
                 format!(
-                    "event: error\ndata: {{\"type\":\"error\",\"code\":\"{code}\",\"message\":\"{message}\",\"param\":{param},{rest}\n\n"
+                    "event: error\ndata: {{\"type\":\"error\",\"code\":\"{code}\",\"message\":\"{message}\",\"param\":{param},\"sequence_number\":{events},{rest}\n\n"
                 )
             }
             ErrorFormat::OpenAi | ErrorFormat::Generate | ErrorFormat::LlamaCpp => {
@@ -294,17 +294,18 @@ mod tests {
 
     #[test]
     fn events_of_a_stream_keep_the_type_of_the_error() {
-        let chat = ErrorFormat::OpenAi.event(&ERROR);
+        let chat = ErrorFormat::OpenAi.event(&ERROR, 7);
         assert!(chat.starts_with("data: {\"error\":") && chat.contains("\"type\":\"tokens\""));
         assert!(chat.ends_with("\n\n"), "{chat}");
-        let messages = ErrorFormat::Anthropic.event(&ERROR);
+        let messages = ErrorFormat::Anthropic.event(&ERROR, 7);
         assert!(messages.starts_with("event: error\ndata: {\"type\":\"error\","), "{messages}");
         assert!(messages.contains("\"type\":\"rate_limit_error\""), "{messages}");
-        let responses = ErrorFormat::OpenAiResponses.event(&ERROR);
+        let responses = ErrorFormat::OpenAiResponses.event(&ERROR, 7);
         let code = "\"code\":\"rate_limit_exceeded\"";
         assert!(responses.starts_with("event: error\ndata: {\"type\":\"error\",\"code\":"));
+        assert!(responses.contains(",\"sequence_number\":7,"), "{responses}");
         assert!(responses.ends_with(&format!("{code}}}}}\n\n")), "{responses}");
         assert_eq!(responses.matches(code).count(), 2, "{responses}");
-        assert!(ErrorFormat::Ollama.event(&ERROR).ends_with("\"}\n"));
+        assert!(ErrorFormat::Ollama.event(&ERROR, 7).ends_with("\"}\n"));
     }
 }

@@ -151,8 +151,9 @@ async fn give_up<D: Sink>(
     exchange.verdict.decide(outcome, Some(refusal.code));
     exchange.answer.ended_at.get_or_insert_with(clock::now);
     if let Some(dialect) = exchange.routed.as_ref().and_then(|routed| routed.dialect) {
-        let event = dialect.error_format().event(&refusal.error(&exchange.accepted.id));
-        out.push(event.as_bytes());
+        let events = exchange.answer.lens.counts().events;
+        let error = refusal.error(&exchange.accepted.id);
+        out.push(dialect.error_format().event(&error, events).as_bytes());
         out.commit();
     }
     exchange.enter(State::ClientWrite);

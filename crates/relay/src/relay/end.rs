@@ -266,15 +266,16 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
             .as_ref()
             .filter(|reader| is_open && !(has_forwarded && reader.is_skipping()));
         if let (Some(dialect), Some(_)) = (self.context.dialect, reader) {
-            let event = dialect.error_format().event(&GatewayError {
+            let events = answer.lens.counts().events;
+            let error = GatewayError {
                 status: failure.status(),
                 kind: failure.kind(),
                 code: failure.code(),
                 message: &failure.message(),
                 param: None,
                 request_id: self.request.id(),
-            });
-            self.out.push(event.as_bytes());
+            };
+            self.out.push(dialect.error_format().event(&error, events).as_bytes());
         }
     }
 
