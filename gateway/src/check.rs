@@ -11,7 +11,7 @@ use filters::Registry;
 use plan::BuildError;
 use process::hand_over;
 
-use crate::tls::{Certificate, verifier};
+use crate::tls::{Certificate, certificates, verifier};
 
 /// Result of [`check`].
 #[derive(Debug, Default)]
@@ -111,6 +111,24 @@ fn folder_problems(settings: &Settings) -> Vec<(String, String)> {
     folders.into_iter().filter_map(problem).collect()
 }
 
+/// Files of certificates that contain none.
+fn certificate_problems(settings: &Settings) -> Vec<(String, String)> {
+    let database = settings.record_store.postgres.as_ref();
+    let upload = settings.record_files.upload.as_ref();
+    let files = [
+        ("record_store.ca", database.and_then(|database| database.ca.as_deref())),
+        ("record_files.upload.ca", upload.and_then(|upload| upload.ca.as_deref())),
+        ("otlp.ca", settings.otlp.ca.as_deref().map(Path::new)),
+        ("otlp.client_cert", settings.otlp.client_cert.as_deref().map(Path::new)),
+    ];
+    let problem = |(setting, file): (&str, Option<&Path>)| {
+        let file = file.filter(|file| can_be_read(file))?;
+        let error = certificates(file).err()?;
+        Some((setting.to_owned(), format!("cannot use {}: {error}", file.display())))
+    };
+    files.into_iter().filter_map(problem).collect()
+}
+
 /// What the stores of records need and do not have.
 fn store_problems(settings: &Settings) -> Vec<(String, String)> {
     let mut problems = Vec::new();
@@ -125,6 +143,7 @@ fn store_problems(settings: &Settings) -> Vec<(String, String)> {
         let problem = format!("cannot read {}: {error}", ca.display());
         problems.push(("record_store.ca".to_owned(), problem));
     }
+    problems.extend(certificate_problems(settings));
     if settings.record_files.path.is_some()
         && let Err(missing) = files::is_supported(settings.record_files.format)
     {

@@ -5,5 +5,5 @@ mod certificate;
 mod client_certificate;
 
 pub(crate) use acceptor::Acceptor;
-pub(crate) use certificate::{Certificate, verifier};
+pub(crate) use certificate::{Certificate, certificates, verifier};
 pub(crate) use client_certificate::client_certificate;

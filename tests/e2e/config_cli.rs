@@ -189,6 +189,22 @@ fn check_names_files_that_are_not_what_the_settings_say() {
 }
 
 #[test]
+fn check_reads_certificates() {
+    let folder = Folder::new();
+    let junk = folder.file("junk.pem", "no certificate\n").display().to_string();
+    let settings = format!(
+        "backends: [{{name: e, url: 'http://127.0.0.1:1'}}]\nroutes: [{{name: r, backend: e}}]\n\
+         record_store: {{url: 'postgres://u@localhost/d', ca: '{junk}'}}\n\
+         otlp: {{endpoint: 'https://127.0.0.1:1', ca: '{junk}', client_cert: '{junk}', \
+         client_key: '{junk}'}}\n"
+    );
+    let file = folder.file("gateway.yaml", &settings).display().to_string();
+    let problem = |setting: &str| format!("{setting}: cannot use {junk}: contains no certificate");
+    let wanted = ["record_store.ca", "otlp.ca", "otlp.client_cert"].map(problem);
+    fails_with(&["check", &file], &wanted.each_ref().map(String::as_str));
+}
+
+#[test]
 fn check_names_a_folder_that_is_not_fit_for_upgrades() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new();

@@ -118,7 +118,8 @@ fn read(files: &ListenerTls) -> Result<Arc<CertifiedKey>, BuildError> {
     Ok(Arc::new(both))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+/// The certificates of a PEM file, of which it must have one.
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let all: Vec<_> = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
         .map_err(|e| e.to_string())?;
