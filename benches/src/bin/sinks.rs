@@ -14,7 +14,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 use hdrhistogram::Histogram;
 use llm_lens_benches::client::{Client, request};
@@ -165,6 +165,7 @@ async fn measure(
     let after = threads(process.id())?;
     let mut figures = loaded.figures(args.seconds);
     let (path, sinks) = spent(&before, &after);
+    ensure!(path > 0.0, "no thread of the data path: their name has changed");
     let requests = loaded.latencies.len() as f64;
     figures.insert("data path, CPU us a request", path / requests);
     figures.insert("other threads, CPU us a request", sinks / requests);
@@ -291,14 +292,15 @@ fn spent(
     for (number, (name, time)) in after {
         let began = before.get(number).map_or(0, |(_, time)| *time);
         let took = time.saturating_sub(began) as f64 / 1e3;
-        // Threads of pingora's services serve requests. Those of sinks have names of their own.
+        // Threads of sinks have names of their own.
         if is_data_path(name) { path += took } else { others += took }
     }
     (path, others)
 }
 
+/// Whether a thread serves requests.
 fn is_data_path(name: &str) -> bool {
-    name.starts_with("Pingora HTTP") || name.starts_with("proxy")
+    name == "llm-lens-data"
 }
 
 /// Begins a new maximum of resident memory.
