@@ -61,8 +61,8 @@ fn children(columns: &[Column], parts: &[Option<&Values>]) -> Vec<ArrayRef> {
     arrays.map(|(column, values)| array(column.kind, values, &is_there)).collect()
 }
 
-/// For each column, its value in each part. Both are in the order of their names once, so that no
-/// name is looked up.
+/// For each column, its value in each part. The values of a part are sorted by name. The columns
+/// are sorted once, so that one pass over a part finds all.
 fn by_column<'v>(columns: &[Column], parts: &[Option<&'v Values>]) -> Vec<Vec<Option<&'v Value>>> {
     let mut order: Vec<usize> = (0..columns.len()).collect();
     order.sort_unstable_by_key(|&at| columns[at].name);
