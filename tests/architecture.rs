@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 47] = [
+const CRATES: [(&str, &[&str]); 49] = [
     ("http1", &[]),
     ("wire", &[]),
     ("base-url", &[]),
@@ -146,8 +146,10 @@ const CRATES: [(&str, &[&str]); 47] = [
             "refusal",
         ],
     ),
-    ("gate", &["lens"]),
-    ("testbench", &["wire", "base-url", "lens", "gate"]),
+    ("gate", &["charts", "lens"]),
+    ("charts", &[]),
+    ("workload", &["wire", "lens", "yaml"]),
+    ("testbench", &["wire", "base-url", "charts", "lens", "gate", "workload"]),
     ("aggregate", &["stats", "testbench", "admin-auth"]),
     (
         "cli",
@@ -169,6 +171,7 @@ const CRATES: [(&str, &[&str]); 47] = [
             "traffic",
             "train",
             "audit-log",
+            "workload",
         ],
     ),
     // The kit has a gateway with a filter of its own.
@@ -195,7 +198,8 @@ const CRATES: [(&str, &[&str]); 47] = [
 
 /// Dependencies that pure crates do not have: runtimes, sockets.
 const IMPURE: [&str; 7] = ["tokio", "pingora", "hyper", "socket2", "nix", "reqwest", "rustls"];
-const PURE: [&str; 15] = [
+const PURE: [&str; 16] = [
+    "charts",
     "http1",
     "wire",
     "base-url",

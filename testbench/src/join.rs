@@ -11,6 +11,8 @@ use std::collections::HashMap;
 use lens::Record;
 use serde::Serialize;
 
+use workload::provider::Provider;
+
 use crate::http1::Target;
 use crate::measure::Sample;
 
@@ -84,7 +86,7 @@ pub async fn page(
     path: &str,
     token: Option<&str>,
 ) -> Result<serde_json::Value, String> {
-    crate::page::fetch(&Target::new(admin)?, path, token).await
+    crate::page::fetch(&Target::new(admin)?, path, &Provider::default(), token).await
 }
 
 /// Join a run with the gateway's records.

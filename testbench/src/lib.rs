@@ -12,17 +12,18 @@ mod http1;
 mod page;
 pub use page::models;
 
-pub mod prompts;
-pub mod schedule;
-
 mod measure;
 pub use measure::Sample;
 pub mod client;
 pub mod run;
 pub use run::{Config, Ended, Outcome, RunError};
 
+pub mod definitions;
 pub mod interleave;
 pub mod join;
 pub mod report;
+mod steady;
+pub use steady::Steady;
+pub mod sweep;
 
 pub mod demo;

@@ -9,15 +9,17 @@ use hyper::body::Incoming;
 use lens::gaps::GapSummary;
 use lens::{StreamLens, Tick};
 use serde::{Deserialize, Serialize};
-use wire::{Dialect, Event, EventVisitor, Framing, Part, Reader, ReaderLimits};
+use wire::{Channel, Event, EventVisitor, Framing, Kinds, Part, Reader, ReaderLimits};
+use workload::provider::Provider;
 
 use crate::failure::Failure;
 use crate::http1::{ClientError, Connection, Target};
+use crate::page::headers;
 
 /// Maximum bytes of an error answer that are searched for its message.
 const MAX_ERROR_BODY: usize = 64 << 10;
-/// Path of the requests.
-pub(crate) const CHAT_PATH: &str = "/v1/chat/completions";
+/// Maximum bytes of an answer that a conversation carries on.
+const MAX_CARRIED: usize = 1 << 20;
 
 /// Measurements of one request at the client. Times are microseconds; absent means unknown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +39,12 @@ pub struct Sample {
     /// The error, if the request failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Whether the client cancelled it, as the workload says. It is in no distribution.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cancelled: bool,
+    /// Its turn in its conversation, from 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub turn: u32,
     /// Request due to first generated text. For a request sent on time this is the client's TTFT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttft_us: Option<u64>,
@@ -61,12 +69,40 @@ pub struct Sample {
     /// Those that were read together with an earlier one.
     #[serde(default)]
     pub coalesced_events: u64,
+    /// Prompt tokens, as the engine reported them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens: Option<u64>,
+    /// Request sent to the first event of a choice, which may have a role and no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_event_us: Option<u64>,
+    /// Request sent to the first text of the answer itself: no reasoning, no tool call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_content_us: Option<u64>,
+    /// Request sent to the last generated text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_token_us: Option<u64>,
+    /// Request sent to the last event of a choice, such as that of the finish reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_event_us: Option<u64>,
+    /// Events of a choice.
+    #[serde(default)]
+    pub events: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
+fn is_zero(turn: &u32) -> bool {
+    *turn == 0
 }
 
 impl Sample {
     /// Whether the request succeeded.
     pub fn is_ok(&self) -> bool {
-        self.error.is_none()
+        self.error.is_none() && !self.cancelled
+    }
+
+    /// Whether the request failed.
+    pub fn is_failed(&self) -> bool {
+        self.error.is_some()
     }
 
     /// Request sent to the end of the answer, in microseconds.
@@ -78,10 +114,18 @@ impl Sample {
 /// A request to make.
 pub(crate) struct LoadRequest {
     pub(crate) id: String,
+    pub(crate) turn: u32,
     pub(crate) body: Bytes,
+    pub(crate) provider: Provider,
     pub(crate) key: Option<String>,
     /// Whether the body requests a stream.
     pub(crate) stream: bool,
+    /// Choices of the answer.
+    pub(crate) choices: u32,
+    /// Whether a further turn carries the answer on.
+    pub(crate) has_next: bool,
+    /// When the client cancels it, from the send.
+    pub(crate) cancel_after: Option<Duration>,
     /// When it was due.
     pub(crate) due: Instant,
     /// Maximum time from its start to the end of the answer.
@@ -93,7 +137,19 @@ pub(crate) struct Measured {
     pub(crate) sample: Sample,
     /// The server's message about the error.
     pub(crate) message: Option<String>,
+    /// Gaps between events with generated text.
     pub(crate) gaps: Vec<u64>,
+    /// Gaps between events of a choice.
+    pub(crate) event_gaps: Vec<u64>,
+    /// The text of the answer, if a further turn carries it on.
+    pub(crate) answer: String,
+}
+
+/// How a request ended.
+enum End {
+    Answered,
+    Failed(Failure),
+    Cancelled,
 }
 
 /// Sends a request and reads the answer to its end. `connection` is left open if it can be reused.
@@ -104,29 +160,28 @@ pub(crate) async fn send_and_measure(
     start: Instant,
 ) -> Measured {
     let sent = Instant::now();
-    let mut seen = Seen {
-        lens: StreamLens::new(true, u64::MAX),
-        start: sent,
-        gaps: Vec::new(),
-        status: None,
-        message: None,
-    };
-    let answer = talk(target, connection, &ask, &mut seen);
-    let failure = match tokio::time::timeout(ask.timeout, answer).await {
-        Ok(Ok(failure)) => failure,
-        Ok(Err(e)) => Some(Failure::of_connection(&e)),
-        Err(_) => Some(Failure::named("timeout")),
-    };
-    if failure.is_some() || !connection.as_ref().is_some_and(Connection::is_usable) {
+    let mut seen = Seen::new(sent, ask.has_next);
+    let end = until_end(target, connection, &ask, &mut seen, sent).await;
+    if !matches!(end, End::Answered) || !connection.as_ref().is_some_and(Connection::is_usable) {
         *connection = None;
     }
+    let is_cancelled = matches!(end, End::Cancelled);
+    let failure = match end {
+        End::Failed(failure) => Some(failure),
+        End::Answered | End::Cancelled => None,
+    };
     let since = |a: Instant, b: Instant| {
         u64::try_from(b.saturating_duration_since(a).as_micros()).unwrap_or(u64::MAX)
     };
     let late_us = since(ask.due, seen.start);
     seen.take_gaps();
-    let first = seen.lens.marks().first_token.arrival.map(|t| t.0 / 1000);
+    let us = |tick: Option<Tick>| tick.map(|tick| tick.0 / 1000);
+    let marks = seen.lens.marks();
+    let first = us(marks.first_token.arrival);
+    let (first_content_us, last_token_us) =
+        (us(marks.content.arrival), us(marks.last_token.arrival));
     let (tokens, estimated) = seen.lens.completion_tokens();
+    let (prompt_tokens, prompt_estimated) = seen.lens.prompt_tokens();
     let (error, message) = failure.map(|f| (f.name, f.message)).unzip();
     let sample = Sample {
         id: ask.id,
@@ -135,6 +190,8 @@ pub(crate) async fn send_and_measure(
         slip_us: since(ask.due, sent),
         status: seen.status,
         error,
+        cancelled: is_cancelled,
+        turn: ask.turn,
         ttft_us: first.map(|us| us + late_us),
         ttft_from_send_us: first,
         tpot_us: seen.lens.tpot_us(),
@@ -144,8 +201,41 @@ pub(crate) async fn send_and_measure(
         estimated,
         content_events: seen.lens.counts().content_events,
         coalesced_events: seen.lens.counts().coalesced,
+        prompt_tokens: prompt_tokens.filter(|_| !prompt_estimated),
+        first_event_us: us(seen.first_event),
+        first_content_us,
+        last_token_us,
+        last_event_us: us(seen.last_event),
+        events: seen.events,
     };
-    Measured { sample, message: message.flatten(), gaps: seen.gaps }
+    let Seen { gaps, event_gaps, answer, .. } = seen;
+    Measured { sample, message: message.flatten(), gaps, event_gaps, answer }
+}
+
+/// Waits for the end of the answer, of the time limit, or for the time of the cancellation.
+async fn until_end(
+    target: &Target,
+    connection: &mut Option<Connection>,
+    ask: &LoadRequest,
+    seen: &mut Seen,
+    sent: Instant,
+) -> End {
+    let answer = tokio::time::timeout(ask.timeout, talk(target, connection, ask, seen));
+    let cancelled = async {
+        match ask.cancel_after {
+            Some(after) => tokio::time::sleep_until((sent + after).into()).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        answered = answer => match answered {
+            Ok(Ok(None)) => End::Answered,
+            Ok(Ok(Some(failure))) => End::Failed(failure),
+            Ok(Err(e)) => End::Failed(Failure::of_connection(&e)),
+            Err(_) => End::Failed(Failure::named("timeout")),
+        },
+        () = cancelled => End::Cancelled,
+    }
 }
 
 struct Seen {
@@ -155,6 +245,15 @@ struct Seen {
     status: Option<u16>,
     /// The message of the engine's error event.
     message: Option<String>,
+    /// When the bytes arrived that are being parsed.
+    now: Tick,
+    first_event: Option<Tick>,
+    last_event: Option<Tick>,
+    events: u64,
+    event_gaps: Vec<u64>,
+    /// Whether the text of the answer is kept.
+    keeps_answer: bool,
+    answer: String,
 }
 
 /// Passes an answer to the lens, and keeps the message of an error.
@@ -164,13 +263,31 @@ impl EventVisitor for Seen {
     }
 
     fn part(&mut self, part: Part<'_>) {
-        if let Part::Error { message: Some(text), .. } = part {
-            self.message = Some(text.decode().into_owned());
+        match part {
+            Part::Error { message: Some(text), .. } => {
+                self.message = Some(text.decode().into_owned());
+            }
+            Part::Text { channel: Channel::Content, choice: 0, text, .. }
+                if self.keeps_answer && self.answer.len() < MAX_CARRIED =>
+            {
+                self.answer.push_str(&text.decode());
+            }
+            _ => {}
         }
         self.lens.part(part);
     }
 
     fn event(&mut self, event: &Event) {
+        let kinds = event.kinds;
+        let is_of_choice = kinds.has(Kinds::ROLE) || kinds.is_token() || kinds.has(Kinds::FINISH);
+        if is_of_choice {
+            if let Some(last) = self.last_event {
+                self.event_gaps.push(self.now.micros_since(last));
+            }
+            self.first_event.get_or_insert(self.now);
+            self.last_event = Some(self.now);
+            self.events += 1;
+        }
         self.lens.event(event);
     }
 
@@ -180,6 +297,23 @@ impl EventVisitor for Seen {
 }
 
 impl Seen {
+    fn new(start: Instant, keeps_answer: bool) -> Self {
+        Seen {
+            lens: StreamLens::new(true, u64::MAX),
+            start,
+            gaps: Vec::new(),
+            status: None,
+            message: None,
+            now: Tick(0),
+            first_event: None,
+            last_event: None,
+            events: 0,
+            event_gaps: Vec::new(),
+            keeps_answer,
+            answer: String::new(),
+        }
+    }
+
     fn now(&self) -> Tick {
         Tick(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
@@ -209,7 +343,7 @@ impl Seen {
                 Some(Failure::unreadable("not JSON", &form.content_type))
             }
             Framing::Json if form.is_cut => Some(Failure::named("incomplete_answer")),
-            Framing::Sse | Framing::Ndjson if !lens.is_complete(1) => {
+            Framing::Sse | Framing::Ndjson if !lens.is_complete(form.choices) => {
                 Some(Failure::named("incomplete_stream"))
             }
             _ if lens.counts().text_bytes == 0 && lens.finish_reasons().is_empty() => {
@@ -226,6 +360,8 @@ struct Form {
     content_type: String,
     /// Whether the request asked for a stream.
     asked_stream: bool,
+    /// Choices that it asked for.
+    choices: u32,
     /// Whether a JSON document ends inside a value.
     is_cut: bool,
 }
@@ -247,7 +383,8 @@ async fn talk(
     let framing = Framing::from_content_type(content_type);
     let content_type = content_type.to_owned();
     seen.lens = StreamLens::new(matches!(framing, Framing::Sse | Framing::Ndjson), u64::MAX);
-    let mut reader = Reader::new(Dialect::OpenAiChat, framing, ReaderLimits::default());
+    let dialect = ask.provider.api.dialect();
+    let mut reader = Reader::new(dialect, framing, ReaderLimits::default());
     let mut body = answer.into_body();
     let mut base = 0;
     while let Some(frame) = body.frame().await {
@@ -258,6 +395,7 @@ async fn talk(
             Err(error) => return seen.error_event(status.as_u16()).map(Some).ok_or(error.into()),
         };
         let Ok(piece) = frame.into_data() else { continue };
+        seen.now = now;
         seen.lens.begin_read(now);
         seen.lens.at(base);
         reader.feed(&piece, seen);
@@ -267,7 +405,13 @@ async fn talk(
         }
     }
     reader.finish(seen);
-    let form = Form { framing, content_type, asked_stream: ask.stream, is_cut: reader.is_cut() };
+    let form = Form {
+        framing,
+        content_type,
+        asked_stream: ask.stream,
+        choices: ask.choices,
+        is_cut: reader.is_cut(),
+    };
     Ok(seen.error_event(status.as_u16()).or_else(|| seen.missing(&form)))
 }
 
@@ -308,11 +452,11 @@ async fn send(
 impl LoadRequest {
     fn request(&self, target: &Target) -> http::Request<Full<Bytes>> {
         let mut request = target
-            .request("POST", CHAT_PATH)
+            .request("POST", self.provider.api.path())
             .header("content-type", "application/json")
             .header("x-request-id", &self.id);
-        if let Some(key) = &self.key {
-            request = request.header("authorization", format!("Bearer {key}"));
+        for (name, value) in headers(&self.provider, self.key.as_deref()) {
+            request = request.header(name, value);
         }
         request
             .body(Full::new(self.body.clone()))
@@ -330,6 +474,8 @@ pub(crate) fn example() -> Sample {
         slip_us: 0,
         status: Some(200),
         error: None,
+        cancelled: false,
+        turn: 0,
         ttft_us: Some(1_000),
         ttft_from_send_us: Some(1_000),
         tpot_us: Some(100.0),
@@ -339,5 +485,11 @@ pub(crate) fn example() -> Sample {
         estimated: false,
         content_events: 10,
         coalesced_events: 0,
+        prompt_tokens: Some(8),
+        first_event_us: Some(1_000),
+        first_content_us: Some(1_000),
+        last_token_us: Some(1_900),
+        last_event_us: Some(1_900),
+        events: 10,
     }
 }

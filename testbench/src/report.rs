@@ -2,51 +2,17 @@
 //! requests.
 
 mod document;
+mod html;
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use gate::min_samples;
 use lens::Micros;
 use serde_json::Value;
+pub use workload::Slo;
 
 use crate::join::Joined;
 use crate::run::{Config, Ended, Outcome};
-
-/// Service level objectives, for goodput.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Slo {
-    /// Maximum time to first token.
-    pub ttft: Option<Duration>,
-    /// Maximum time per output token.
-    pub tpot: Option<Duration>,
-    /// Maximum time of a whole request.
-    pub total: Option<Duration>,
-}
-
-impl std::str::FromStr for Slo {
-    type Err = String;
-
-    /// `ttft=500ms,tpot=50ms,total=10s`; each is optional.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut slo = Slo::default();
-        for part in text.split(',') {
-            let (name, value) = part.split_once('=').ok_or_else(|| {
-                format!("{part:?} is not an objective; write for example ttft=500ms,tpot=50ms")
-            })?;
-            let value = lens::duration::parse(value).map_err(|bad| bad.to_string())?;
-            match name.trim() {
-                "ttft" => slo.ttft = Some(value),
-                "tpot" => slo.tpot = Some(value),
-                "total" => slo.total = Some(value),
-                other => {
-                    return Err(format!("{other:?} is not an objective; known: ttft, tpot, total"));
-                }
-            }
-        }
-        Ok(slo)
-    }
-}
 
 /// A finished run, ready for output.
 pub struct Report<'r> {
@@ -67,6 +33,15 @@ impl Report<'_> {
         self.outcome.samples.iter().filter(|s| s.is_ok()).count()
     }
 
+    fn failed(&self) -> usize {
+        self.outcome.samples.iter().filter(|s| s.is_failed()).count()
+    }
+
+    /// Requests that the client cancelled, as the workload says.
+    fn cancelled(&self) -> usize {
+        self.outcome.samples.iter().filter(|s| s.cancelled).count()
+    }
+
     fn tokens(&self) -> u64 {
         self.outcome.samples.iter().filter(|s| s.is_ok()).filter_map(|s| s.tokens).sum()
     }
@@ -78,15 +53,7 @@ impl Report<'_> {
     /// Requests that met every objective.
     fn good(&self) -> Option<usize> {
         let slo = self.slo?;
-        let us = |d: Option<Duration>| {
-            d.map_or(u64::MAX, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
-        };
-        let meets = |s: &&crate::measure::Sample| {
-            let ttft = slo.ttft.is_none() || s.ttft_us.is_some_and(|v| v <= us(slo.ttft));
-            let tpot = s.tpot_us.is_none_or(|v| v.round() as u64 <= us(slo.tpot));
-            s.is_ok() && ttft && tpot && s.total_us <= us(slo.total)
-        };
-        Some(self.outcome.samples.iter().filter(meets).count())
+        Some(self.outcome.samples.iter().filter(|s| crate::sweep::meets(s, &slo)).count())
     }
 
     /// Name in tables, name in JSON, and values of each timing.
@@ -117,9 +84,13 @@ impl Report<'_> {
         let total = self.outcome.samples.len();
         let _ = writeln!(
             out,
-            "{total} requests in {:.2} s, {} failed",
+            "{total} requests in {:.2} s, {} failed{}",
             self.outcome.took.as_secs_f64(),
-            total - self.ok()
+            self.failed(),
+            match self.cancelled() {
+                0 => String::new(),
+                n => format!(", {n} cancelled by the workload"),
+            }
         );
         let errors = self.errors();
         for (error, n) in &errors {
@@ -142,6 +113,7 @@ impl Report<'_> {
             self.per_second(self.tokens() as f64)
         );
         out.push_str(&self.offered());
+        out.push_str(&self.steady());
         if let Some(good) = self.good() {
             let _ = writeln!(
                 out,
@@ -199,23 +171,14 @@ impl Report<'_> {
     /// latencies grow during the run.
     fn offered(&self) -> String {
         let Some(rate) = self.config.arrival.rate() else { return String::new() };
-        let mut sent: Vec<(u64, u64)> =
-            self.outcome.samples.iter().map(|s| (s.due_us, s.total_us)).collect();
-        sent.sort_unstable();
-        let last_due = sent.last().map_or(0.0, |(due, _)| *due as f64 / 1e6);
+        let samples = &self.outcome.samples;
+        let last_due = samples.iter().map(|s| s.due_us).max().map_or(0.0, |due| due as f64 / 1e6);
         let took = self.outcome.took.as_secs_f64();
         let mut out = format!(
             "offered {rate:.2} requests/s for {last_due:.2} s; the last answer ended {:.2} s later\n",
             (took - last_due).max(0.0)
         );
-        let quarter = sent.len() / 4;
-        let median = |part: &[(u64, u64)]| {
-            let mut times: Vec<u64> = part.iter().map(|(_, total)| *total).collect();
-            times.sort_unstable();
-            times.get(times.len() / 2).map_or(0.0, |us| *us as f64 / 1e6)
-        };
-        let (first, end) = (median(&sent[..quarter]), median(&sent[sent.len() - quarter..]));
-        if quarter > 0 && end > 2.0 * first && self.per_second(self.ok() as f64) < 0.9 * rate {
+        if let Some((first, end)) = lag(self.outcome, rate) {
             let _ = writeln!(
                 out,
                 "the server did not keep up: median latency grew from {first:.2} s in the first quarter of requests to {end:.2} s in the last"
@@ -224,12 +187,27 @@ impl Report<'_> {
         out
     }
 
+    /// Where the run became steady.
+    fn steady(&self) -> String {
+        match crate::steady::find(&self.outcome.samples) {
+            None => String::new(),
+            Some(steady) if !steady.is_steady => {
+                "not steady: TTFT drifts until the end; run longer, or at a lower rate\n".into()
+            }
+            Some(steady) => format!(
+                "steady from {:.1} s on; {} requests before\n",
+                steady.from_us as f64 / 1e6,
+                steady.before
+            ),
+        }
+    }
+
     /// The report as Markdown.
     pub fn markdown(&self) -> String {
         let mut out = format!(
             "| requests | failed | requests/s | output tokens/s |\n|---|---|---|---|\n| {} | {} | {:.2} | {:.1} |\n\n| ms | count | mean | p50 | p90 | p95 | p99 | p99.9 |\n|---|---|---|---|---|---|---|---|\n",
             self.outcome.samples.len(),
-            self.outcome.samples.len() - self.ok(),
+            self.failed(),
             self.per_second(self.ok() as f64),
             self.per_second(self.tokens() as f64),
         );
@@ -250,14 +228,16 @@ impl Report<'_> {
     pub fn csv(&self) -> String {
         let mut out = String::from(
             "id,due_us,late_us,status,error,ttft_us,tpot_us,itl_mean_us,total_us,tokens,estimated,\
-             content_events,slip_us,ttft_from_send_us\n",
+             content_events,slip_us,ttft_from_send_us,prompt_tokens,cancelled,turn,\
+             first_event_us,first_content_us,last_token_us,last_event_us\n",
         );
         for s in &self.outcome.samples {
             let opt = |v: Option<String>| v.unwrap_or_default();
+            let number = |v: Option<u64>| v.map(|v| v.to_string()).unwrap_or_default();
             let error = s.error.as_deref().unwrap_or_default().replace(['"', '\n', '\r'], "'");
             let _ = writeln!(
                 out,
-                "{},{},{},{},\"{error}\",{},{},{},{},{},{},{},{},{}",
+                "{},{},{},{},\"{error}\",{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
                 s.id,
                 s.due_us,
                 s.late_us,
@@ -270,11 +250,36 @@ impl Report<'_> {
                 s.estimated,
                 s.content_events,
                 s.slip_us,
-                opt(s.ttft_from_send_us.map(|v| v.to_string())),
+                number(s.ttft_from_send_us),
+                number(s.prompt_tokens),
+                s.cancelled,
+                s.turn,
+                number(s.first_event_us),
+                number(s.first_content_us),
+                number(s.last_token_us),
+                number(s.last_event_us),
             );
         }
         out
     }
+}
+
+/// Median latencies of the first and the last quarter of requests, in seconds, if the server did
+/// not keep up with the rate that was offered.
+pub(crate) fn lag(outcome: &Outcome, rate: f64) -> Option<(f64, f64)> {
+    let mut sent: Vec<(u64, u64)> =
+        outcome.samples.iter().map(|s| (s.due_us, s.total_us)).collect();
+    sent.sort_unstable();
+    let quarter = sent.len() / 4;
+    let median = |part: &[(u64, u64)]| {
+        let mut times: Vec<u64> = part.iter().map(|(_, total)| *total).collect();
+        times.sort_unstable();
+        times.get(times.len() / 2).map_or(0.0, |us| *us as f64 / 1e6)
+    };
+    let (first, end) = (median(&sent[..quarter]), median(&sent[sent.len() - quarter..]));
+    let ok = outcome.samples.iter().filter(|s| s.is_ok()).count() as f64;
+    let achieved = ok / outcome.took.as_secs_f64().max(1e-9);
+    (quarter > 0 && end > 2.0 * first && achieved < 0.9 * rate).then_some((first, end))
 }
 
 fn join_table(joined: &Joined) -> String {
@@ -306,15 +311,15 @@ fn join_table(joined: &Joined) -> String {
 }
 
 /// The percentile, if there are enough samples for it.
-fn percentile(micros: &Micros, percent: f64) -> Option<u64> {
+pub(crate) fn percentile(micros: &Micros, percent: f64) -> Option<u64> {
     if micros.count() < min_samples(percent) { None } else { micros.percentile(percent) }
 }
 
-fn mean(micros: &Micros) -> Option<f64> {
+pub(crate) fn mean(micros: &Micros) -> Option<f64> {
     (micros.count() > 0).then(|| micros.sum() as f64 / micros.count() as f64)
 }
 
-fn ms(us: Option<f64>) -> String {
+pub(crate) fn ms(us: Option<f64>) -> String {
     us.map_or_else(|| "-".into(), |us| format!("{:.3}", us / 1000.0))
 }
 
@@ -347,37 +352,29 @@ pub fn histograms(report: &Value) -> Result<Vec<(String, Micros)>, String> {
 /// The share of a report's requests that failed, 0 to 1.
 pub fn failure_share(report: &Value) -> f64 {
     let count = |name: &str| report[name].as_u64().unwrap_or(0) as f64;
-    count("failed") / count("requests").max(1.0)
+    count("failed") / (count("requests") - count("cancelled_by_workload")).max(1.0)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
 
     use super::*;
 
-    #[test]
-    fn objectives_are_read() {
-        let slo: Slo = "ttft=500ms, tpot=50ms".parse().unwrap();
-        assert_eq!(
-            (slo.ttft, slo.tpot, slo.total),
-            (Some(Duration::from_millis(500)), Some(Duration::from_millis(50)), None)
-        );
-        for bad in ["", "ttft", "ttft=5", "x=5ms"] {
-            assert!(bad.parse::<Slo>().is_err(), "{bad}");
-        }
-    }
-
-    fn config() -> Config {
+    pub(crate) fn config() -> Config {
         Config {
             base_url: "http://h".into(),
             model: "m".into(),
-            arrival: crate::schedule::Arrival::Closed { concurrency: 1 },
-            stop: crate::schedule::Stop::Requests(4),
+            provider: workload::provider::Provider::default(),
+            arrival: workload::arrival::Arrival::Closed { concurrency: 1 },
+            stop: workload::arrival::Stop::Requests(4),
             warm_up: 0,
             stream: true,
-            prompts: crate::prompts::Prompts::Made(crate::prompts::Length::Fixed(1)),
-            max_tokens: None,
+            workload: std::sync::Arc::new(workload::Workload::new(
+                workload::prompts::Prompts::Made(workload::length::Length::Fixed(1)),
+            )),
             key: None,
             timeout: Duration::from_secs(60),
             limits: crate::client::Limits::default(),

@@ -5,6 +5,8 @@
 //! - *Never*: in an open loop, latency from when a request was sent: it is measured from when the
 //!   request was due.
 
+mod drive;
+mod pacer;
 mod progress;
 
 use std::collections::BTreeMap;
@@ -14,25 +16,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use lens::Micros;
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
 use serde::Serialize;
-use serde_json::json;
 use tokio::sync::{Notify, mpsc};
+use workload::Workload;
+use workload::arrival::{Arrival, Stop};
+use workload::prompts::Prompts;
+use workload::provider::Provider;
 
 use crate::client::{ClientBudget, Limits, Monitor};
-use crate::http1::{Connection, Target};
-use crate::measure::{CHAT_PATH, LoadRequest, Measured, Sample, send_and_measure};
-use crate::prompts::{FilePrompt, Prompts};
-use crate::schedule::{Arrival, Stop};
+use crate::http1::Target;
+use crate::measure::{Measured, Sample};
+use drive::Round;
 use progress::Progress;
 
-/// Maximum requests in flight in an open loop. Beyond it the run would measure the generator
-/// instead of the server. Further requests wait, and the wait counts.
-const MAX_IN_FLIGHT: usize = 4096;
-/// Maximum workers of a closed loop. Each has a connection, and an address has about 28,000 ports
+/// Maximum users of a closed loop. Each has a connection, and an address has about 28,000 ports
 /// for those to one server.
 const MAX_CONCURRENCY: usize = 15_000;
 
@@ -48,6 +46,8 @@ pub struct Config {
     pub base_url: String,
     /// The model's name in requests.
     pub model: String,
+    /// The API of the server.
+    pub provider: Provider,
     /// How requests arrive.
     pub arrival: Arrival,
     /// When the run stops.
@@ -56,10 +56,8 @@ pub struct Config {
     pub warm_up: u64,
     /// Stream the answers.
     pub stream: bool,
-    /// Prompts of the requests.
-    pub prompts: Prompts,
-    /// `max_tokens` of each request.
-    pub max_tokens: Option<u32>,
+    /// What requests contain.
+    pub workload: Arc<Workload>,
     /// An API key.
     pub key: Option<String>,
     /// Maximum time of a request, from its start to the end of the answer.
@@ -120,6 +118,8 @@ pub struct Outcome {
     pub total: Micros,
     /// Whole requests, from when they were sent.
     pub total_from_send: Micros,
+    /// Gaps between events of a choice, with and without text.
+    pub event_gaps: Micros,
     /// What the client added to these times.
     pub client: ClientBudget,
     /// From the start of the measured requests to the end of the last one.
@@ -136,6 +136,7 @@ impl Outcome {
             measured.gaps.into_iter().for_each(|us| self.itl.record(us));
             self.total.record(sample.total_us);
             self.total_from_send.record(sample.total_from_send_us());
+            measured.event_gaps.into_iter().for_each(|us| self.event_gaps.record(us));
         }
         if let (Some(error), Some(message)) = (&sample.error, measured.message)
             && self.messages.len() < MAX_MESSAGES
@@ -162,6 +163,7 @@ impl Outcome {
         self.itl.merge(&other.itl);
         self.total.merge(&other.total);
         self.total_from_send.merge(&other.total_from_send);
+        self.event_gaps.merge(&other.event_gaps);
         self.took += other.took;
     }
 
@@ -183,12 +185,17 @@ impl Outcome {
 pub async fn run_load(config: Config, stop: impl Future<Output = ()>) -> Result<Outcome, RunError> {
     let target = Target::new(&config.base_url).map_err(RunError::Config)?;
     check(&config)?;
-    let runner =
-        Arc::new(Runner { config, target, run: rand::random(), number: AtomicU64::new(0) });
+    let runner = Arc::new(Runner {
+        config,
+        target,
+        run: rand::random(),
+        number: AtomicU64::new(0),
+        conversation: AtomicU64::new(0),
+    });
     let mut stop = pin!(stop);
     if runner.config.warm_up > 0 {
         let warm = Stop::Requests(runner.config.warm_up);
-        let outcome = runner.clone().round(warm, None, stop.as_mut()).await;
+        let outcome = runner.clone().round(warm, true, None, stop.as_mut()).await;
         match outcome.ended {
             Ended::Completed => {}
             // Nothing was measured.
@@ -203,20 +210,20 @@ pub async fn run_load(config: Config, stop: impl Future<Output = ()>) -> Result<
         }
     }
     let progress = runner.config.progress.then(|| Progress::new(runner.config.stop));
-    Ok(runner.clone().round(runner.config.stop, progress, stop).await)
+    Ok(runner.clone().round(runner.config.stop, false, progress, stop).await)
 }
 
 fn check(config: &Config) -> Result<(), RunError> {
     let wrong = |why: &str| Err(RunError::Config(why.to_owned()));
-    match config.arrival {
-        Arrival::Closed { concurrency: 0 } => return wrong("the concurrency must be at least 1"),
-        Arrival::Closed { concurrency } if concurrency > MAX_CONCURRENCY => {
-            return wrong("the concurrency must be at most 15000; run several processes for more");
-        }
-        Arrival::Poisson { rate } | Arrival::Constant { rate } if !(rate > 0.0 && rate <= 1e6) => {
-            return wrong("the rate must be above 0 and at most 1000000 requests per second");
-        }
-        _ => {}
+    config.arrival.check().map_err(RunError::Config)?;
+    config.workload.check(&config.provider).map_err(RunError::Config)?;
+    if let Arrival::Closed { concurrency } = config.arrival
+        && concurrency > MAX_CONCURRENCY
+    {
+        return wrong("the concurrency must be at most 15000; run several processes for more");
+    }
+    if config.stop == Stop::AtEnd && !config.arrival.has_end() {
+        return wrong("the arrivals have no end; limit the requests or the duration");
     }
     if config.key.as_ref().is_some_and(|k| !k.bytes().all(|b| b.is_ascii_graphic())) {
         return wrong("the API key has characters that are not valid in a header");
@@ -229,17 +236,28 @@ struct Runner {
     target: Target,
     /// Distinguishes the request ids of this run from those of others.
     run: u32,
+    /// Requests so far.
     number: AtomicU64,
+    /// Conversations so far.
+    conversation: AtomicU64,
 }
 
 impl Runner {
     async fn round(
         self: Arc<Self>,
         stop: Stop,
+        is_warm_up: bool,
         mut progress: Option<Progress>,
         interrupted: impl Future<Output = ()>,
     ) -> Outcome {
+        let mut seed = self.config.seed;
+        if matches!(self.config.workload.prompts, Prompts::Trace(_)) {
+            // The trace begins at its first request, whose prompt no cache should have.
+            self.conversation.store(0, Ordering::Relaxed);
+            seed = if is_warm_up { !seed } else { seed };
+        }
         let calibrated = Monitor::calibrate(self.config.limits).await;
+        let connections = drive::connect_for_burst(&self).await;
         let (start, started) = (Instant::now(), SystemTime::now());
         let monitor = Monitor::begin(start, calibrated);
         let before = self.number.load(Ordering::Relaxed);
@@ -268,20 +286,11 @@ impl Runner {
                 }
             }
         };
-        let drive = async {
-            match self.config.arrival {
-                Arrival::Closed { concurrency } => {
-                    self.closed(concurrency, stop, start, send).await
-                }
-                Arrival::Poisson { .. } | Arrival::Constant { .. } => {
-                    self.open(stop, start, send).await
-                }
-            }
-        };
-        // Dropping `drive` cancels the requests in flight, and so ends the collector.
+        let round = Round::new(self.clone(), stop, seed, start, send);
+        // Dropping the drive cancels the requests in flight, and so ends the collector.
         let drive = async {
             tokio::select! {
-                () = drive => Ended::Completed,
+                () = round.drive(connections) => Ended::Completed,
                 () = interrupted => Ended::Interrupted,
                 () = failed_alike.notified() => Ended::FailedAlike,
             }
@@ -291,119 +300,9 @@ impl Runner {
         outcome.client = monitor.end().await.complete(&outcome.samples);
         outcome.started = Some(started);
         outcome.ended = ended;
-        outcome.url = self.target.url(CHAT_PATH);
+        outcome.url = self.target.url(self.config.provider.api.path());
         let sent = self.number.load(Ordering::Relaxed) - before;
         outcome.cancelled = sent.saturating_sub(outcome.samples.len() as u64);
         outcome
-    }
-
-    /// Closed loop: each worker sends its next request after the answer to the last one.
-    async fn closed(
-        self: &Arc<Self>,
-        concurrency: usize,
-        stop: Stop,
-        start: Instant,
-        send: mpsc::Sender<Measured>,
-    ) {
-        let left = Arc::new(AtomicU64::new(match stop {
-            Stop::Requests(n) => n,
-            Stop::After(_) => u64::MAX,
-        }));
-        let mut workers = tokio::task::JoinSet::new();
-        for _ in 0..concurrency {
-            let (this, left, send) = (self.clone(), left.clone(), send.clone());
-            workers.spawn(async move {
-                let mut connection = None;
-                loop {
-                    let over = matches!(stop, Stop::After(time) if start.elapsed() >= time);
-                    let taken = left
-                        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
-                    if over || taken.is_err() {
-                        return;
-                    }
-                    let measured = send_and_measure(
-                        &this.target,
-                        &mut connection,
-                        this.next_request(Instant::now()),
-                        start,
-                    )
-                    .await;
-                    let failed = !measured.sample.is_ok();
-                    if send.send(measured).await.is_err() {
-                        return;
-                    }
-                    if failed {
-                        // Limits the rate of retries while the server is unreachable.
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                    }
-                }
-            });
-        }
-        drop(send);
-        while workers.join_next().await.is_some() {}
-    }
-
-    /// Open loop: sends each request when it is due.
-    async fn open(self: &Arc<Self>, stop: Stop, start: Instant, send: mpsc::Sender<Measured>) {
-        let mut random = SmallRng::seed_from_u64(self.config.seed);
-        let idle: Arc<std::sync::Mutex<Vec<Connection>>> = Arc::default();
-        let places = Arc::new(tokio::sync::Semaphore::new(MAX_IN_FLIGHT));
-        let mut under_way = tokio::task::JoinSet::new();
-        let mut due = start;
-        for sent in 0_u64.. {
-            due += self.config.arrival.gap(&mut random);
-            let over = match stop {
-                Stop::Requests(n) => sent >= n,
-                Stop::After(time) => due.duration_since(start) >= time,
-            };
-            if over {
-                break;
-            }
-            tokio::time::sleep_until(due.into()).await;
-            let Ok(place) = places.clone().acquire_owned().await else { break };
-            let (this, idle, send) = (self.clone(), idle.clone(), send.clone());
-            let request = this.next_request(due);
-            under_way.spawn(async move {
-                let mut connection =
-                    idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
-                let measured =
-                    send_and_measure(&this.target, &mut connection, request, start).await;
-                if let Some(connection) = connection {
-                    idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(connection);
-                }
-                let _ = send.send(measured).await;
-                drop(place);
-            });
-            while under_way.try_join_next().is_some() {}
-        }
-        drop(send);
-        while under_way.join_next().await.is_some() {}
-    }
-
-    fn next_request(&self, due: Instant) -> LoadRequest {
-        let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let mut random =
-            SmallRng::seed_from_u64(self.config.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let messages = match self.config.prompts.prompt_for(number, &mut random) {
-            FilePrompt::Text(text) => json!([{"role": "user", "content": text}]),
-            FilePrompt::Messages(messages) => messages,
-        };
-        let mut body =
-            json!({"model": self.config.model, "messages": messages, "stream": self.config.stream});
-        if self.config.stream {
-            body["stream_options"] = json!({"include_usage": true});
-        }
-        if let Some(n) = self.config.max_tokens {
-            body["max_tokens"] = n.into();
-        }
-        let id = format!("bench-{:08x}-{number}", self.run);
-        LoadRequest {
-            id,
-            body: Bytes::from(body.to_string()),
-            key: self.config.key.clone(),
-            stream: self.config.stream,
-            due,
-            timeout: self.config.timeout,
-        }
     }
 }

@@ -9,13 +9,16 @@ use std::time::{Duration, Instant};
 
 use testbench::client::Limits;
 use testbench::interleave::run_interleaved;
-use testbench::prompts::{Length, Prompts};
 use testbench::report::Slo;
 use testbench::run::run_load;
-use testbench::schedule::{Arrival, Stop};
 use testbench::{Config, Ended, Outcome, RunError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use workload::Workload;
+use workload::arrival::{Arrival, Spacing, Stop};
+use workload::length::Length;
+use workload::prompts::Prompts;
+use workload::provider::Provider;
 
 /// A step of an answer.
 #[derive(Clone)]
@@ -159,6 +162,11 @@ const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
+/// Generated prompts of so many words.
+fn made(words: u32) -> Arc<Workload> {
+    Arc::new(Workload::new(Prompts::Made(Length::Fixed(words))))
+}
+
 fn config(base_url: String, arrival: Arrival, requests: u64) -> Config {
     Config {
         base_url,
@@ -167,8 +175,8 @@ fn config(base_url: String, arrival: Arrival, requests: u64) -> Config {
         stop: Stop::Requests(requests),
         warm_up: 0,
         stream: true,
-        prompts: Prompts::Made(Length::Fixed(4)),
-        max_tokens: None,
+        provider: Provider::default(),
+        workload: made(4),
         key: None,
         timeout: Duration::from_secs(60),
         limits: Limits::default(),
@@ -213,7 +221,7 @@ async fn trap_coordinated_omission() {
         outcome.samples.iter().filter(|sample| sample.ttft_us >= Some(100_000)).count()
     };
     // 500 ms at 100 requests a second. The closed loop shows the stall once, whatever else is slow.
-    let open = slow(Arrival::Constant { rate: 100.0 }).await;
+    let open = slow(Arrival::open(Spacing::Constant, 100.0)).await;
     assert!(open >= 30, "{open} slow requests");
     assert!(slow(ONE).await < open);
 }
@@ -254,7 +262,7 @@ async fn trap_chunks_are_counted_as_tokens() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trap_bursts_start_late_because_one_worker_hoards() {
     let (url, seen) = start(|_| after(ms(1_500))).await;
-    let outcome = load(config(url, Arrival::Constant { rate: 1e6 }, 300)).await;
+    let outcome = load(config(url, Arrival::open(Spacing::Constant, 1e6), 300)).await;
     assert_eq!(outcome.samples.iter().filter(|sample| sample.is_ok()).count(), 300);
     let busy = Seen::count(&seen.most_busy);
     assert!(busy >= 290, "{busy} requests at once");
@@ -287,7 +295,7 @@ async fn trap_limits_of_workers_add_up_above_the_global_one() {
 async fn trap_sequences_restart_in_each_worker() {
     let (url, seen) = start(|_| answer()).await;
     let mut config = config(url, Arrival::Closed { concurrency: 5 }, 40);
-    config.prompts = Prompts::Made(Length::Fixed(20));
+    config.workload = made(20);
     load(config).await;
     let mut bodies = seen.bodies.lock().expect("no panic in here").clone();
     bodies.sort();
@@ -417,7 +425,7 @@ async fn trap_times_are_taken_after_parsing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trap_the_client_is_slow_and_does_not_notice() {
     let (url, _) = start(|_| after(ms(5))).await;
-    let mut config = config(url, Arrival::Constant { rate: 100.0 }, 40);
+    let mut config = config(url, Arrival::open(Spacing::Constant, 100.0), 40);
     let outcome = load(config.clone()).await;
     let client = &outcome.client;
     assert!(client.clock_resolution_ns > 0 && !client.windows.is_empty(), "{client:?}");
@@ -436,10 +444,10 @@ async fn trap_the_client_is_slow_and_does_not_notice() {
 async fn interleaved_blocks_alternate_between_two_servers() {
     let (base, at_base) = start(|_| after(ms(5))).await;
     let (slow, at_slow) = start(|_| after(ms(50))).await;
-    let prompts = Prompts::Made(Length::Fixed(20));
+    let prompts = made(20);
     let one = |url| {
         let arrival = Arrival::Closed { concurrency: 2 };
-        Config { prompts: prompts.clone(), ..config(url, arrival, 10) }
+        Config { workload: prompts.clone(), ..config(url, arrival, 10) }
     };
     let never = std::future::pending();
     let ran = run_interleaved(&one(base), &one(slow), 6, never).await.expect("valid");
@@ -457,4 +465,84 @@ async fn interleaved_blocks_alternate_between_two_servers() {
     bodies.sort();
     bodies.dedup();
     assert_eq!(bodies.len(), 120, "a cache behind both would serve the second server");
+}
+
+/// The starts of a burst are due at one instant, and do not wait for connections.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_starts_at_one_instant_on_connections_that_are_open() {
+    let (url, seen) = start(|_| after(ms(30))).await;
+    let arrival = Arrival::Burst { size: 40, interval: ms(300) };
+    let outcome = load(config(url, arrival, 80)).await;
+    assert!(outcome.samples.iter().all(testbench::Sample::is_ok));
+    let due: std::collections::BTreeSet<u64> = outcome.samples.iter().map(|s| s.due_us).collect();
+    assert_eq!(due, [0, 300_000].into());
+    assert_eq!(Seen::count(&seen.connections), 40);
+    assert!(Seen::count(&seen.most_busy) >= 20, "{}", Seen::count(&seen.most_busy));
+}
+
+/// Each user thinks between its turns, and sends what the server answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conversations_carry_the_answer_on_in_both_loops() {
+    for arrival in [Arrival::Closed { concurrency: 2 }, Arrival::open(Spacing::Constant, 100.0)] {
+        let (url, seen) = start(|_| answer()).await;
+        let mut workload = Workload::clone(&made(3));
+        workload.turns = Length::Fixed(3);
+        workload.think_time = "20ms".parse().expect("a time");
+        let config = Config { workload: Arc::new(workload), ..config(url, arrival, 12) };
+        let begun = Instant::now();
+        let outcome = load(config).await;
+        assert!(begun.elapsed() >= ms(40));
+        assert_eq!(outcome.samples.len(), 12);
+        let turns = |turn| outcome.samples.iter().filter(|s| s.turn == turn).count();
+        assert!(turns(0) >= 4 && turns(2) >= 1, "{:?}", outcome.samples);
+        let bodies = seen.bodies.lock().expect("no panic in here").clone();
+        let carried = bodies.iter().filter(|body| {
+            let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+            body["messages"].as_array().is_some_and(|m| m.len() == 5)
+                && body["messages"][1]["content"] == "ab"
+        });
+        assert_eq!(carried.count(), turns(2));
+    }
+}
+
+/// Requests that the workload cancels are neither failures nor in a distribution.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_the_workload_cancels_are_counted_apart() {
+    let steps = vec![Step::Stream, content("a"), Step::Hang];
+    let (url, _) = start(move |_| steps.clone()).await;
+    let mut workload = Workload::clone(&made(3));
+    workload.cancel = Some(workload::Cancel { share: 1.0, after: "30ms".parse().expect("a time") });
+    let config = Config { workload: Arc::new(workload), ..config(url, ONE, 3) };
+    let outcome = load(config.clone()).await;
+    assert!(outcome.samples.iter().all(|s| s.cancelled && !s.is_failed() && !s.is_ok()));
+    assert_eq!((outcome.samples.len(), outcome.ttft.count()), (3, 0));
+    let report =
+        testbench::report::Report { config: &config, outcome: &outcome, slo: None, joined: None };
+    let json = report.json();
+    assert_eq!((&json["failed"], &json["cancelled_by_workload"]), (&0.into(), &3.into()));
+    assert!(report.table().contains("0 failed, 3 cancelled by the workload"), "{}", report.table());
+}
+
+/// Starts are on a thread of their own, so that they are not late by the steps of the runtime's
+/// timers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stages_and_traces_end_by_themselves() {
+    let (url, seen) = start(|_| answer()).await;
+    let stage = |from, to| workload::arrival::Stage { from, to, duration: Some(ms(200)) };
+    let stages = vec![stage(0.0, 100.0), stage(50.0, 50.0)];
+    let arrival = Arrival::Open { spacing: Spacing::Constant, stages };
+    let ends = |arrival, url: &str| Config { stop: Stop::AtEnd, ..config(url.into(), arrival, 1) };
+    let outcome = load(ends(arrival, &url)).await;
+    assert_eq!((outcome.samples.len(), Seen::count(&seen.requests)), (20, 20));
+    let trace = Arrival::Trace([ms(0), ms(5), ms(120)].into());
+    let outcome = load(ends(trace, &url)).await;
+    let due: Vec<u64> = outcome.samples.iter().map(|s| s.due_us).collect();
+    assert_eq!(due, [0, 5_000, 120_000]);
+    let endless = load_error(ends(ONE, &url)).await;
+    assert!(endless.contains("have no end"), "{endless}");
+}
+
+async fn load_error(config: Config) -> String {
+    let ended = run_load(config, std::future::pending()).await;
+    ended.expect_err("an invalid configuration").to_string()
 }

@@ -542,3 +542,101 @@ async fn a_slower_server_is_found_by_interleaved_blocks() {
     let output = load(&["--base-url", &first, "--model", "m", "--pairs", "3"]).await;
     assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
+
+/// The workload file that `--init` prints runs, arguments replace parts of it, and each report is
+/// written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workload_file_is_printed_checked_and_run() {
+    let printed = load(&["--init"]).await;
+    assert!(printed.status.success());
+    let folder = Folder::new();
+    let path = |name: &str| folder.0.join(name).display().to_string();
+    std::fs::write(path("bench.yaml"), &printed.stdout).expect("a folder");
+    let engine = Engine::start(|_| sse::stream(3, 1)).await;
+    let url = engine.url();
+    let (config, json, html) = (path("bench.yaml"), path("a.json"), path("a.html"));
+    let args = ["--config", &config, "--base-url", &url, "--model", "m", "--rate", "300"];
+    let more = ["--requests", "20", "--definitions", "vllm", "--json", &json, "--html", &html];
+    let output = load(&[&args[..], &more].concat()).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let out = text(&output.stdout);
+    assert!(out.contains("20 requests in") && out.contains("first event of a choice"), "{out}");
+    let report = report(&folder, "a.json");
+    assert_eq!(report["configuration"]["prompts"]["kind"], "lognormal");
+    assert_eq!(
+        report["configuration"]["max_tokens"],
+        json!({"kind": "uniform", "min": 16, "max": 128})
+    );
+    assert_eq!(report["definitions"][0]["tool"], "vllm");
+    let page = std::fs::read_to_string(&html).expect("a file");
+    assert!(page.contains("Percentiles of requests") && !page.contains("<script"));
+
+    std::fs::write(path("bad.yaml"), "arival: {}\nstop: {}\n").expect("a folder");
+    let output = load(&["--config", &path("bad.yaml")]).await;
+    let err = text(&output.stderr);
+    assert!(err.contains("bad.yaml:1:1: arival: unknown key; did you mean \"arrival\"?"), "{err}");
+    assert!(err.contains("bad.yaml:2:7: stop: write either"), "{err}");
+    let output = load(&["--requests", "1"]).await;
+    assert!(text(&output.stderr).contains("the server is missing"), "{}", text(&output.stderr));
+}
+
+/// A trace is sent with its lengths, at its times divided by the pace.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recorded_traffic_is_sent_again() {
+    let folder = Folder::new();
+    let path = |name: &str| folder.0.join(name).display().to_string();
+    let trace = r#"{"timestamp": 1000, "input_length": 5, "output_length": 7, "hash_ids": []}
+{"timestamp": 1800, "input_length": 9, "output_length": 3, "hash_ids": []}"#;
+    std::fs::write(path("t.jsonl"), trace).expect("a folder");
+    let engine = Engine::start(|_| sse::stream(3, 1)).await;
+    let url = engine.url();
+    let (trace, json) = (path("t.jsonl"), path("a.json"));
+    let args = ["--base-url", &url, "--model", "m", "--replay", &trace, "--pace", "4"];
+    let output = load(&[&args[..], &["--json", &json]].concat()).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = report(&folder, "a.json");
+    let due: Vec<u64> = report["samples"]
+        .as_array()
+        .expect("samples")
+        .iter()
+        .map(|sample| sample["due_us"].as_u64().expect("a time"))
+        .collect();
+    assert_eq!(due, [0, 200_000]);
+    assert_eq!(report["configuration"]["arrival"]["kind"], "trace");
+    let limits: Vec<u64> = engine
+        .seen()
+        .iter()
+        .map(|seen| {
+            let body: serde_json::Value = serde_json::from_slice(&seen.body).expect("JSON");
+            body["max_tokens"].as_u64().expect("a number")
+        })
+        .collect();
+    assert_eq!(limits, [7, 3]);
+}
+
+/// A search ends with a rate, and a sweep with a row for each run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn searches_and_sweeps_end_with_a_table_and_a_page() {
+    let folder = Folder::new();
+    let path = |name: &str| folder.0.join(name).display().to_string();
+    let engine = Engine::start(|_| sse::stream(3, 1)).await;
+    let url = engine.url();
+    let server = ["--base-url", &url, "--model", "m"];
+    std::fs::write(path("s.yaml"), "sweep: {concurrency: [1, 2], max_tokens: [4, 8]}\n")
+        .expect("a folder");
+    let (config, json, html) = (path("s.yaml"), path("s.json"), path("s.html"));
+    let files = ["--requests", "10", "--json", &json, "--html", &html];
+    let output = load(&[&["--config", &config], &server[..], &files].concat()).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = report(&folder, "s.json");
+    let points = report["sweep"]["points"].as_array().expect("points");
+    assert_eq!(points.len(), 4);
+    assert_eq!(points[3]["settings"], json!({"concurrency": 2, "max_tokens": "8"}));
+    assert!(std::fs::read_to_string(&html).expect("a file").contains("Throughput and speed"));
+    // No server answers in a microsecond.
+    let find =
+        ["--find", "max-rate", "--slo", "ttft.p95=1us", "--rate", "20", "--duration", "300ms"];
+    let output = load(&[&server[..], &find].concat()).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("no rate that was tried meets ttft.p95=1us"));
+}

@@ -16,7 +16,7 @@ use crate::logger::LogFormat;
 use crate::probe::ProbeArgs;
 
 pub(crate) use gate::GateArgs;
-pub(crate) use run::{RunArgs, Spacing};
+pub(crate) use run::{Find, RunArgs, Spacing};
 
 /// The version, the commit, the features.
 const VERSION: &str = concat!(

@@ -12,13 +12,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use testbench::client::Limits;
-use testbench::prompts::{Length, Prompts};
-use testbench::schedule::{Arrival, Stop};
 use testbench::simulate::{Engine, Profile};
 use testbench::{Config, demo, join};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use workload::Workload;
+use workload::arrival::{Arrival, Spacing, Stop};
+use workload::length::Length;
+use workload::prompts::Prompts;
+use workload::provider::Provider;
 
 use crate::args::DemoArgs;
 use crate::{runtime, write_stdout};
@@ -49,7 +52,7 @@ struct RealEngine {
 }
 
 /// What requests are sent to.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Sent<'a> {
     model: &'a str,
     requests: u64,
@@ -117,7 +120,8 @@ pub(crate) fn run_demo(args: &DemoArgs) -> Result<()> {
 
 /// The real engine at a URL, with its first model.
 async fn real_engine(url: &str) -> Result<RealEngine> {
-    let models = testbench::models(url, None).await.map_err(anyhow::Error::msg)?;
+    let models =
+        testbench::models(url, &Provider::default(), None).await.map_err(anyhow::Error::msg)?;
     let model = models.into_iter().next().context("the engine lists no models")?;
     Ok(RealEngine { url: url.to_owned(), model })
 }
@@ -133,7 +137,7 @@ async fn show(
         all.iter().map(|sent| format!("{} to {}", sent.requests, sent.model)).collect();
     write_stdout(&format!("sending requests, a few at a time: {}\n", names.join(", ")))?;
     for sent in &all {
-        testbench::run::run_load(load(listen, *sent), std::future::pending()).await?;
+        testbench::run::run_load(load(listen, sent.clone()), std::future::pending()).await?;
     }
     let admin_url = format!("http://{admin}");
     let routes = join::page(&admin_url, "/api/routes", None).await.map_err(anyhow::Error::msg)?;
@@ -159,7 +163,7 @@ async fn show(
     ))?;
     let mut runs = JoinSet::new();
     for sent in all {
-        runs.spawn(testbench::run::run_load(gentle(listen, sent), std::future::pending()));
+        runs.spawn(testbench::run::run_load(gentle(listen, &sent), std::future::pending()));
     }
     while let Some(run) = runs.join_next().await {
         run??;
@@ -187,17 +191,19 @@ fn sent(real: Option<&RealEngine>) -> Vec<Sent<'_>> {
 }
 
 /// The load while the dashboard is looked at.
-fn gentle(listen: SocketAddr, sent: Sent<'_>) -> Config {
+fn gentle(listen: SocketAddr, sent: &Sent<'_>) -> Config {
     Config {
-        arrival: Arrival::Poisson { rate: sent.rate },
+        arrival: Arrival::open(Spacing::Poisson, sent.rate),
         stop: Stop::After(GENTLE_TIME),
         progress: false,
         seed: 2,
-        ..load(listen, sent)
+        ..load(listen, sent.clone())
     }
 }
 
 fn load(listen: SocketAddr, sent: Sent<'_>) -> Config {
+    let mut workload = Workload::new(Prompts::Made(sent.words));
+    workload.max_tokens = Some(Length::Fixed(48));
     Config {
         base_url: format!("http://{listen}"),
         model: sent.model.into(),
@@ -205,8 +211,8 @@ fn load(listen: SocketAddr, sent: Sent<'_>) -> Config {
         stop: Stop::Requests(sent.requests),
         warm_up: 0,
         stream: true,
-        prompts: Prompts::Made(sent.words),
-        max_tokens: Some(48),
+        provider: Provider::default(),
+        workload: std::sync::Arc::new(workload),
         key: None,
         timeout: Duration::from_secs(600),
         limits: Limits::default(),

@@ -90,7 +90,8 @@ pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
     }
 }
 
-fn open(
+/// Opens records: standard input, a store, files.
+pub(crate) fn open(
     from: &Path,
     filter: &RecordFilter,
     place: Option<&str>,

@@ -76,10 +76,11 @@ fn write(args: &GateArgs, decision: &Decision) -> Vec<String> {
     if let Err(error) = write_stdout(&decision.text()) {
         problems.push(format!("cannot write to standard output: {error}"));
     }
-    let files: [(_, &dyn Fn() -> String); 3] = [
+    let files: [(_, &dyn Fn() -> String); 4] = [
         (&args.json, &|| format!("{:#}\n", decision.json())),
         (&args.markdown, &|| decision.markdown()),
         (&args.junit, &|| decision.junit()),
+        (&args.html, &|| decision.html()),
     ];
     for (path, text) in files {
         let Some(path) = path else { continue };

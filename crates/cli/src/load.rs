@@ -1,7 +1,9 @@
 //! `run` and `compare`: load tests and their reports.
 
 mod interleaved;
+mod plan;
 mod reports;
+mod sweeps;
 
 use std::future::Future;
 use std::io::Write;
@@ -12,16 +14,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use lens::compare::{Comparison, compare as compare_histograms};
-use testbench::client::Limits;
 use testbench::join::Joined;
-use testbench::prompts::Prompts;
 use testbench::report::{failure_share, histograms};
-use testbench::schedule::{Arrival, Stop};
 use testbench::{Config, Outcome, join};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::args::{RunArgs, Spacing};
+use crate::args::{Find, RunArgs};
 use crate::{runtime, write_stdout};
+use plan::Plan;
 
 /// Exit codes after a signal: 128 and its number, as shells report them.
 const EXIT_HUP: u8 = 129;
@@ -37,6 +37,10 @@ const RECORDS_INTERVAL: Duration = Duration::from_millis(100);
 /// it; what was measured until then is reported. A second signal ends it at once. HUP that was
 /// ignored at the start, as under `nohup`, is still ignored.
 pub(crate) fn run_load_test(args: RunArgs) -> Result<ExitCode> {
+    if args.init {
+        write_stdout(workload::STARTER)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let runtime = runtime()?;
     let ended = runtime.block_on(run_until_signal(args));
     // Does not wait for a report that is being written.
@@ -86,7 +90,7 @@ fn ignores_hang_up() -> bool {
 }
 
 async fn measure_and_report(args: RunArgs, stop: impl Future<Output = ()>) -> Result<ExitCode> {
-    let config = config(&args)?;
+    let Plan { config, slo, objectives, grid } = plan::read(&args)?;
     reports::check_files(&args)?;
     let mut stop = pin!(stop);
     let token = args.admin_token.value();
@@ -96,14 +100,23 @@ async fn measure_and_report(args: RunArgs, stop: impl Future<Output = ()>) -> Re
         () = stop.as_mut() => return Ok(ExitCode::FAILURE),
     };
     if let Some(against) = args.against.as_deref() {
-        return interleaved::run_pairs(&args, against, prepared, stop).await;
+        anyhow::ensure!(grid.is_none(), "--against runs one workload; remove the sweep");
+        return interleaved::run_pairs(&args, against, prepared, slo, stop).await;
+    }
+    if let Some(Find::MaxRate) = args.find {
+        let slo = slo.unwrap_or_default();
+        return sweeps::find(&args, prepared, slo, &objectives.unwrap_or_default(), stop).await;
+    }
+    if let Some(grid) = grid {
+        return sweeps::sweep(&args, &grid, prepared, slo, stop).await;
     }
     let outcome = testbench::run::run_load(prepared.clone(), stop).await?;
     let joined = match admin {
         Some(admin) => Some(joined(admin, &outcome).await),
         None => None,
     };
-    tokio::task::spawn_blocking(move || reports::write(&args, &prepared, &outcome, joined)).await?
+    tokio::task::spawn_blocking(move || reports::write(&args, &prepared, &outcome, slo, joined))
+        .await?
 }
 
 /// URL of an admin listener, and a token of it.
@@ -116,7 +129,7 @@ async fn prepare(mut config: Config, admin: Option<Admin<'_>>) -> Result<Config>
         checked.map_err(anyhow::Error::msg).context("--gateway-admin")?;
     }
     if config.model.is_empty() {
-        let models = testbench::models(&config.base_url, config.key.as_deref())
+        let models = testbench::models(&config.base_url, &config.provider, config.key.as_deref())
             .await
             .map_err(anyhow::Error::msg)
             .context("no --model is given, and the server does not name one")?;
@@ -153,44 +166,6 @@ async fn joined((admin, token): Admin<'_>, outcome: &Outcome) -> Result<Joined, 
         }
         return Ok(joined);
     }
-}
-
-fn config(args: &RunArgs) -> Result<Config> {
-    let arrival = match (args.rate, args.spacing) {
-        (Some(rate), Spacing::Poisson) => Arrival::Poisson { rate },
-        (Some(rate), Spacing::Constant) => Arrival::Constant { rate },
-        (None, _) => Arrival::Closed { concurrency: args.concurrency },
-    };
-    let stop = match (args.duration, args.requests) {
-        (Some(time), _) => Stop::After(time),
-        (None, n) => Stop::Requests(n.unwrap_or(100)),
-    };
-    let key = match &args.api_key_env {
-        Some(name) => Some(
-            std::env::var(name)
-                .with_context(|| format!("the environment variable {name} is not set"))?,
-        ),
-        None => None,
-    };
-    let prompts = match &args.prompts {
-        Some(path) => Prompts::from_file(path).map_err(anyhow::Error::msg)?,
-        None => Prompts::Made(args.prompt_length),
-    };
-    Ok(Config {
-        base_url: args.base_url.clone(),
-        model: args.model.clone().unwrap_or_default(),
-        arrival,
-        stop,
-        warm_up: args.warm_up,
-        stream: !args.no_stream,
-        prompts,
-        max_tokens: args.max_tokens,
-        key,
-        timeout: args.timeout,
-        limits: Limits { error: args.max_client_error },
-        seed: args.seed,
-        progress: true,
-    })
 }
 
 /// Compares two reports. Fails if the new one is slower than `percent` allows and the difference is

@@ -32,3 +32,4 @@ mod verdict;
 pub use verdict::{Figures, Outcome, Verdict};
 
 mod output;
+mod page;

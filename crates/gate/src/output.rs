@@ -161,7 +161,7 @@ fn check_json(check: &Figures) -> Value {
 }
 
 /// Baseline, candidate, change, interval, what is allowed, resolution.
-fn cells(check: &Figures) -> [String; 6] {
+pub(crate) fn cells(check: &Figures) -> [String; 6] {
     let metric = check.metric;
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
     let value = |value: Option<f64>| or_dash(value.map(|value| metric.show(value)));
@@ -181,7 +181,7 @@ fn cells(check: &Figures) -> [String; 6] {
     ]
 }
 
-fn words(outcome: Outcome) -> &'static str {
+pub(crate) fn words(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Pass => "pass",
         Outcome::Regression => "regression",

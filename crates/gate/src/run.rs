@@ -13,7 +13,7 @@ use serde_json::Value;
 const MIN_SCHEMA: u64 = 3;
 /// Fields of the configuration that make the workload. Another URL, file name or progress bar is
 /// the same workload.
-const WORKLOAD: [&str; 9] = [
+const WORKLOAD: [&str; 10] = [
     "model",
     "arrival",
     "stop",
@@ -23,6 +23,7 @@ const WORKLOAD: [&str; 9] = [
     "max_tokens",
     "seed",
     "objectives",
+    "workload",
 ];
 /// Fields of the environment that make the class of a machine.
 const MACHINE: [&str; 3] = ["os", "cpu", "cores"];
@@ -94,6 +95,9 @@ struct Sample {
     total_us: u64,
     #[serde(default)]
     error: Option<String>,
+    /// The client cancelled it, as the workload says: it is no result of the server.
+    #[serde(default)]
+    cancelled: bool,
     #[serde(default)]
     ttft_us: Option<f64>,
     #[serde(default)]
@@ -166,7 +170,8 @@ impl Document {
         let bound = |key: &str| objectives[key].as_f64().unwrap_or(f64::INFINITY);
         let (ttft, tpot, total) = (bound("ttft_us"), bound("tpot_us"), bound("total_us"));
         let has_objectives = objectives.is_object();
-        let requests = self.samples.iter().map(|sample| {
+        let answered = self.samples.iter().filter(|sample| !sample.cancelled);
+        let requests = answered.map(|sample| {
             let failed = sample.error.is_some();
             let in_time = (ttft.is_infinite() || sample.ttft_us.is_some_and(|us| us <= ttft))
                 && sample.tpot_us.is_none_or(|us| us.round() <= tpot)
@@ -231,6 +236,7 @@ mod tests {
                 {"due_us": 100, "total_us": 800, "ttft_us": 500, "tpot_us": 10.0},
                 {"due_us": 200, "total_us": 900, "ttft_us": 501, "tpot_us": 10.0},
                 {"due_us": 2_000, "total_us": 9, "error": "status 503"},
+                {"due_us": 2_000, "total_us": 9, "cancelled": true},
             ],
         })
     }

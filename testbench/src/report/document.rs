@@ -8,18 +8,31 @@ use std::time::Duration;
 
 use lens::Micros;
 use serde_json::{Value, json};
+use workload::length::Length;
 
 use super::{PERCENTILES, Report, Slo, mean, percentile};
-use crate::prompts::{FilePrompt, Length, Prompts};
-use crate::schedule::Stop;
 
 /// Version of the document. 3 has the client's error, and times from the send.
 const SCHEMA: u32 = 3;
 
 impl Report<'_> {
+    /// The configuration and the machine.
+    pub(crate) fn settings_json(&self) -> Value {
+        json!({"configuration": self.configuration_json(), "environment": environment()})
+    }
+
+    fn configuration_json(&self) -> Value {
+        let c = self.config;
+        json!({
+            "base_url": c.base_url, "model": c.model, "arrival": c.arrival.json(), "stop": c.stop.json(),
+            "provider": c.provider.name, "workload": c.workload.json(),
+            "prompts": c.workload.prompts.json(c.workload.unit.name()), "objectives": self.slo.map(objectives),
+            "warm_up": c.warm_up, "stream": c.stream, "max_tokens": max_tokens(c.workload.max_tokens.as_ref()), "timeout_s": c.timeout.as_secs_f64(), "seed": c.seed,
+        })
+    }
+
     /// The full report as JSON.
     pub fn json(&self) -> Value {
-        let c = self.config;
         let percentiles = |m: &Micros| -> Value {
             PERCENTILES
                 .iter()
@@ -44,24 +57,22 @@ impl Report<'_> {
             .collect();
         json!({
             "schema": SCHEMA,
-            "configuration": {
-                "base_url": c.base_url, "model": c.model, "arrival": c.arrival, "stop": stop(c.stop),
-                "prompts": prompts(&c.prompts), "objectives": self.slo.map(objectives),
-                "warm_up": c.warm_up, "stream": c.stream, "max_tokens": c.max_tokens, "timeout_s": c.timeout.as_secs_f64(), "seed": c.seed,
-            },
+            "configuration": self.configuration_json(),
             "environment": environment(),
             "started_at": self.outcome.started.and_then(timestamp),
             "took_s": self.outcome.took.as_secs_f64(),
             "ended": self.outcome.ended,
             "cancelled": self.outcome.cancelled,
             "requests": self.outcome.samples.len(),
-            "failed": self.outcome.samples.len() - self.ok(),
+            "failed": self.failed(),
+            "cancelled_by_workload": self.cancelled(),
             "errors": self.errors().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
             "messages": self.outcome.messages,
             "requests_per_second": self.per_second(self.ok() as f64),
             "output_tokens_per_second": self.per_second(self.tokens() as f64),
             "goodput_per_second": self.good().map(|n| self.per_second(n as f64)),
             "timings": timings,
+            "steady": crate::steady::find(&self.outcome.samples),
             "client": self.outcome.client.json(),
             "gateway": self.joined,
             "samples": self.outcome.samples,
@@ -69,26 +80,12 @@ impl Report<'_> {
     }
 }
 
-fn stop(stop: Stop) -> Value {
-    match stop {
-        Stop::Requests(n) => json!({"kind": "requests", "requests": n}),
-        Stop::After(time) => json!({"kind": "duration", "seconds": time.as_secs_f64()}),
-    }
-}
-
-/// Lengths are in words.
-fn prompts(prompts: &Prompts) -> Value {
-    match prompts {
-        Prompts::Made(Length::Fixed(n)) => json!({"kind": "fixed", "length": n}),
-        Prompts::Made(Length::Uniform(min, max)) => {
-            json!({"kind": "uniform", "min": min, "max": max})
-        }
-        Prompts::Made(Length::Normal(mean, deviation)) => {
-            json!({"kind": "normal", "mean": mean, "deviation": deviation})
-        }
-        Prompts::FromFile { file, prompts } => {
-            json!({"kind": "file", "file": file.display().to_string(), "prompts": prompts.len(), "digest": digest(prompts)})
-        }
+/// A number, or a distribution.
+fn max_tokens(length: Option<&Length>) -> Value {
+    match length {
+        Some(Length::Fixed(n)) => json!(n),
+        Some(length) => length.json(),
+        None => Value::Null,
     }
 }
 
@@ -98,7 +95,7 @@ fn objectives(slo: Slo) -> Value {
 }
 
 /// A time in UTC, RFC 3339.
-fn timestamp(time: std::time::SystemTime) -> Option<String> {
+pub(super) fn timestamp(time: std::time::SystemTime) -> Option<String> {
     jiff::Timestamp::try_from(time).ok().map(|time| format!("{time:.3}"))
 }
 
@@ -115,22 +112,4 @@ fn environment() -> Value {
         "cpu": cpu,
         "cores": std::thread::available_parallelism().map_or(0, usize::from),
     })
-}
-
-/// FNV-1a of the prompts: reports of files with the same prompts have the same one.
-fn digest(prompts: &[FilePrompt]) -> String {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut add = |bytes: &[u8]| {
-        for byte in bytes {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    };
-    for prompt in prompts {
-        match prompt {
-            FilePrompt::Text(text) => add(text.as_bytes()),
-            FilePrompt::Messages(messages) => add(messages.to_string().as_bytes()),
-        }
-        add(&[0xff]);
-    }
-    format!("{hash:016x}")
 }

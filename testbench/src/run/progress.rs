@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use super::Outcome;
-use crate::schedule::Stop;
+use workload::arrival::Stop;
 
 /// Interval between updates of the bar.
 const BAR_INTERVAL: Duration = Duration::from_millis(200);
@@ -38,7 +38,7 @@ impl Progress {
     fn text(&self, outcome: &Outcome, elapsed: Duration) -> String {
         let seconds = elapsed.as_secs_f64();
         let done = outcome.samples.len();
-        let failed = outcome.samples.iter().filter(|s| !s.is_ok()).count();
+        let failed = outcome.samples.iter().filter(|s| s.is_failed()).count();
         let rate = done as f64 / seconds.max(1e-9);
         if !self.terminal {
             return format!("{seconds:.0} s: {done} requests, {failed} failed, {rate:.1}/s\n");
@@ -46,6 +46,8 @@ impl Progress {
         let share = match self.stop {
             Stop::Requests(n) => done as f64 / n.max(1) as f64,
             Stop::After(time) => seconds / time.as_secs_f64().max(1e-9),
+            // Its end is not known.
+            Stop::AtEnd => 0.0,
         };
         let filled = ((share * WIDTH as f64) as usize).min(WIDTH);
         let bar = format!("{}{}", "=".repeat(filled), " ".repeat(WIDTH - filled));

@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use testbench::interleave::{Pair, run_interleaved};
 use testbench::report::{Report, Slo};
-use testbench::schedule::Stop;
 use testbench::{Config, Ended, Outcome};
+use workload::arrival::Stop;
 
 use crate::args::RunArgs;
 use crate::write_stdout;
@@ -28,6 +28,7 @@ pub(super) async fn run_pairs(
     args: &RunArgs,
     against: &str,
     mut config: Config,
+    slo: Option<Slo>,
     stop: impl Future<Output = ()>,
 ) -> Result<ExitCode> {
     let block = args.block.unwrap_or(std::time::Duration::from_secs(BLOCK_SECONDS));
@@ -36,7 +37,7 @@ pub(super) async fn run_pairs(
     let count = args.pairs.unwrap_or(PAIRS);
     let (pairs, ended) = run_interleaved(&config, &candidate, count, stop).await?;
     let written = match &args.json {
-        Some(path) => write_json(path, &config, &candidate, &pairs, args.slo),
+        Some(path) => write_json(path, &config, &candidate, &pairs, slo),
         None => Ok(()),
     };
     let complete = pairs.len();
@@ -52,7 +53,7 @@ pub(super) async fn run_pairs(
     };
     let mut text = format!("{ending}{complete} of {count} pairs are complete\n");
     for (config, outcome) in [(&config, &base), (&candidate, &new)] {
-        let report = Report { config, outcome, slo: args.slo, joined: None };
+        let report = Report { config, outcome, slo, joined: None };
         text.push_str(&format!("\n{}\n{}", outcome.url, report.table()));
     }
     write_stdout(&text)?;

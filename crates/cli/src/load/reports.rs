@@ -5,12 +5,13 @@
 //! - *Never*: a run whose results are lost because one of its files cannot be written.
 
 use std::fs::OpenOptions;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use testbench::definitions;
 use testbench::join::Joined;
-use testbench::report::Report;
+use testbench::report::{Report, Slo};
 use testbench::{Config, Outcome};
 
 use crate::args::RunArgs;
@@ -22,9 +23,12 @@ use crate::write_stdout;
 /// # Errors
 /// The first file that cannot be written.
 pub(super) fn check_files(args: &RunArgs) -> Result<()> {
-    for (option, path) in
-        [("--json", &args.json), ("--csv", &args.csv), ("--markdown", &args.markdown)]
-    {
+    for (option, path) in [
+        ("--json", &args.json),
+        ("--csv", &args.csv),
+        ("--markdown", &args.markdown),
+        ("--html", &args.html),
+    ] {
         if let Some(path) = path {
             let file = || format!("{option}: cannot write {}", path.display());
             check_file(path).with_context(file)?;
@@ -52,26 +56,44 @@ pub(super) fn write(
     args: &RunArgs,
     config: &Config,
     outcome: &Outcome,
+    slo: Option<Slo>,
     joined: Option<Result<Joined, String>>,
 ) -> Result<ExitCode> {
     let found = joined.as_ref().and_then(|joined| joined.as_ref().ok());
-    let report = Report { config, outcome, slo: args.slo, joined: found };
-    let printed = write_stdout(&report.table());
-    let files: [(_, &dyn Fn() -> String); 3] = [
-        (&args.json, &|| report.json().to_string()),
+    let report = Report { config, outcome, slo, joined: found };
+    let figures = definitions::figures(outcome, &args.definitions);
+    let defined = if figures.is_empty() { String::new() } else { definitions::table(&figures) };
+    let printed = write_stdout(&format!("{}{defined}", report.table()));
+    let json = || {
+        let mut document = report.json();
+        if !figures.is_empty() {
+            document["definitions"] = definitions::json(&figures);
+        }
+        document.to_string()
+    };
+    let files: [File<'_>; 4] = [
+        (&args.json, &json),
         (&args.csv, &|| report.csv()),
         (&args.markdown, &|| report.markdown()),
+        (&args.html, &|| report.html()),
     ];
-    let mut failures = Vec::new();
-    for (path, text) in files {
-        let Some(path) = path else { continue };
-        if let Err(error) = std::fs::write(path, text()) {
-            failures.push(format!("cannot write {}: {error}", path.display()));
-        }
-    }
+    let mut failures = write_files(&files);
     failures.extend(joined.and_then(Result::err));
     anyhow::ensure!(failures.is_empty(), "{}", failures.join("; "));
     printed?;
     let any = outcome.samples.iter().any(testbench::Sample::is_ok);
     Ok(if any { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A file that an argument names, and its text.
+pub(super) type File<'f> = (&'f Option<PathBuf>, &'f dyn Fn() -> String);
+
+/// Writes files; returns what failed.
+pub(super) fn write_files(files: &[File<'_>]) -> Vec<String> {
+    let write = |(path, text): &File<'_>| {
+        let path = path.as_ref()?;
+        let written = std::fs::write(path, text());
+        written.err().map(|error| format!("cannot write {}: {error}", path.display()))
+    };
+    files.iter().filter_map(write).collect()
 }
