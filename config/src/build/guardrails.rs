@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use filters::settings::{
-    Action, Class, FilterSettings, GuardrailSettings, Honeytoken, Injection, Judge, JudgeKind,
-    JudgeMode, ModelFiles, OnFailure, RegisteredFilter, RiskSettings, Rule, SizeBounds, Template,
-    Topic, Toxicity,
+    Action, AtHoldTime, Class, FilterSettings, GuardrailSettings, Honeytoken, Injection, Judge,
+    JudgeKind, JudgeMode, ModelFiles, OnFailure, RegisteredFilter, RiskSettings, Rule, SizeBounds,
+    Template, Topic, Toxicity,
 };
 use filters::{KindAction, KindSettings};
 
@@ -57,8 +57,10 @@ impl Builder {
             toxicity: toxicity(&scores),
             output_pii: action(table, "output_pii"),
             output_secrets: action(table, "output_secrets"),
+            keep_json_numbers: table.text("json_numbers") == Some("keep"),
             hold_bytes: table.size("hold_bytes"),
             hold_time: table.duration("hold_time"),
+            at_hold_time: AtHoldTime::from_word(table.text("at_hold_time").unwrap_or_default()),
             judge_window: table.size("judge_window"),
             mode: mode(table, "output_mode"),
             judges_deadline: table.duration("judges_deadline"),

@@ -58,6 +58,12 @@ pub static GUARDRAIL: Section = Section {
             "How the embedded classifier judges answers. hold: each window is held until it is judged. cut: text is sent immediately, and a finding with `block` ends the answer. end: the end of the answer is held until all of it is judged.",
         ),
         field(
+            "json_numbers",
+            Kind::Word(&["string", "keep"]),
+            "string",
+            "What masking does to a number in JSON arguments. `string` replaces it with a string such as `\"[CREDIT_CARD]\"`; `keep` leaves it and records the finding, for tools that reject other types.",
+        ),
+        field(
             "judge_window",
             Kind::Size,
             "400B",
@@ -75,6 +81,12 @@ pub static GUARDRAIL: Section = Section {
             Kind::Duration,
             "1s",
             "Maximum time that text is held while the engine sends nothing. Then the guardrail decides with the text that has arrived. The default exceeds the gaps of slow engines.",
+        ),
+        field(
+            "at_hold_time",
+            Kind::Word(&["mask", "release", "end"]),
+            "mask",
+            "What happens to undecided text at `hold_time`. `mask` masks what may become a number with a checksum, or a secret with a known prefix, and passes other text; `end` ends the answer instead of masking; `release` passes all of it, for clients that must see all text in time.",
         ),
         field(
             "judges_deadline",
