@@ -137,10 +137,14 @@ pub struct FilterSettings {
 /// Scores above which a text is an attack, 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Injection {
-    /// For user messages.
+    /// Of a finding in user messages.
     pub threshold: f32,
-    /// For tool results.
+    /// Of one that is blocked, if the action is [`Action::Block`].
+    pub block: f32,
+    /// Of a finding in tool results and documents.
     pub tool: f32,
+    /// Of one that is blocked.
+    pub tool_block: f32,
 }
 
 /// Minimum scores of findings of toxic language by category, 0 to 1.
@@ -156,6 +160,8 @@ pub struct Toxicity {
     pub self_harm: f32,
     /// Sexual harassment.
     pub sexual: f32,
+    /// Of text of any category that is blocked, if the action is [`Action::Block`].
+    pub block: f32,
 }
 
 /// A filter that is registered by name.

@@ -364,7 +364,12 @@ fn mode(table: &Table, field: &str) -> JudgeMode {
 }
 
 fn injection(table: &Table) -> Injection {
-    Injection { threshold: table.share("threshold"), tool: table.share("tool_threshold") }
+    Injection {
+        threshold: table.share("threshold"),
+        block: table.share("block_threshold"),
+        tool: table.share("tool_threshold"),
+        tool_block: table.share("tool_block_threshold"),
+    }
 }
 
 fn toxicity(table: &Table) -> Toxicity {
@@ -374,6 +379,7 @@ fn toxicity(table: &Table) -> Toxicity {
         threat: table.share("threat"),
         self_harm: table.share("self_harm"),
         sexual: table.share("sexual"),
+        block: table.share("block_threshold"),
     }
 }
 

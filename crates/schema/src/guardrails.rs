@@ -122,7 +122,7 @@ pub static GUARDRAIL: Section = Section {
 
 /// `guardrails[].injection`
 pub static INJECTION: Section = Section {
-    doc: "Thresholds from 0 to 1; the classifier is calibrated so that about 1 % of harmless texts score more than 0.5.",
+    doc: "Thresholds from 0 to 1. The classifier is calibrated so that about 1 % of harmless texts of unknown sources score more than 0.5, and 0.1 % more than 0.9.",
     fields: &[
         field(
             "threshold",
@@ -131,10 +131,22 @@ pub static INJECTION: Section = Section {
             "A user message that scores more is a finding. Raise it for fewer false positives.",
         ),
         field(
+            "block_threshold",
+            Kind::Share,
+            "0.9",
+            "With `input_injection: block`, a user message that scores more is blocked; other findings are flagged. The default blocks one harmless text in a thousand.",
+        ),
+        field(
             "tool_threshold",
             Kind::Share,
             "0.5",
-            "The same for tool results. A user may command and a document may not: lower it where agents read foreign documents.",
+            "The same as `threshold` for tool results, which have a classifier of their own: a user may command and a document may not. Lower it where agents read foreign documents.",
+        ),
+        field(
+            "tool_block_threshold",
+            Kind::Share,
+            "0.9",
+            "The same as `block_threshold` for tool results.",
         ),
     ],
 };
@@ -194,6 +206,12 @@ pub static TOXICITY: Section = Section {
         field("threat", Kind::Share, "0.5", "Threshold for announced or wished violence."),
         field("self_harm", Kind::Share, "0.5", "Threshold for encouragement of self-harm."),
         field("sexual", Kind::Share, "0.5", "Threshold for sexual harassment."),
+        field(
+            "block_threshold",
+            Kind::Share,
+            "0.8",
+            "With the action `block`, text that scores more is blocked; other findings are flagged.",
+        ),
     ],
 };
 

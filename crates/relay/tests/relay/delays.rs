@@ -77,11 +77,11 @@ async fn json_answer_is_delayed_by_nothing_but_work() {
     assert_eq!((delays[0], delays[2]), (Some(0), Some(0)));
 }
 
-/// The client accepts 30 bytes each 80 ms, which is slower than the engine: the events wait for it.
+/// The client accepts 15 bytes each 80 ms, which is slower than the engine: the events wait for it.
 #[tokio::test(start_paused = true)]
 async fn wait_for_a_slow_client_is_no_delay() {
     let told = ["Write", " to", " ann", " or", " bob", " and", " be", " well"];
-    let slow = Takes::Slowly(30, Duration::from_millis(80));
+    let slow = Takes::Slowly(15, Duration::from_millis(80));
     let (delays, _) = relayed("output_pii: mask", Framing::Sse, paced(&words(&told)), slow).await;
     assert_eq!(delays, [Some(0), Some(0), Some(0)]);
 }
