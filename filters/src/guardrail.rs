@@ -10,6 +10,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
+use arguments::Numbers;
 use parking_lot::Mutex;
 use shield::finding::{Family, Finding};
 use shield::pattern::Pattern;
@@ -23,7 +24,7 @@ use crate::patterns;
 use crate::redact::Vault;
 use crate::registry::{Registry, UnknownFilter};
 use crate::report::Name;
-use crate::settings::{self, Action, Class, FilterSettings, OnFailure};
+use crate::settings::{self, Action, AtHoldTime, Class, FilterSettings, OnFailure};
 use crate::subject::Side;
 
 /// A guardrail, ready to use.
@@ -217,7 +218,7 @@ impl Guardrail {
             channel.push(automata, text, &mut note);
             channel.finish(automata, &mut note);
         }
-        (if is_json { in_json(text, &found) } else { found }, blocked)
+        (if is_json { in_json(text, &found, self.settings.numbers()) } else { found }, blocked)
     }
 }
 
@@ -250,13 +251,13 @@ impl Guardrail {
 }
 
 /// The replacements of values that leave a text JSON.
-fn in_json(text: &str, found: &Replacements) -> Replacements {
+fn in_json(text: &str, found: &Replacements, numbers: Numbers) -> Replacements {
     let spans: Vec<_> = found.iter().map(|(span, _)| span.clone()).collect();
     let mut with = |number: usize, _: &str, first: bool| match found.get(number) {
         Some((_, instead)) if first => instead.clone().into_owned(),
         _ => String::new(),
     };
-    let cuts = arguments::cut_all(text, &spans, &mut with);
+    let cuts = arguments::cut_all(text, &spans, numbers, &mut with);
     cuts.into_iter().map(|cut| (cut.span, Cow::Owned(cut.with))).collect()
 }
 
@@ -339,6 +340,7 @@ struct Recipe {
     /// Names, expressions and scores of the rules.
     rules: Vec<(Cow<'static, str>, Cow<'static, str>, f32)>,
     hold_bytes: usize,
+    masks_at_pause: bool,
     allow: Vec<String>,
 }
 
@@ -348,7 +350,11 @@ fn automata(
     rules: &[Pattern],
     settings: &settings::GuardrailSettings,
 ) -> Result<Option<Arc<Automata>>, shield::stream::BuildError> {
-    let options = Options { allow: settings.pii.allowed(), ..options(settings.hold_bytes) };
+    let options = Options {
+        allow: settings.pii.allowed(),
+        masks_at_pause: settings.at_hold_time != AtHoldTime::Release,
+        ..options(settings.hold_bytes)
+    };
     shared(rules, options, &settings.pii.allow)
 }
 
@@ -367,6 +373,7 @@ fn shared(
             .map(|rule| (rule.rule.clone(), rule.regex.clone(), rule.score))
             .collect(),
         hold_bytes: options.hold_bytes,
+        masks_at_pause: options.masks_at_pause,
         allow: allow.to_owned(),
     };
     let mut made = MADE.lock();

@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use arguments::Cut;
+use arguments::{Cut, Numbers};
 use wire::Framing;
 use wire::json::{self, Text};
 use wire::rewrite::{Edit, apply};
@@ -94,10 +94,11 @@ pub enum Redacted {
     Impossible,
 }
 
-/// Redact all findings with [`Action::Mask`] in a body.
+/// Redact all findings with [`Action::Mask`] in a body. `numbers`: in texts that are JSON.
 pub fn redact<'f>(
     body: &[u8],
     subject: &Subject,
+    numbers: Numbers,
     found: impl Iterator<Item = &'f Found>,
 ) -> Redacted {
     let mut spans: Vec<(usize, Range<usize>, &Name)> = found
@@ -123,7 +124,7 @@ pub fn redact<'f>(
         let (place, text) = (subject.place(at), subject.text(at));
         let Some(raw) = body.get(place.body.clone()) else { return Redacted::Impossible };
         let raw = Text::new(raw, place.escaped);
-        let Some(cuts) = cuts(text, of_text, &mut vault, &taken) else {
+        let Some(cuts) = cuts((text, numbers), of_text, &mut vault, &taken) else {
             return Redacted::Impossible;
         };
         let written = raw.raw_ranges(cuts.iter().map(|cut| cut.span.clone()));
@@ -139,7 +140,7 @@ pub fn redact<'f>(
 /// The placeholders to write into a text, in its order. In a text that is JSON, such as the
 /// arguments of an earlier tool call, only values are replaced. `None`: a finding cannot be masked.
 fn cuts(
-    text: &str,
+    (text, numbers): (&str, Numbers),
     found: &[(usize, Range<usize>, &Name)],
     vault: &mut Vault,
     taken: &HashSet<&str>,
@@ -156,7 +157,7 @@ fn cuts(
     };
     let spans: Vec<_> = found.iter().map(|(_, span, _)| span.clone()).collect();
     let mut replaced = vec![false; spans.len()];
-    let cuts = arguments::cut_all(text, &spans, &mut |number, value, _| {
+    let cuts = arguments::cut_all(text, &spans, numbers, &mut |number, value, _| {
         if let Some(replaced) = replaced.get_mut(number) {
             *replaced = true;
         }
@@ -164,7 +165,12 @@ fn cuts(
             .get(number)
             .map_or_else(String::new, |(_, _, kind)| vault.placeholder(kind, value, taken))
     });
-    (found.iter().all(is_sound) && replaced.iter().all(|it| *it)).then_some(cuts)
+    let is_kept = |span: &Range<usize>| {
+        let is_number = |text: &str| text.parse::<f64>().is_ok();
+        numbers == Numbers::Kept && text.get(span.clone()).is_some_and(is_number)
+    };
+    let are_done = replaced.iter().zip(&spans).all(|(replaced, span)| *replaced || is_kept(span));
+    (found.iter().all(is_sound) && are_done).then_some(cuts)
 }
 
 #[cfg(test)]
@@ -212,6 +218,30 @@ mod tests {
     }
 
     #[test]
+    fn number_in_arguments_is_replaced_or_kept() {
+        let arguments = r#"{\"n\":4111111111111111,\"to\":\"ann@x.org\"}"#;
+        let body = format!(
+            r#"{{"messages":[{{"role":"assistant","tool_calls":[{{"function":{{"arguments":"{arguments}"}}}}]}}]}}"#
+        );
+        let subject = subject(&body);
+        let mut found = find(&subject, "4111111111111111", "CREDIT_CARD");
+        found.extend(find(&subject, "ann@x.org", "EMAIL_ADDRESS"));
+        assert_eq!(found.len(), 2);
+        for (numbers, number) in
+            [(Numbers::Replaced, r#"\"[CREDIT_CARD_1]\""#), (Numbers::Kept, "4111111111111111")]
+        {
+            let Redacted::Body(redacted, _) =
+                redact(body.as_bytes(), &subject, numbers, found.iter())
+            else {
+                panic!("{numbers:?}");
+            };
+            let want =
+                body.replace("4111111111111111", number).replace("ann@x.org", "[EMAIL_ADDRESS_1]");
+            assert_eq!(String::from_utf8(redacted).unwrap(), want);
+        }
+    }
+
+    #[test]
     fn same_value_has_one_placeholder_and_other_bytes_are_unchanged() {
         let body = r#"{ "model":"m",  "messages":[{"role":"user","content":"I am \u00e4 j@x.org, \"j@x.org\"; k@x.org"},{"role":"tool","content":"j@x.org"}], "x": 1.0 }"#;
         let subject = subject(body);
@@ -220,7 +250,8 @@ mod tests {
             find(&subject, "k@x.org", "EMAIL_ADDRESS"),
         ]
         .concat();
-        let Redacted::Body(redacted, vault) = redact(body.as_bytes(), &subject, found.iter())
+        let Redacted::Body(redacted, vault) =
+            redact(body.as_bytes(), &subject, Numbers::Replaced, found.iter())
         else {
             panic!("a body")
         };
@@ -243,7 +274,8 @@ mod tests {
         let subject = subject(body);
         let found = [find(&subject, "http://a.b/c", "URL"), find(&subject, "c@d", "EMAIL_ADDRESS")]
             .concat();
-        let Redacted::Body(redacted, vault) = redact(body.as_bytes(), &subject, found.iter())
+        let Redacted::Body(redacted, vault) =
+            redact(body.as_bytes(), &subject, Numbers::Replaced, found.iter())
         else {
             panic!("a body")
         };
@@ -252,10 +284,16 @@ mod tests {
             r#"{"messages":[{"role":"user","content":"see [URL_1] or [URL_2]"}]}"#
         );
         assert_eq!(vault.open("[URL_2]"), Some("http://a.b/c@d"));
-        assert!(matches!(redact(body.as_bytes(), &subject, [].iter()), Redacted::Nothing));
+        assert!(matches!(
+            redact(body.as_bytes(), &subject, Numbers::Replaced, [].iter()),
+            Redacted::Nothing
+        ));
         let mut torn = find(&subject, "see", "X");
         torn[0].span = 0..9999;
-        assert!(matches!(redact(body.as_bytes(), &subject, torn.iter()), Redacted::Impossible));
+        assert!(matches!(
+            redact(body.as_bytes(), &subject, Numbers::Replaced, torn.iter()),
+            Redacted::Impossible
+        ));
     }
 
     #[test]
@@ -280,7 +318,8 @@ mod tests {
             let subject = subject(&body);
             let mut found = crate::filter::Filter::detect(&filter, &subject).found;
             found.iter_mut().for_each(|found| found.action = Action::Mask);
-            let Redacted::Body(redacted, vault) = redact(body.as_bytes(), &subject, found.iter())
+            let Redacted::Body(redacted, vault) =
+                redact(body.as_bytes(), &subject, Numbers::Replaced, found.iter())
             else {
                 panic!("a body")
             };
@@ -315,7 +354,8 @@ mod tests {
                 })
                 .collect();
             let began = std::time::Instant::now();
-            let Redacted::Body(redacted, _) = redact(body.as_bytes(), &subject, found.iter())
+            let Redacted::Body(redacted, _) =
+                redact(body.as_bytes(), &subject, Numbers::Replaced, found.iter())
             else {
                 panic!("a body")
             };

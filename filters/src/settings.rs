@@ -95,6 +95,29 @@ impl JudgeMode {
     }
 }
 
+/// What happens to undecided text at the maximum hold time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AtHoldTime {
+    /// A possible number with a checksum, and a secret with a known prefix, are masked.
+    Mask,
+    /// All undecided text passes.
+    Release,
+    /// The answer ends if `Mask` would mask something.
+    End,
+}
+
+impl AtHoldTime {
+    /// The word of the settings.
+    pub fn from_word(word: &str) -> Self {
+        match word {
+            "release" => AtHoldTime::Release,
+            "end" => AtHoldTime::End,
+            _ => AtHoldTime::Mask,
+        }
+    }
+}
+
 /// What is common to all filters of a chain.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FilterSettings {
@@ -114,10 +137,14 @@ pub struct FilterSettings {
 /// Scores above which a text is an attack, 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Injection {
-    /// For user messages.
+    /// Of a finding in user messages.
     pub threshold: f32,
-    /// For tool results.
+    /// Of one that is blocked, if the action is [`Action::Block`].
+    pub block: f32,
+    /// Of a finding in tool results and documents.
     pub tool: f32,
+    /// Of one that is blocked.
+    pub tool_block: f32,
 }
 
 /// Minimum scores of findings of toxic language by category, 0 to 1.
@@ -133,6 +160,8 @@ pub struct Toxicity {
     pub self_harm: f32,
     /// Sexual harassment.
     pub sexual: f32,
+    /// Of text of any category that is blocked, if the action is [`Action::Block`].
+    pub block: f32,
 }
 
 /// A filter that is registered by name.
@@ -175,11 +204,15 @@ pub struct GuardrailSettings {
     pub output_pii: Action,
     /// Credentials in answers.
     pub output_secrets: Action,
+    /// Whether masked numbers in JSON stay, instead of becoming strings.
+    pub keep_json_numbers: bool,
     /// Maximum bytes held of each text of an answer.
     pub hold_bytes: usize,
     /// Maximum time that they are held.
     #[serde(serialize_with = "seconds")]
     pub hold_time: Duration,
+    /// What happens to undecided text then.
+    pub at_hold_time: AtHoldTime,
     /// Bytes of an answer's text in one window of the judges.
     pub judge_window: usize,
     /// How the embedded classifier judges answers.
@@ -207,6 +240,13 @@ pub struct GuardrailSettings {
     pub filters: Vec<RegisteredFilter>,
     /// Remote and model judges.
     pub judges: Vec<Judge>,
+}
+
+impl GuardrailSettings {
+    /// What masks do to numbers in JSON.
+    pub fn numbers(&self) -> arguments::Numbers {
+        if self.keep_json_numbers { arguments::Numbers::Kept } else { arguments::Numbers::Replaced }
+    }
 }
 
 /// Thresholds of the risk, and their actions.

@@ -123,7 +123,7 @@ fn personal_data_and_credentials_do_not_pass() {
         ("Call me at +44 20 7946 0958.", "Call me at [PHONE_NUMBER]."),
         ("card 4111\u{a0}1111\u{a0}1111\u{a0}1111", "card [CREDIT_CARD]"),
         ("SSN 078‑05‑1120", "SSN [US_SSN]"),
-        ("password = \"mo9!Rauchquarz\"", "[GENERIC_SECRET]"),
+        ("password = \"mo9!Rauchquarz\"", "password = \"[GENERIC_SECRET]\""),
     ] {
         assert_eq!(shield::stream::redact(&automata, text), masked);
     }

@@ -519,7 +519,7 @@ pub const CATALOG: &[Metric] = &[
         Unit::Seconds,
         LENS_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
-        "Guardrail time before the client's first token.",
+        "How much later the first token was sent because of the guardrail.",
     ),
     metric(
         "llm_lens_guardrail_calls_total",
@@ -527,6 +527,13 @@ pub const CATALOG: &[Metric] = &[
         Unit::One,
         &["route", "backend", "gen_ai_request_model", "filter", "side"],
         "Calls of a filter.",
+    ),
+    histogram(
+        "llm_lens_guardrail_delay_seconds",
+        Unit::Seconds,
+        LENS_SECONDS,
+        &["route", "backend", "gen_ai_request_model", "event"],
+        "How much later the first and the last event of an answer were sent because of the guardrail.",
     ),
     histogram(
         "llm_lens_guardrail_event_hold_seconds",
@@ -568,7 +575,7 @@ pub const CATALOG: &[Metric] = &[
         Unit::Seconds,
         LENS_SECONDS,
         &["route", "backend", "gen_ai_request_model", "phase"],
-        "Guardrail time of a request by phase.",
+        "Guardrail time of a request by phase. Most of it overlaps with the engine's time; see llm_lens_guardrail_delay_seconds.",
     ),
     metric(
         "llm_lens_guardrail_verdicts_total",

@@ -314,6 +314,10 @@ fn guards<W: MetricWriter>(out: &mut W, labels: &W::Labels, merged: &MergedSerie
         );
         merged.write(out, "llm_lens_guardrail_overhead_seconds", &labels, phase);
     }
+    for (event, timing) in [("first", Timing::FirstEventDelay), ("last", Timing::LastEventDelay)] {
+        let labels = out.with(labels, "event", event);
+        merged.write(out, "llm_lens_guardrail_delay_seconds", &labels, timing);
+    }
     for (name, timing) in [
         ("llm_lens_guardrail_added_ttft_seconds", Timing::AddedTtft),
         ("llm_lens_ttft_without_guardrail_seconds", Timing::TtftWithoutGuardrail),

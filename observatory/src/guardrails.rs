@@ -22,13 +22,14 @@ pub struct GuardrailOverview {
     pub requests: u64,
     /// Requests blocked by the guardrail.
     pub blocked: u64,
-    /// Guardrail time of a request, by phase. `security` is the total, `added_ttft` the part before
-    /// the first token.
+    /// Guardrail time of a request, by phase; `guardrail` is the total. `first_event_delay`,
+    /// `added_ttft` and `last_event_delay` are how much later an event was sent.
     pub overhead: BTreeMap<&'static str, TimingOverview>,
     /// The client's TTFT, for comparison.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_ttft: Option<TimingOverview>,
-    /// Guardrail share of all request time, 0 to 100.
+    /// How much later answers ended because of the guardrail, as a share of the time of all
+    /// requests, 0 to 100.
     pub security_impact_percent: f64,
     /// Filters, by total time, longest first.
     pub filters: Vec<FilterOverview>,
@@ -87,7 +88,9 @@ fn one(((route, backend, operation), series): (&Key, &Series)) -> GuardrailOverv
         Timing::OutputFiltering,
         Timing::Hold,
         Timing::Guardrail,
+        Timing::FirstEventDelay,
         Timing::AddedTtft,
+        Timing::LastEventDelay,
     ];
     let sum = |which: Timing| series.timing(which).map_or(0, |micros| micros.sum());
     let mut filters: Vec<_> = series.filters.iter().collect();
@@ -106,7 +109,7 @@ fn one(((route, backend, operation), series): (&Key, &Series)) -> GuardrailOverv
             .filter_map(|phase| Some((phase.name(), timing(phase)?)))
             .collect(),
         client_ttft: timing(Timing::ClientTtft),
-        security_impact_percent: sum(Timing::Guardrail) as f64 * 100.0
+        security_impact_percent: sum(Timing::LastEventDelay) as f64 * 100.0
             / sum(Timing::Total).max(1) as f64,
         filters: filters
             .into_iter()

@@ -307,11 +307,12 @@ fn judge(pattern: &Pattern, text: &str, at: usize, end: usize, announced: bool) 
         Some((_, surer)) if announced || has_context_word(before, pattern) => surer,
         _ => pattern.score,
     };
+    let value = pattern.value(candidate);
     Some(Finding {
         kind: pattern.kind.clone(),
         rule: pattern.rule.clone(),
         family: pattern.family,
-        span: at..end,
+        span: at + value.start..at + value.end,
         score,
     })
 }

@@ -137,10 +137,11 @@ fn long_secrets_are_masked_to_their_end() {
         };
         let all = found(&text);
         assert_eq!(all.len(), 1, "{:.40}", text);
-        assert!(text.ends_with(&format!("{} end", all[0])), "{:.40}", text);
+        let is_whole = |end: &str| text.ends_with(&format!("{}{end}", all[0]));
+        assert!(is_whole(" end") || is_whole("\" end"), "{:.40}", text);
         for size in [9, 700] {
             let masked = streamed(&text, size);
-            assert!(masked.len() < 60 && masked.ends_with(" end"), "{masked:.200}");
+            assert!(masked.len() < 60 && masked.ends_with(" end"), "streamed: {masked:.200}");
         }
     }
 }

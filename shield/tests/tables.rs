@@ -133,9 +133,9 @@ proptest! {
 #[test]
 fn a_secret_that_begins_under_another_mask_does_not_pass() {
     let cases = [
-        ("https://example.org/api_key: 9f8a7d6c5b4e3f2a1b0c", "[URL][GENERIC_SECRET]"),
-        ("www.example.com/password: 'Tr0ub4dor&3'.", "[URL][GENERIC_SECRET]."),
-        ("admin@corp.local.password=Hunter22x and", "[EMAIL_ADDRESS][GENERIC_SECRET] and"),
+        ("https://example.org/api_key: 9f8a7d6c5b4e3f2a1b0c", "[URL]: [GENERIC_SECRET]"),
+        ("www.example.com/password: 'Tr0ub4dor&3'.", "[URL]: '[GENERIC_SECRET]'."),
+        ("admin@corp.local.password=Hunter22x and", "[EMAIL_ADDRESS]=[GENERIC_SECRET] and"),
         ("https://example.org/?key=AKIAIOSFODNN7EXAMPLF then", "[URL] then"),
     ];
     for (text, wanted) in cases {

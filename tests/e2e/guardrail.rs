@@ -288,6 +288,35 @@ async fn held_text_is_released_in_time_and_comments_are_not_held() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn number_that_is_cut_by_a_pause_is_treated_as_the_setting_says() {
+    let engine = Engine::start(|_| {
+        let mut steps = streamed(&["pay 4111 1111 11", "11 1111 now"]);
+        steps.insert(2, Step::ms(900));
+        steps
+    })
+    .await;
+    for (setting, passes, outcome) in [
+        ("mask", false, Outcome::Ok),
+        ("release", true, Outcome::Ok),
+        ("end", false, Outcome::Blocked),
+    ] {
+        let more = format!(", hold_time: 200ms, at_hold_time: {setting}");
+        let gateway = guarded(&engine, &more).await;
+        let answer = ask(&gateway, CHAT, setting, CHAT_STREAM).await;
+        let text = answer.text();
+        assert!(text.ends_with("data: [DONE]\n\n"), "{setting}: {text}");
+        assert_eq!(text.contains("4111"), passes, "{setting}: {text}");
+        assert_eq!(text.contains("pay ["), setting == "mask", "{setting}: {text}");
+        let record = gateway.record(setting).await;
+        assert_eq!(record.outcome, outcome, "{record:?}");
+        // The pause is the engine's, and the hold ends within it.
+        let delay = record.guardrail_overhead.expect("a guardrail").last_event_delay_us;
+        assert_eq!(delay.is_none(), setting == "end", "{record:?}");
+        assert!(delay.unwrap_or_default() < 100_000, "{record:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unparseable_answers_are_refused() {
     let engine = Engine::start(|seen| match id(seen) {
         "html" => vec![Step::text(format!(

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use filters::settings::{
-    Action, Class, FilterSettings, GuardrailSettings, Honeytoken, Injection, Judge, JudgeKind,
-    JudgeMode, ModelFiles, OnFailure, RegisteredFilter, RiskSettings, Rule, SizeBounds, Template,
-    Topic, Toxicity,
+    Action, AtHoldTime, Class, FilterSettings, GuardrailSettings, Honeytoken, Injection, Judge,
+    JudgeKind, JudgeMode, ModelFiles, OnFailure, RegisteredFilter, RiskSettings, Rule, SizeBounds,
+    Template, Topic, Toxicity,
 };
 use filters::{KindAction, KindSettings};
 
@@ -57,8 +57,10 @@ impl Builder {
             toxicity: toxicity(&scores),
             output_pii: action(table, "output_pii"),
             output_secrets: action(table, "output_secrets"),
+            keep_json_numbers: table.text("json_numbers") == Some("keep"),
             hold_bytes: table.size("hold_bytes"),
             hold_time: table.duration("hold_time"),
+            at_hold_time: AtHoldTime::from_word(table.text("at_hold_time").unwrap_or_default()),
             judge_window: table.size("judge_window"),
             mode: mode(table, "output_mode"),
             judges_deadline: table.duration("judges_deadline"),
@@ -362,7 +364,12 @@ fn mode(table: &Table, field: &str) -> JudgeMode {
 }
 
 fn injection(table: &Table) -> Injection {
-    Injection { threshold: table.share("threshold"), tool: table.share("tool_threshold") }
+    Injection {
+        threshold: table.share("threshold"),
+        block: table.share("block_threshold"),
+        tool: table.share("tool_threshold"),
+        tool_block: table.share("tool_block_threshold"),
+    }
 }
 
 fn toxicity(table: &Table) -> Toxicity {
@@ -372,6 +379,7 @@ fn toxicity(table: &Table) -> Toxicity {
         threat: table.share("threat"),
         self_harm: table.share("self_harm"),
         sexual: table.share("sexual"),
+        block: table.share("block_threshold"),
     }
 }
 

@@ -21,9 +21,20 @@ pub struct Cut {
     pub with: String,
 }
 
+/// What a mask does to a number of a document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Numbers {
+    /// It becomes a string with the replacement.
+    #[default]
+    Replaced,
+    /// It stays, so that a tool with a fixed schema accepts the document.
+    Kept,
+}
+
 /// How far a mask was turned into cuts. The span of a mask may grow.
 #[derive(Clone, Debug, Default)]
 pub struct Shape {
+    numbers: Numbers,
     /// Up to where.
     upto: usize,
     /// The replacement was written.
@@ -35,6 +46,11 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// A mask that was not turned into cuts yet.
+    pub fn new(numbers: Numbers) -> Self {
+        Shape { numbers, ..Shape::default() }
+    }
+
     /// Appends the cuts of `mask` in the parts that were read since the last call. `with` returns
     /// the replacement of a value, given the part, its bytes, and whether it is the first.
     pub fn cut(
@@ -58,6 +74,7 @@ impl Shape {
             let span = from..part.span.end.min(mask.end).max(from);
             match part.kind {
                 Kind::Structure | Kind::Word => {}
+                Kind::Number if self.numbers == Numbers::Kept => {}
                 Kind::Name if keeps_names => {}
                 Kind::Name | Kind::Value | Kind::Plain => {
                     let instead = with(part, &span, !self.placed);
@@ -133,6 +150,7 @@ fn value(text: &str, part: &Part, span: &Range<usize>) -> String {
 pub fn cut_all(
     text: &str,
     spans: &[Range<usize>],
+    numbers: Numbers,
     with: &mut dyn FnMut(usize, &str, bool) -> String,
 ) -> Vec<Cut> {
     let mut lexer = Lexer::default();
@@ -147,7 +165,7 @@ pub fn cut_all(
         let mut with = |part: &Part, bytes: &Range<usize>, first: bool| {
             with(number, &value(text, part, bytes), first)
         };
-        Shape::default().cut(near, span.clone(), &mut with, &mut cuts);
+        Shape::new(numbers).cut(near, span.clone(), &mut with, &mut cuts);
     }
     cuts.sort_by_key(|cut| cut.span.start);
     let mut end = 0;
@@ -169,10 +187,8 @@ mod tests {
             .map(|needle| text.find(needle).map(|at| at..at + needle.len()).expect("it is there"))
             .collect();
         let mut out = text.to_owned();
-        for cut in cut_all(text, &spans, &mut |_, _, first| if first { "[K]" } else { "" }.into())
-            .into_iter()
-            .rev()
-        {
+        let mut with = |_, _: &str, first| if first { "[K]" } else { "" }.into();
+        for cut in cut_all(text, &spans, Numbers::Replaced, &mut with).into_iter().rev() {
             out.replace_range(cut.span, &cut.with);
         }
         out
@@ -196,14 +212,23 @@ mod tests {
     }
 
     #[test]
+    fn numbers_can_be_kept() {
+        let text = r#"{"card":4111111111111111,"to":"j@x.org"}"#;
+        let spans = [8..24, 31..38];
+        let cuts = cut_all(text, &spans, Numbers::Kept, &mut |_, _, _| "[K]".into());
+        assert_eq!(cuts, [Cut { span: 31..38, with: "[K]".into() }]);
+    }
+
+    #[test]
     fn values_are_decoded_and_replacements_escaped_for_their_depth() {
         let text = r#"{"a":"x\"\u0040","b":"{\"c\":\"y\\\"z\"}"}"#;
         let mut seen = Vec::new();
         let span = 6..text.len() - 2;
-        let cuts = cut_all(text, std::slice::from_ref(&span), &mut |_, value, _| {
-            seen.push(value.to_owned());
-            "\"".into()
-        });
+        let cuts =
+            cut_all(text, std::slice::from_ref(&span), Numbers::Replaced, &mut |_, value, _| {
+                seen.push(value.to_owned());
+                "\"".into()
+            });
         assert_eq!(seen, ["x\"@", "y\"z"]);
         assert_eq!([&*cuts[0].with, &*cuts[1].with], [r#"\""#, r#"\\\""#]);
     }
@@ -229,7 +254,7 @@ mod tests {
                 spans.iter().map(|(from, length)| at(*from)..at(from + length)).collect();
             let mut out = text.clone();
             let mut with = |_, _: &str, _| "[K\"]".to_owned();
-            for cut in cut_all(&text, &spans, &mut with).into_iter().rev() {
+            for cut in cut_all(&text, &spans, Numbers::Replaced, &mut with).into_iter().rev() {
                 out.replace_range(cut.span, &cut.with);
             }
             let parsed = serde_json::from_str::<serde_json::Value>(&out);

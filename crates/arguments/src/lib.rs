@@ -9,7 +9,7 @@ mod cut;
 mod frame;
 mod lexer;
 
-pub use cut::{Cut, Shape, cut_all};
+pub use cut::{Cut, Numbers, Shape, cut_all};
 pub use lexer::{Kind, Lexer, Part};
 
 /// Whether a text is a whole JSON object or array.

@@ -5,7 +5,7 @@
 //! - *Never*: an allocation, a second pass, a weight.
 
 use super::hash::{BASE, bucket, pair, roll};
-use super::lexicon::{Lexicon, Shape};
+use super::lexicon::{Lexicon, STEM, Shape};
 use shield::normalise::Normal;
 
 /// The kind of a feature; each kind is normalized by its own count.
@@ -68,6 +68,8 @@ pub struct Walk<'a, S> {
     word: u64,
     shape: Shape,
     length: u32,
+    /// Class of the longest known beginning of this word.
+    stem: u8,
     words: [u64; 3],
     /// The last classes with the number of the word, newest first.
     parts: [(u8, u32); 4],
@@ -91,6 +93,7 @@ impl<'a, S: Sink> Walk<'a, S> {
             word: 0,
             shape: Shape::default(),
             length: 0,
+            stem: 0,
             words: [0; 3],
             parts: [(0, 0); 4],
             class_before: 0,
@@ -154,6 +157,19 @@ impl<'a, S: Sink> Walk<'a, S> {
             self.sink.feature(Kind::Words, bucket(pair(SALT_WORD, u64::from(lower))));
             let two = pair(self.last.get(1).copied().unwrap_or(0), u64::from(lower));
             self.sink.feature(Kind::Words, bucket(pair(SALT_PAIR, two)));
+            self.piece();
+        }
+    }
+
+    /// The class of the last characters of a script without spaces: the longest piece counts.
+    fn piece(&mut self) {
+        self.count += 1;
+        let [a, b, c, d, _] = self.last.map(|symbol| symbol as u32);
+        for piece in [&[d, c, b, a][..], &[c, b, a], &[b, a], &[a]] {
+            let class = self.lexicon.piece(piece.iter().fold(0, |hash, c| roll(hash, *c)));
+            if class != 0 {
+                return self.part(class);
+            }
         }
     }
 
@@ -163,6 +179,13 @@ impl<'a, S: Sink> Walk<'a, S> {
         self.shape.add(symbol);
         self.length += 1;
         self.blank = false;
+        // Hangul syllables are two or three letters.
+        if STEM.contains(&self.length) || (self.length == 2 && symbol >= 0x0600) {
+            let class = self.lexicon.stem(self.word);
+            if class != 0 {
+                self.stem = class;
+            }
+        }
         self.symbol(symbol);
     }
 
@@ -217,7 +240,11 @@ impl<'a, S: Sink> Walk<'a, S> {
 
     fn end_word(&mut self) {
         let (word, shape) = (std::mem::take(&mut self.word), std::mem::take(&mut self.shape));
-        let class = self.lexicon.class(word, &shape);
+        let stem = std::mem::take(&mut self.stem);
+        let class = match self.lexicon.class(word, &shape) {
+            0 => stem,
+            class => class,
+        };
         self.shout(class);
         self.length = 0;
         // All words for groups of people share one feature: the statement counts, not its target.

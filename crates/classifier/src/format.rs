@@ -12,11 +12,11 @@ use super::hash::{BUCKET_BITS, BUCKETS};
 use super::lexicon::Lexicon;
 use super::phrase::Phrases;
 use super::toxic::Table;
-use super::{Accuracy, Head, Model};
+use super::{Accuracy, Head, Model, TASKS};
 
 const MAGIC: &[u8; 8] = b"LLSHIELD";
 /// Goes up with every change of the features or of this file.
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 
 /// Why a weights file cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ fn fingerprint() -> u64 {
 }
 
 pub(super) fn write(model: &Model) -> Vec<u8> {
-    let mut out = Vec::with_capacity(BUCKETS * 2 + 65_536);
+    let mut out = Vec::with_capacity(BUCKETS * TASKS + 65_536);
     out.extend(MAGIC);
     out.extend(VERSION.to_le_bytes());
     out.extend((BUCKET_BITS as u16).to_le_bytes());
@@ -112,12 +112,12 @@ pub(super) fn read(bytes: &[u8]) -> Result<Model, BadWeights> {
     if version != (VERSION, BUCKET_BITS as u16, fingerprint()) {
         return Err(BadWeights::Version);
     }
-    let heads = [reader.head()?, reader.head()?];
-    let (pairs, rest) = reader.0.as_chunks::<2>();
-    if pairs.len() != BUCKETS || !rest.is_empty() {
+    let heads = [reader.head()?, reader.head()?, reader.head()?];
+    let (rows, rest) = reader.0.as_chunks::<TASKS>();
+    if rows.len() != BUCKETS || !rest.is_empty() {
         return Err(BadWeights::Damaged);
     }
-    let weights = pairs.iter().map(|pair| pair.map(u8::cast_signed)).collect();
+    let weights = rows.iter().map(|row| row.map(u8::cast_signed)).collect();
     let (phrases, toxic) = Phrases::new()
         .and_then(|phrases| Ok((phrases, Table::new()?)))
         .map_err(|_| BadWeights::Damaged)?;

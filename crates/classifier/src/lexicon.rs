@@ -1,12 +1,17 @@
 //! Word classes: the roles of words.
 //!
-//! - *In*: the hash of a lower-case word.
+//! - *In*: the hash of a lower-case word, of its beginning, or of a piece of text without spaces.
 //! - *Out*: its class, 0 for none.
 //! - *Never*: stored text; words are stored as hashes.
 
 use super::hash::{pair, roll, word_hash};
 
 const SLOTS: usize = 16384;
+
+/// Lengths of stems in letters; longer ones are cut, shorter ones are whole words.
+pub const STEM: std::ops::RangeInclusive<u32> = 3..=7;
+/// Mixed into the hash of a stem: a stem is no word.
+const STEM_SALT: u64 = 0x0bad_57e3;
 
 /// Words by class.
 #[derive(Debug)]
@@ -68,9 +73,12 @@ impl Lexicon {
                 .filter_map(|l| l.split_once(':'))
         };
         for (name, words) in rows() {
-            let class = lexicon.names.len() as u8;
-            lexicon.names.push(name);
-            words.split_whitespace().for_each(|w| lexicon.add(word_hash(w), class));
+            let known = lexicon.names.iter().position(|known| *known == name);
+            let class = known.unwrap_or(lexicon.names.len()) as u8;
+            if known.is_none() {
+                lexicon.names.push(name);
+            }
+            words.split_whitespace().for_each(|w| lexicon.add_word(w, class));
             match name {
                 "identity" => lexicon.fuzzy.0 = class,
                 "die" => lexicon.fuzzy.1 = class,
@@ -83,11 +91,33 @@ impl Lexicon {
             if class >= lexicon.fuzzy.0 && class <= lexicon.fuzzy.1 {
                 words
                     .split_whitespace()
-                    .filter(|w| w.len() >= 4)
+                    .filter(|w| w.len() >= 4 && w.is_ascii() && !w.ends_with('*'))
                     .for_each(|w| lexicon.add_fuzzy(w, class));
             }
         }
         lexicon
+    }
+
+    fn add_word(&mut self, word: &str, class: u8) {
+        let Some(stem) = word.strip_suffix('*') else { return self.add(word_hash(word), class) };
+        let stem: String = stem.chars().take(*STEM.end() as usize).collect();
+        let hash = word_hash(&stem);
+        self.add(hash, class);
+        if stem.chars().count() >= *STEM.start() as usize || !stem.is_ascii() {
+            self.add(pair(STEM_SALT, hash), class);
+        }
+    }
+
+    /// The class of the words that begin with `stem`, 0 for none.
+    #[inline]
+    pub fn stem(&self, stem: u64) -> u8 {
+        self.exact(pair(STEM_SALT, stem))
+    }
+
+    /// The class of a piece of text without spaces, 0 for none.
+    #[inline]
+    pub fn piece(&self, hash: u64) -> u8 {
+        self.exact(hash)
     }
 
     fn add(&mut self, word: u64, class: u8) {

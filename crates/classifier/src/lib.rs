@@ -5,8 +5,8 @@
 //! - *Never*: a decision, a network call, a panic; the same text and weights give the same scores
 //!   to the bit.
 //!
-//! Both are linear models over hashed characters, words and *parts* (the roles of words, see
-//! `lexicon.txt`), with one table for both questions. The category of toxic language comes from
+//! All are linear models over hashed characters, words and *parts* (the roles of words, see
+//! `lexicon.txt`), with one table for all. The category of toxic language comes from
 //! phrases (`toxic.txt`) and the classifier's score.
 
 pub mod extract;
@@ -35,23 +35,32 @@ pub const WEIGHTS: &[u8] = include_bytes!("../weights.bin");
 /// The classes that a text is scored for, in the order of the table's columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// Prompt injection, jailbreak, prompt extraction.
+    /// Prompt injection, jailbreak, prompt extraction in the words of a user, who may give
+    /// instructions.
     Injection,
     /// Hate, harassment, insult, threat.
     Toxicity,
+    /// Prompt injection in a tool result or a document, which may not.
+    ToolInjection,
 }
 
+/// How many classes there are.
+pub const TASKS: usize = 3;
+
 impl Task {
-    /// Both questions.
-    pub const ALL: [Task; 2] = [Task::Injection, Task::Toxicity];
+    /// All classes.
+    pub const ALL: [Task; TASKS] = [Task::Injection, Task::Toxicity, Task::ToolInjection];
 }
 
 /// The scores of one text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scores {
-    /// Prompt injection; above 0.5 is a finding.
+    /// Prompt injection, if a user wrote the text. 0.5 is the score of one harmless text in a
+    /// hundred, [`RARE`] that of one in a thousand. The same holds for the next two.
     pub injection: f32,
-    /// Toxicity; above 0.5 is a finding.
+    /// Prompt injection, if the text is a tool result or a document.
+    pub tool_injection: f32,
+    /// Toxicity.
     pub toxicity: f32,
     /// Toxicity by category, in the order of [`ToxicCategory::ALL`]: 0 if no phrase of the table
     /// matches.
@@ -67,12 +76,15 @@ impl Scores {
     }
 }
 
+/// The score that one harmless text in a thousand reaches; one in a hundred reaches 0.5.
+pub const RARE: f32 = 0.9;
+
 /// Accuracy measured in training. The weights file contains it, so that a deployment can report it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Accuracy {
-    /// ROC-AUC over the folds.
+    /// ROC-AUC on sources that the weights were not trained on.
     pub auc: f32,
-    /// True positive rate at one per cent false positives.
+    /// True positive rate at one per cent false positives, on the same.
     pub tpr: f32,
 }
 
@@ -94,18 +106,19 @@ pub struct Head {
 }
 
 impl Head {
-    fn calibrated(&self, raw: f32) -> f32 {
+    /// The score of a raw score.
+    pub fn calibrated(&self, raw: f32) -> f32 {
         1.0 / (1.0 + (-self.slope * (raw - self.threshold)).exp())
     }
 }
 
-/// Both classifiers, ready to score.
+/// All classifiers, ready to score.
 #[derive(Debug)]
 pub struct Model {
-    /// Weights of injection and toxicity by bucket, side by side: one lookup serves both.
-    pub weights: Vec<[i8; 2]>,
-    /// One head for each question, in the order of [`Task::ALL`].
-    pub heads: [Head; 2],
+    /// Weights of all classes by bucket, side by side: one lookup serves all.
+    pub weights: Vec<[i8; TASKS]>,
+    /// One head for each class, in the order of [`Task::ALL`].
+    pub heads: [Head; TASKS],
     /// Classes of words.
     pub lexicon: Lexicon,
     /// Phrases of attacks.
@@ -132,24 +145,30 @@ impl Model {
 
     /// The head that answers a question.
     pub fn head(&self, question: Task) -> &Head {
-        let [injection, toxicity] = &self.heads;
+        let [injection, toxicity, tool] = &self.heads;
         match question {
             Task::Injection => injection,
             Task::Toxicity => toxicity,
+            Task::ToolInjection => tool,
         }
     }
 
     /// Scores a text. A long one is scored window by window, and the highest score counts.
     pub fn score(&self, normal: &Normal) -> Scores {
         let (raw, phrase) = self.raw(normal);
-        let [injection, toxicity] = raw;
+        let [injection, toxicity, tool] = raw;
         let toxicity = self.head(Task::Toxicity).calibrated(toxicity);
-        let injection = self.head(Task::Injection).calibrated(injection);
-        Scores { injection, toxicity, toxic: self.toxic.scores(normal, toxicity), phrase }
+        Scores {
+            injection: self.head(Task::Injection).calibrated(injection),
+            tool_injection: self.head(Task::ToolInjection).calibrated(tool),
+            toxicity,
+            toxic: self.toxic.scores(normal, toxicity),
+            phrase,
+        }
     }
 
     /// The score of each question before calibration, and the first phrase of an attack.
-    pub fn raw(&self, normal: &Normal) -> ([f32; 2], Option<Phrase>) {
+    pub fn raw(&self, normal: &Normal) -> ([f32; TASKS], Option<Phrase>) {
         let mut scorer = scorer::Scorer::new(self);
         let phrase = extract::extract(&self.lexicon, &self.phrases, normal, &mut scorer);
         (scorer.finish(), phrase)

@@ -4,9 +4,9 @@
 //! - *Out*: the raw score of each question.
 //! - *Never*: a feature counted twice in one window.
 
-use super::Model;
 use super::features::{KINDS, Kind, MIN_OCCURRENCES, Sink};
 use super::seen::Seen;
+use super::{Model, TASKS};
 
 /// Characters after which the next end of a sentence closes the window.
 const WINDOW: u32 = 3000;
@@ -15,17 +15,17 @@ const WINDOW: u32 = 3000;
 pub(super) struct Scorer<'a> {
     model: &'a Model,
     seen: Seen,
-    sums: [[i32; 2]; KINDS],
+    sums: [[i32; TASKS]; KINDS],
     counts: [u32; KINDS],
     /// Sums and counts when the sentence began.
-    before: ([[i32; 2]; KINDS], [u32; KINDS]),
+    before: ([[i32; TASKS]; KINDS], [u32; KINDS]),
     /// The highest score of a sentence in this window, by question.
-    peak: Option<[f32; 2]>,
+    peak: Option<[f32; TASKS]>,
     /// Character features in this window, three for each symbol.
     chars: u32,
     /// Facts about the whole text count in every window.
     facts: Vec<u32>,
-    best: Option<[f32; 2]>,
+    best: Option<[f32; TASKS]>,
 }
 
 impl<'a> Scorer<'a> {
@@ -33,7 +33,7 @@ impl<'a> Scorer<'a> {
         Self {
             model,
             seen: Seen::take(),
-            sums: [[0; 2]; KINDS],
+            sums: [[0; TASKS]; KINDS],
             counts: [0; KINDS],
             before: Default::default(),
             peak: None,
@@ -44,7 +44,7 @@ impl<'a> Scorer<'a> {
     }
 
     /// The raw scores of the best window.
-    pub(super) fn finish(mut self) -> [f32; 2] {
+    pub(super) fn finish(mut self) -> [f32; TASKS] {
         if self.chars > 0 || self.best.is_none() {
             self.close();
         }
@@ -52,7 +52,7 @@ impl<'a> Scorer<'a> {
     }
 
     fn close(&mut self) {
-        let mut raw = [0f32; 2];
+        let mut raw = [0f32; TASKS];
         for (column, (head, raw)) in self.model.heads.iter().zip(&mut raw).enumerate() {
             let mut sums = [0f32; KINDS];
             for ((sum, all), n) in sums.iter_mut().zip(&self.sums).zip(&self.counts) {
@@ -64,11 +64,10 @@ impl<'a> Scorer<'a> {
                 * head.peak;
             *raw = sums.iter().sum::<f32>() + peak;
         }
-        let [a, b] = raw;
-        self.best = Some(self.best.map_or(raw, |[x, y]| [x.max(a), y.max(b)]));
+        self.best = Some(self.best.map_or(raw, |best| highest(best, raw)));
         self.seen.clear();
         (self.before, self.peak) = Default::default();
-        (self.sums, self.counts, self.chars) = ([[0; 2]; KINDS], [0; KINDS], 0);
+        (self.sums, self.counts, self.chars) = ([[0; TASKS]; KINDS], [0; KINDS], 0);
         for fact in std::mem::take(&mut self.facts) {
             self.fact(fact);
         }
@@ -79,7 +78,7 @@ impl<'a> Scorer<'a> {
         if self.counts == self.before.1 {
             return;
         }
-        let mut news = [0f32; 2];
+        let mut news = [0f32; TASKS];
         for (column, (head, new)) in self.model.heads.iter().zip(&mut news).enumerate() {
             let kinds = self
                 .sums
@@ -93,8 +92,7 @@ impl<'a> Scorer<'a> {
             }
         }
         self.before = (self.sums, self.counts);
-        let [a, b] = news;
-        self.peak = Some(self.peak.map_or(news, |[x, y]| [x.max(a), y.max(b)]));
+        self.peak = Some(self.peak.map_or(news, |peak| highest(peak, news)));
     }
 
     #[inline]
@@ -102,16 +100,25 @@ impl<'a> Scorer<'a> {
         if !self.seen.first(bucket) {
             return;
         }
-        if let (Some([a, b]), Some([x, y]), Some(n)) = (
+        if let (Some(weights), Some(sums), Some(n)) = (
             self.model.weights.get(bucket as usize),
             self.sums.get_mut(kind as usize),
             self.counts.get_mut(kind as usize),
         ) {
-            *x += i32::from(*a);
-            *y += i32::from(*b);
+            for (sum, weight) in sums.iter_mut().zip(weights) {
+                *sum += i32::from(*weight);
+            }
             *n += 1;
         }
     }
+}
+
+/// The higher score of each class.
+fn highest(mut a: [f32; TASKS], b: [f32; TASKS]) -> [f32; TASKS] {
+    for (a, b) in a.iter_mut().zip(b) {
+        *a = a.max(b);
+    }
+    a
 }
 
 impl Sink for Scorer<'_> {

@@ -12,7 +12,7 @@ use shield::normalise::{Limits, Normal, normalise};
 /// A model with arbitrary but fixed weights.
 fn model() -> Model {
     let weights = (0..BUCKETS as u32).map(|i| {
-        [i.wrapping_mul(2_654_435_761) >> 24, i.wrapping_mul(40_503) >> 9]
+        [i.wrapping_mul(2_654_435_761) >> 24, i.wrapping_mul(40_503) >> 9, i.wrapping_mul(97) >> 3]
             .map(|v| (v as u8).cast_signed())
     });
     let measured = Accuracy { auc: 0.9, tpr: 0.5 };
@@ -26,7 +26,7 @@ fn model() -> Model {
     };
     Model {
         weights: weights.collect(),
-        heads: [head.clone(), Head { peak: 0.1, ..head }],
+        heads: [head.clone(), Head { peak: 0.1, ..head.clone() }, head],
         lexicon: Lexicon::load(),
         phrases: Phrases::new().expect("phrases"),
         toxic: Table::new().expect("table"),

@@ -127,19 +127,20 @@ pub(crate) enum ShieldCommand {
         file: PathBuf,
     },
     /// Measure the detectors on labelled rows: pii, secrets, injection, toxicity and benign.jsonl
-    /// of a folder.
+    /// of a folder. The classifiers are trained anew without the source of each row, also on the
+    /// folders in the folder.
     Eval {
         /// The folder.
         folder: PathBuf,
-        /// Also test on each source after training without it (takes minutes).
+        /// Also measure the classifiers on each language after training without it (takes minutes).
         #[arg(long)]
-        sources: bool,
+        languages: bool,
         /// Also measure held bytes on the Rust files below this folder.
         #[arg(long, value_name = "DIR")]
         code: Option<PathBuf>,
     },
-    /// Train the classifiers on injection, toxicity and benign.jsonl of a folder. The same rows
-    /// give the same file.
+    /// Train the classifiers on injection, toxicity and benign.jsonl of a folder, and of the
+    /// folders in it. The same rows give the same file.
     Train {
         /// The folder.
         folder: PathBuf,

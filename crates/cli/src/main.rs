@@ -64,8 +64,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Stats(args) => return statistics::print_stats(&args),
         Command::Aggregate(args) => self::aggregate::run_aggregator(args)?,
         Command::Shield(ShieldCommand::Scan { file }) => return shield::scan(&file),
-        Command::Shield(ShieldCommand::Eval { folder, sources, code }) => {
-            return shield::eval(&folder, sources, code.as_deref());
+        Command::Shield(ShieldCommand::Eval { folder, languages, code }) => {
+            return shield::eval(&folder, languages, code.as_deref());
         }
         Command::Shield(ShieldCommand::Train { folder, out }) => shield::train(&folder, &out)?,
         Command::Key(command) => key::run_key_command(&command)?,

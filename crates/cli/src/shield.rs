@@ -52,6 +52,7 @@ struct Detectors {
 struct DetectorScores {
     found: Vec<Finding>,
     injection: f32,
+    tool_injection: f32,
     toxicity: f32,
     risk: Risk,
     us: f64,
@@ -70,7 +71,9 @@ impl Detectors {
         let began = Instant::now();
         let normal = normalise(text, &NORMALISED);
         let found = self.patterns.find(text, &normal);
-        let (injection, toxicity) = scores(&normal);
+        let scores = scores(&normal);
+        let (injection, tool_injection) = (scores.injection, scores.tool_injection);
+        let toxicity = scores.worst_toxicity();
         let mut risk = Risk::default();
         let family = |family| {
             found.iter().filter(|f| f.family == family).map(|f| f.score).fold(0.0, f32::max)
@@ -85,6 +88,7 @@ impl Detectors {
         DetectorScores {
             found,
             injection,
+            tool_injection,
             toxicity,
             risk,
             us: began.elapsed().as_nanos() as f64 / 1000.0,
@@ -103,7 +107,8 @@ fn open(file: &Path) -> Result<Box<dyn Read>> {
 
 /// Prints a table of findings. The exit code is that of `grep`: success if something was found.
 fn text(detectors: &Detectors, text: &str) -> Result<ExitCode> {
-    let DetectorScores { found, injection, toxicity, risk, us } = detectors.judge(text);
+    let DetectorScores { found, injection, tool_injection, toxicity, risk, us } =
+        detectors.judge(text);
     let mut out = String::new();
     for finding in &found {
         let before = text.get(..finding.span.start).unwrap_or_default();
@@ -115,7 +120,7 @@ fn text(detectors: &Detectors, text: &str) -> Result<ExitCode> {
         ));
     }
     out.push_str(&format!(
-        "injection {injection:.2}, toxicity {toxicity:.2}; more than 0.50 is a finding\n"
+        "injection {injection:.2} (in a tool result {tool_injection:.2}), toxicity {toxicity:.2}; more than 0.50 is a finding\n"
     ));
     out.push_str(&format!(
         "risk {:.2}, {}\n",
@@ -142,7 +147,8 @@ fn rows(detectors: &Detectors, input: Box<dyn Read + '_>) -> Result<ExitCode> {
             .with_context(|| format!("line {} is not JSON", number + 1))?;
         let text =
             row["text"].as_str().with_context(|| format!("line {} has no \"text\"", number + 1))?;
-        let DetectorScores { found, injection, toxicity, risk, us } = detectors.judge(text);
+        let DetectorScores { found, injection, tool_injection, toxicity, risk, us } =
+            detectors.judge(text);
         let spans: Vec<Value> = found
             .iter()
             .map(|f| {
@@ -152,6 +158,7 @@ fn rows(detectors: &Detectors, input: Box<dyn Read + '_>) -> Result<ExitCode> {
             .collect();
         let scores = json!({
             "injection": injection,
+            "tool_injection": tool_injection,
             "toxicity": toxicity,
             "pii": risk.score(Category::Pii),
             "secrets": risk.score(Category::Secret),

@@ -79,7 +79,10 @@ pub struct FilterAccount {
     pub critical: bool,
 }
 
-/// Guardrail time in microseconds, from the request's ledger; the parts sum to the total.
+/// What a guardrail cost, in microseconds: its own time, and what the client felt of it.
+///
+/// Its time overlaps with that of the engine: while it holds an event, the engine generates the
+/// next one. The delays compare each event with its own earliest time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GuardrailOverhead {
     /// Time of detectors on the prompt: the first part of the ledger state `guardrail_input`.
@@ -89,13 +92,22 @@ pub struct GuardrailOverhead {
     pub threat_detection_us: u64,
     /// Checks of the answer: ledger state `guardrail_output`.
     pub output_filtering_us: u64,
-    /// Waiting for more text to decide on held events: ledger state `hold`.
+    /// Time with held events and nothing else to send: ledger state `hold`. The engine generates
+    /// meanwhile.
     pub hold_us: u64,
-    /// Sum of the four parts.
+    /// Sum of the four parts. A stream can spend most of its time in `hold` and end no later.
     pub total_us: u64,
-    /// Share of the whole request, in percent.
+    /// `last_event_delay_us` as a share of the whole request, in percent; the time of the prompt's
+    /// checks if the guardrail ended the request.
     pub security_impact_percent: f64,
-    /// The part before the client's first token.
+    /// How much later than without the guardrail the first event was sent: the checks of the
+    /// prompt, and the time from the event's earliest time to its release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_event_delay_us: Option<u64>,
+    /// The same of the last event: how much later the answer ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_event_delay_us: Option<u64>,
+    /// The same of the first event with generated text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub added_ttft_us: Option<u64>,
     /// The client's TTFT without the guardrail: `client_ttft_us` minus `added_ttft_us`.
@@ -103,36 +115,44 @@ pub struct GuardrailOverhead {
     pub ttft_without_us: Option<u64>,
 }
 
+/// How much later events were sent than without the guardrail, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventDelays {
+    /// Of the first event; `None` if none was sent.
+    pub first_event: Option<u64>,
+    /// Of the first event with generated text; `None` if none was sent.
+    pub first_token: Option<u64>,
+    /// Of the last event; `None` if none was sent, or if the guardrail ended the answer.
+    pub last_event: Option<u64>,
+}
+
 impl GuardrailOverhead {
     /// From a closed ledger. `threat_detection_us`: the part of `guardrail_input` spent on judges.
-    pub fn from_ledger(ledger: &Parts, threat_detection_us: u64) -> Self {
+    pub fn new(
+        ledger: &Parts,
+        threat_detection_us: u64,
+        delays: EventDelays,
+        client_ttft_us: Option<u64>,
+    ) -> Self {
         let [input_us, output_filtering_us, hold_us] =
             [State::GuardrailInput, State::GuardrailOutput, State::Hold]
                 .map(|state| ledger.micros(state));
         let threat_detection_us = threat_detection_us.min(input_us);
-        let total_us = input_us + output_filtering_us + hold_us;
+        let later = delays.last_event.unwrap_or(input_us);
+        let added_ttft_us = delays.first_token.filter(|_| client_ttft_us.is_some());
         GuardrailOverhead {
             validation_us: input_us - threat_detection_us,
             threat_detection_us,
             output_filtering_us,
             hold_us,
-            total_us,
-            security_impact_percent: total_us as f64 * 100.0 / ledger.total().max(1) as f64,
-            added_ttft_us: None,
-            ttft_without_us: None,
+            total_us: input_us + output_filtering_us + hold_us,
+            security_impact_percent: later as f64 * 100.0 / ledger.total().max(1) as f64,
+            first_event_delay_us: delays.first_event,
+            last_event_delay_us: delays.last_event,
+            added_ttft_us,
+            ttft_without_us: client_ttft_us
+                .zip(added_ttft_us)
+                .map(|(ttft, added)| ttft.saturating_sub(added)),
         }
-    }
-
-    /// Add the guardrail time before the client's first token, and the TTFT without it.
-    #[must_use]
-    pub fn before_first_token(
-        mut self,
-        added_us: Option<u64>,
-        client_ttft_us: Option<u64>,
-    ) -> Self {
-        self.added_ttft_us = added_us.filter(|_| client_ttft_us.is_some());
-        self.ttft_without_us =
-            client_ttft_us.zip(added_us).map(|(ttft, added)| ttft.saturating_sub(added));
-        self
     }
 }

@@ -36,7 +36,7 @@ mod engine_split;
 pub use engine_split::{EngineSplit, Measured};
 
 pub mod guardrail;
-pub use guardrail::{GuardrailOverhead, RecordGuardrail};
+pub use guardrail::{EventDelays, GuardrailOverhead, RecordGuardrail};
 
 pub mod record;
 pub use record::Record;

@@ -61,7 +61,11 @@ pub enum Timing {
     Hold,
     /// Total guardrail time.
     Guardrail,
-    /// Guardrail time before the client's first token.
+    /// How much later the first event was sent because of the guardrail.
+    FirstEventDelay,
+    /// How much later the last event was sent because of the guardrail.
+    LastEventDelay,
+    /// How much later the first token was sent because of the guardrail.
     AddedTtft,
     /// Client TTFT without guardrail time.
     TtftWithoutGuardrail,
@@ -71,7 +75,7 @@ pub enum Timing {
 
 impl Timing {
     /// All timings.
-    pub const ALL: [Timing; 28] = [
+    pub const ALL: [Timing; 30] = [
         Timing::Total,
         Timing::Engine,
         Timing::EngineTtft,
@@ -97,6 +101,8 @@ impl Timing {
         Timing::OutputFiltering,
         Timing::Hold,
         Timing::Guardrail,
+        Timing::FirstEventDelay,
+        Timing::LastEventDelay,
         Timing::AddedTtft,
         Timing::TtftWithoutGuardrail,
         Timing::EventHold,
@@ -130,6 +136,8 @@ impl Timing {
             Timing::OutputFiltering => "output_filtering",
             Timing::Hold => "hold",
             Timing::Guardrail => "guardrail",
+            Timing::FirstEventDelay => "first_event_delay",
+            Timing::LastEventDelay => "last_event_delay",
             Timing::AddedTtft => "added_ttft",
             Timing::TtftWithoutGuardrail => "ttft_without_guardrail",
             Timing::EventHold => "event_hold",
@@ -176,7 +184,7 @@ impl Record {
     }
 
     /// Without a guardrail, all are absent.
-    fn guardrail_timings(&self) -> [(Timing, Option<u64>); 7] {
+    fn guardrail_timings(&self) -> [(Timing, Option<u64>); 9] {
         let overhead = self.guardrail.as_ref().and(self.guardrail_overhead.as_ref());
         let part = |of: fn(&GuardrailOverhead) -> Option<u64>| overhead.and_then(of);
         [
@@ -185,6 +193,8 @@ impl Record {
             (Timing::OutputFiltering, part(|time| Some(time.output_filtering_us))),
             (Timing::Hold, part(|time| Some(time.hold_us))),
             (Timing::Guardrail, part(|time| Some(time.total_us))),
+            (Timing::FirstEventDelay, part(|time| time.first_event_delay_us)),
+            (Timing::LastEventDelay, part(|time| time.last_event_delay_us)),
             (Timing::AddedTtft, part(|time| time.added_ttft_us)),
             (Timing::TtftWithoutGuardrail, part(|time| time.ttft_without_us)),
         ]

@@ -1,6 +1,7 @@
 //! One rule of the pattern tables.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::finding::Family;
@@ -32,4 +33,12 @@ pub struct Pattern {
     pub context: Option<(&'static [&'static str], f32)>,
     /// Whether a context word counts only if it ends in the 32 bytes before the candidate.
     pub close: bool,
+}
+
+impl Pattern {
+    /// The range of the value in a match, or in the beginning of one. Rules for values that a name
+    /// announces (`GENERIC_SECRET`) match the name as well, which is no part of the finding.
+    pub fn value(&self, text: &str) -> Range<usize> {
+        if self.kind == "GENERIC_SECRET" { crate::secrets::value(text) } else { 0..text.len() }
+    }
 }

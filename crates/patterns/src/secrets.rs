@@ -8,9 +8,12 @@
 mod assigned;
 mod checks;
 mod provider;
+mod value;
 mod wrapped;
 
 use crate::pattern::Pattern;
+
+pub(crate) use value::value;
 
 /// Every rule on credentials.
 pub fn patterns() -> impl Iterator<Item = &'static Pattern> {

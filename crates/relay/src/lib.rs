@@ -11,8 +11,8 @@ mod failure;
 pub use failure::Failure;
 mod request;
 pub use request::{
-    Answer, Context, GuardrailResult, GuardrailTools, Note, Parts, Request, Resume, Sent,
-    TokenTimeouts, Verdict,
+    Answer, AnswerDelays, Context, GuardrailResult, GuardrailTools, Note, Parts, Request, Resume,
+    Sent, TokenTimeouts, Verdict,
 };
 
 mod first_token;

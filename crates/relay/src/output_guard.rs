@@ -11,6 +11,7 @@
 //! masked text are removed, because they contain it. Filters that need context judge windows of
 //! text (`judge_windows`); filters that process each event are stream filters.
 
+mod delays;
 mod event_listener;
 mod judge_windows;
 mod queue;
@@ -37,8 +38,10 @@ use crate::closing::Closing;
 use crate::failure::Failure;
 use crate::forward::WholeEvents;
 use crate::request::{GuardrailTools, Request};
+use delays::Delays;
 use event_listener::{EventListener, Events};
 use judge_windows::JudgeWindows;
+use queue::HeldEvent;
 use render::Elsewhere;
 use stream_filters::StreamFilters;
 use text_channels::{Slot, TextChannels};
@@ -65,16 +68,6 @@ struct GuardContext {
     acts: bool,
 }
 
-/// A held event.
-#[derive(Debug)]
-struct HeldEvent {
-    bytes: Vec<u8>,
-    content: Content,
-    /// Its end in the received body.
-    upto: u64,
-    arrived: Tick,
-}
-
 /// Kind of the last piece of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LastPiece {
@@ -99,6 +92,8 @@ struct Content {
     has_unslotted_text: bool,
     /// It is injected usage, and is removed.
     goes: bool,
+    /// It has generated text.
+    is_token: bool,
 }
 
 /// The output guardrail of one answer.
@@ -134,6 +129,7 @@ pub(crate) struct OutputGuard {
     held: Gaps,
     held_events: u64,
     held_bytes: usize,
+    delays: Delays,
     /// Nanoseconds of work since the last `take_busy`, and before it.
     busy: u64,
     worked: u64,
@@ -195,6 +191,7 @@ impl OutputGuard {
             held: Gaps::default(),
             held_events: 0,
             held_bytes: 0,
+            delays: Delays::new(clock::now()),
             busy: 0,
             worked: 0,
         }
@@ -213,6 +210,7 @@ impl OutputGuard {
             return;
         }
         let began = clock::now();
+        self.delays.read(now);
         lens.at(self.seen);
         let ends = self.read(lens, |listener| reader.feed(run, listener));
         if self.alters() {
@@ -223,13 +221,13 @@ impl OutputGuard {
                 out.push(&self.splitter.take_torn());
             }
         } else {
-            self.whole.pass(run, reader, out);
+            self.pass_unaltered(run, &ends, reader, out);
         }
         self.seen += run.len() as u64;
         if let Some(judges) = &mut self.judges {
             judges.start_calls(false);
         }
-        self.busy += clock::now().nanos_since(began);
+        self.worked(began);
     }
 
     /// Queue the events of a run, and forward its comments.
@@ -268,8 +266,9 @@ impl OutputGuard {
         out: &mut StreamBuffer,
     ) {
         let began = clock::now();
+        self.delays.read(now);
         self.finish_reading(now, reader, lens, out);
-        self.busy += clock::now().nanos_since(began);
+        self.worked(began);
     }
 
     fn finish_reading(
@@ -309,9 +308,11 @@ impl OutputGuard {
     /// Release all events that can be released without more input. Events that a judge has yet to
     /// judge are dropped.
     pub(crate) fn release_all(&mut self, now: Tick, out: &mut StreamBuffer) {
+        let began = clock::now();
         self.texts.end_tap();
         self.texts.finish(&self.context, None);
         self.release(now, out);
+        self.worked(began);
         self.queue.clear();
         self.stopped = true;
         // The answer already ends for another reason.
@@ -329,7 +330,7 @@ impl OutputGuard {
             judges.start_calls(true);
         }
         self.release(now, out);
-        self.busy += clock::now().nanos_since(began);
+        self.worked(began);
     }
 
     /// Poll the judges. Ready when something has changed.
@@ -343,9 +344,8 @@ impl OutputGuard {
         if let Some(failure) = failure {
             self.fail(failure);
         }
-        let now = clock::now();
-        self.release(now, out);
-        self.busy += now.nanos_since(began);
+        self.release(clock::now(), out);
+        self.worked(began);
         Poll::Ready(())
     }
 
@@ -423,6 +423,14 @@ impl OutputGuard {
         &mut self.held
     }
 
+    /// Account for the work since `began`.
+    fn worked(&mut self, began: Tick) {
+        let now = clock::now();
+        let nanos = now.nanos_since(began);
+        self.busy += nanos;
+        self.delays.settle(now, nanos);
+    }
+
     /// Nanoseconds of work since the last call.
     pub(crate) fn take_busy(&mut self) -> u64 {
         self.worked += self.busy;
@@ -460,6 +468,7 @@ impl OutputGuard {
         if !self.stopped {
             self.stopped = true;
             self.failure = Some(failure);
+            self.delays.is_cut = true;
             // The frame of a non-streaming answer is still sent.
             if self.context.framing != Framing::Json {
                 self.queue.clear();

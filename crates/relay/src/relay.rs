@@ -141,8 +141,6 @@ pub struct Relay<'x, R: Request<S>, S, D> {
     deadlines: Deadlines,
     /// Whether the client received a Content-Length. If so, the gateway must not add bytes.
     has_length: bool,
-    /// Whether the guardrail's share of the time to first token is still to be recorded.
-    guardrail_counts_ttft: bool,
     /// Queued bytes last reported to the request.
     queued: usize,
 }
@@ -163,7 +161,6 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         let InterruptedStream { out, is_open, strip, closing } =
             cut.map(|cut| *cut).unwrap_or_default();
         Relay {
-            guardrail_counts_ttft: context.guardrail.is_some(),
             request,
             context,
             source,
@@ -329,6 +326,9 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         let choices = u32::try_from(self.context.choices).unwrap_or(u32::MAX);
         let stops_at_event =
             self.exhausted.is_some() && !self.request.parts().answer.lens.is_complete(choices);
+        if let Some(guardrail) = &mut self.guardrail {
+            guardrail.before_read(!was_empty);
+        }
         let mut forward = Forward {
             answer: self.request.parts().answer,
             out: &mut self.out,
@@ -350,7 +350,10 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             return Ok(Step::Moved);
         }
         match step {
-            Poll::Pending => return Ok(Step::Idle),
+            Poll::Pending => {
+                self.guardrail.iter_mut().for_each(OutputGuard::waited);
+                return Ok(Step::Idle);
+            }
             Poll::Ready(Ok(BodyStep::More)) => {}
             Poll::Ready(Ok(BodyStep::End)) => {
                 self.finish_reading();

@@ -254,8 +254,8 @@ pub struct GuardrailResult {
     pub judged: u64,
     /// Text redacted from the prompt.
     pub vault: Arc<Vault>,
-    /// Guardrail time before the first token was written to the client, in nanoseconds.
-    pub before_first_token: Option<u64>,
+    /// Delays of the answer's events; `None`: the guardrail does not read the answer.
+    pub delays: Option<AnswerDelays>,
     /// Number of held events.
     pub held_events: u64,
     /// Maximum bytes held at a time.
@@ -264,6 +264,18 @@ pub struct GuardrailResult {
     pub hold: Option<GapSummary>,
     /// Prompt and answer to store; `None` unless the route stores contents.
     pub contents: Option<Box<Draft>>,
+}
+
+/// How much later events of an answer were queued for the client than without the guardrail, in
+/// nanoseconds. An event that was not queued has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AnswerDelays {
+    /// Of the first event of any kind.
+    pub first_event: Option<u64>,
+    /// Of the first event with generated text.
+    pub first_token: Option<u64>,
+    /// Of the last event; `None` also if the guardrail has ended the answer.
+    pub last_event: Option<u64>,
 }
 
 /// Outcome of a request. The first decision holds.

@@ -58,6 +58,12 @@ pub static GUARDRAIL: Section = Section {
             "How the embedded classifier judges answers. hold: each window is held until it is judged. cut: text is sent immediately, and a finding with `block` ends the answer. end: the end of the answer is held until all of it is judged.",
         ),
         field(
+            "json_numbers",
+            Kind::Word(&["string", "keep"]),
+            "string",
+            "What masking does to a number in JSON arguments. `string` replaces it with a string such as `\"[CREDIT_CARD]\"`; `keep` leaves it and records the finding, for tools that reject other types.",
+        ),
+        field(
             "judge_window",
             Kind::Size,
             "400B",
@@ -75,6 +81,12 @@ pub static GUARDRAIL: Section = Section {
             Kind::Duration,
             "1s",
             "Maximum time that text is held while the engine sends nothing. Then the guardrail decides with the text that has arrived. The default exceeds the gaps of slow engines.",
+        ),
+        field(
+            "at_hold_time",
+            Kind::Word(&["mask", "release", "end"]),
+            "mask",
+            "What happens to undecided text at `hold_time`. `mask` masks what may become a number with a checksum, or a secret with a known prefix, and passes other text; `end` ends the answer instead of masking; `release` passes all of it, for clients that must see all text in time.",
         ),
         field(
             "judges_deadline",
@@ -110,7 +122,7 @@ pub static GUARDRAIL: Section = Section {
 
 /// `guardrails[].injection`
 pub static INJECTION: Section = Section {
-    doc: "Thresholds from 0 to 1; the classifier is calibrated so that about 1 % of harmless texts score more than 0.5.",
+    doc: "Thresholds from 0 to 1. The classifier is calibrated so that about 1 % of harmless texts of unknown sources score more than 0.5, and 0.1 % more than 0.9.",
     fields: &[
         field(
             "threshold",
@@ -119,10 +131,22 @@ pub static INJECTION: Section = Section {
             "A user message that scores more is a finding. Raise it for fewer false positives.",
         ),
         field(
+            "block_threshold",
+            Kind::Share,
+            "0.9",
+            "With `input_injection: block`, a user message that scores more is blocked; other findings are flagged. The default blocks one harmless text in a thousand.",
+        ),
+        field(
             "tool_threshold",
             Kind::Share,
             "0.5",
-            "The same for tool results. A user may command and a document may not: lower it where agents read foreign documents.",
+            "The same as `threshold` for tool results, which have a classifier of their own: a user may command and a document may not. Lower it where agents read foreign documents.",
+        ),
+        field(
+            "tool_block_threshold",
+            Kind::Share,
+            "0.9",
+            "The same as `block_threshold` for tool results.",
         ),
     ],
 };
@@ -182,6 +206,12 @@ pub static TOXICITY: Section = Section {
         field("threat", Kind::Share, "0.5", "Threshold for announced or wished violence."),
         field("self_harm", Kind::Share, "0.5", "Threshold for encouragement of self-harm."),
         field("sexual", Kind::Share, "0.5", "Threshold for sexual harassment."),
+        field(
+            "block_threshold",
+            Kind::Share,
+            "0.8",
+            "With the action `block`, text that scores more is blocked; other findings are flagged.",
+        ),
     ],
 };
 

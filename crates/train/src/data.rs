@@ -4,11 +4,9 @@
 //! - *Out*: [`Row`]s in file order, each with its group.
 //! - *Never*: a changed text; a skipped row: an unreadable row is an error.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 
-use crate::fit::FOLDS;
 use shield::normalise::{Limits, Normal, normalise};
 
 /// Which file a row came from.
@@ -33,6 +31,10 @@ pub struct Row {
     pub category: String,
     /// The source as the data names it.
     pub source: String,
+    /// Language code; empty if the data names none.
+    pub lang: String,
+    /// Whether the text is a tool result or a document, which must not give instructions.
+    pub tool: bool,
     /// Length of the original text in bytes.
     pub bytes: usize,
     /// The original text.
@@ -41,8 +43,6 @@ pub struct Row {
     pub normal: Normal,
     /// Group of the row. Rows of a group are near-duplicates or share a template.
     pub group: usize,
-    /// Cross-validation fold, the same for the whole group.
-    pub fold: usize,
     /// Whether the text is from `own.txt`: used for training, never for measurement.
     pub own: bool,
 }
@@ -75,11 +75,12 @@ fn own() -> Vec<Row> {
                 positive,
                 category: "own".into(),
                 source: "own".into(),
+                lang: String::new(),
+                tool: false,
                 bytes: text.len(),
                 text,
                 normal,
                 group: usize::MAX,
-                fold: usize::MAX,
                 own: true,
             });
         }
@@ -91,7 +92,7 @@ fn own() -> Vec<Row> {
 ///
 /// # Errors
 /// A line that is not a valid row.
-pub fn rows(files: [(File, &str); 3]) -> io::Result<Vec<Row>> {
+pub fn rows<'a>(files: impl IntoIterator<Item = (File, &'a str)>) -> io::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (file, text) in files {
         for line in text.lines().filter(|l| !l.trim().is_empty()) {
@@ -99,7 +100,6 @@ pub fn rows(files: [(File, &str); 3]) -> io::Result<Vec<Row>> {
         }
     }
     group(&mut rows);
-    folds(&mut rows);
     rows.extend(own());
     Ok(rows)
 }
@@ -118,18 +118,53 @@ fn row(file: File, line: &str) -> io::Result<Row> {
     let text = field("text")?;
     let normal = normalise(&text, &Limits::default());
     let positive = matches!(field("label")?.as_str(), "attack" | "toxic");
+    let (category, source) = (field("category")?, field("source")?);
+    let lang = value.get("lang").and_then(|v| v.as_str()).unwrap_or_default().to_owned();
+    let tool = is_tool(file, &category);
     Ok(Row {
         file,
         positive,
-        category: field("category")?,
-        source: field("source")?,
+        category,
+        source,
+        lang,
+        tool,
         bytes: text.len(),
         text,
         normal,
         group: 0,
-        fold: 0,
         own: false,
     })
+}
+
+/// Whether rows of a category are tool results or documents.
+fn is_tool(file: File, category: &str) -> bool {
+    const PROMPTS: [&str; 4] = ["hard_negative", "ordinary", "prompt", "output"];
+    match file {
+        File::Benign => !PROMPTS.iter().any(|prompt| category.starts_with(prompt)),
+        File::Toxicity => false,
+        File::Injection => {
+            ["tool output", "embedded", "clean", "indirect", "tool call:observation"]
+                .iter()
+                .chain(&["llmail", "email"])
+                .any(|kind| category.starts_with(kind))
+        }
+    }
+}
+
+impl Row {
+    /// The source without the word for its label: attacks and harmless rows of one origin are held
+    /// out together.
+    pub fn family(&self) -> &str {
+        let source = self.source.as_str();
+        let family = source.split_once('/').map_or(source, |(first, _)| first);
+        if !matches!(family, "own" | "repositories" | "derived" | "mhc" | "mlma" | "garak") {
+            return family.split_once(' ').map_or(family, |(first, _)| first);
+        }
+        [" attack", " benign", " hard negatives"]
+            .iter()
+            .find_map(|label| source.strip_suffix(label))
+            .unwrap_or(source)
+    }
 }
 
 /// Shingles in more rows than this are ignored: they do not indicate near-duplicates.
@@ -166,32 +201,6 @@ fn group(rows: &mut [Row]) {
     }
     for (i, row) in rows.iter_mut().enumerate() {
         row.group = root(&mut parent, i);
-    }
-}
-
-/// Assigns groups to folds, large groups first, each to the fold with the fewest rows of its kind.
-fn folds(rows: &mut [Row]) {
-    let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    rows.iter().enumerate().for_each(|(i, r)| groups.entry(r.group).or_default().push(i));
-    let mut groups: Vec<Vec<usize>> = groups.into_values().collect();
-    // Groups of equal size are ordered by a hash of their position, not by file order.
-    groups.sort_by_key(|g| {
-        (Reverse(g.len()), g.first().map_or(0, |i| i.wrapping_mul(2_654_435_761) % 4_294_967_291))
-    });
-    let mut loads = [[0usize; 6]; FOLDS];
-    let kind = |row: &Row| row.file as usize * 2 + usize::from(row.positive);
-    for members in groups {
-        let Some(first) = members.first().and_then(|i| rows.get(*i)).map(kind) else { continue };
-        let fold = (0..FOLDS)
-            .min_by_key(|f| loads.get(*f).and_then(|l| l.get(first)).copied())
-            .unwrap_or(0);
-        for i in members {
-            let Some(row) = rows.get_mut(i) else { continue };
-            row.fold = fold;
-            if let Some(load) = loads.get_mut(fold).and_then(|l| l.get_mut(kind(row))) {
-                *load += 1;
-            }
-        }
     }
 }
 

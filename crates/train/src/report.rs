@@ -1,198 +1,190 @@
 //! Reports of training.
 //!
-//! - *In*: rows with scores of models that were not trained on them.
+//! - *In*: rows, and scores of held-out rows.
 //! - *Out*: lines of text.
-//! - *Never*: a score of a model that was trained on the row.
+//! - *Never*: a score by weights that were trained on the row, its source, or a near-duplicate.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::data::{File, Row};
-use crate::fit::{FOLDS, fit};
+use crate::fit::{Trained, is_judged};
 use crate::metrics::{Scored, above, auc, threshold, tpr};
-use crate::sample::Samples;
-use classifier::{Scores, Task, ToxicCategory};
+use classifier::{RARE, Scores, TASKS, Task, ToxicCategory};
 
-fn question_score(question: Task, scores: &Scores) -> f32 {
-    match question {
-        Task::Injection => scores.injection,
-        Task::Toxicity => scores.toxicity,
-    }
-}
+/// A row with its score.
+type Judged<'a> = (&'a Row, f32);
 
-/// Scores of every row by a model trained on the other folds.
-pub fn folds(rows: &[Row], samples: &Samples) -> Result<Vec<Scores>, aho_corasick::BuildError> {
-    let mut scores = vec![Scores::default(); rows.len()];
-    for fold in 0..FOLDS {
-        let model = fit(rows, samples, |r| r.fold != fold)?;
-        for (slot, row) in scores.iter_mut().zip(rows).filter(|(_, r)| r.fold == fold && !r.own) {
-            *slot = model.score(&row.normal);
-        }
-    }
-    Ok(scores)
-}
-
-/// For every source, the share of its rows flagged by a model trained without that source.
-pub fn sources(rows: &[Row], samples: &Samples) -> Result<String, aho_corasick::BuildError> {
-    let mut out = String::from(
-        "leave one source out: share above 0.5 by a model trained without the source\n",
-    );
-    let mut names: Vec<&str> = rows.iter().filter(|r| !r.own).map(|r| r.source.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
-    for name in names {
-        let groups: std::collections::HashSet<usize> =
-            rows.iter().filter(|r| r.source == name).map(|r| r.group).collect();
-        // Rows derived from the source, and near-duplicates of its rows, are excluded too.
-        let model = fit(rows, samples, |r| r.source != name && !groups.contains(&r.group))?;
-        let mut shares: BTreeMap<(bool, u8), Vec<f32>> = BTreeMap::new();
-        for row in rows.iter().filter(|r| r.source == name) {
-            let question =
-                if row.file == File::Toxicity { Task::Toxicity } else { Task::Injection };
-            let asked = question_score(question, &model.score(&row.normal));
-            shares.entry((row.positive, row.file as u8)).or_default().push(asked);
-        }
-        for ((positive, _), list) in shares {
-            let kind = if positive { "positive" } else { "negative" };
-            let _ = writeln!(
-                out,
-                "  {name:44} {kind} n {:5} flagged {:.3}",
-                list.len(),
-                above(list.iter().copied(), 0.5)
-            );
-        }
-    }
-    Ok(out)
-}
-
-/// All metrics of both questions.
-pub fn report(rows: &[Row], scores: &[Scores]) -> String {
-    let mut out = String::new();
-    for question in Task::ALL {
-        let file = if question == Task::Injection { File::Injection } else { File::Toxicity };
-        let all: Vec<(&Row, f32)> = rows
-            .iter()
-            .zip(scores)
-            .filter(|(r, _)| !r.own)
-            .map(|(r, s)| (r, question_score(question, s)))
-            .collect();
-        let _ = writeln!(out, "{question:?}");
-        line(&mut out, "all", &all, |r| r.file == file);
-        match question {
-            Task::Injection => {
-                line(&mut out, "obfuscation against all benign", &all, |r| {
-                    r.file == file && (!r.positive || r.source == "derived/obfuscation")
-                });
-                line(&mut out, "without indirect_task", &all, |r| {
-                    r.file == file && !r.category.starts_with("indirect_task")
-                });
-                let ascii = |r: &Row| r.file == file && !r.source.ends_with("multilingual");
-                line(&mut out, "without the machine-translated", &all, ascii);
-            }
-            Task::Toxicity => {
-                line(&mut out, "without request:*", &all, |r| {
-                    r.file == file && !r.category.starts_with("request:")
-                });
-                line(&mut out, "request:* alone", &all, |r| {
-                    r.file == file && r.category.starts_with("request:")
-                });
-            }
-        }
-        benign(&mut out, &all);
-        groups(&mut out, &all, file, |r| {
-            format!("{} {}", r.source, if r.positive { "+" } else { "-" })
-        });
-        groups(&mut out, &all, file, |r| {
-            format!(
-                "  {}",
-                r.category.split_once(':').map_or(r.category.as_str(), |(a, b)| {
-                    if a == "obfuscated" || a == "hatecheck" || a == "request" { b } else { a }
-                })
-            )
+/// All metrics of all classes, by weights that were trained on other sources.
+pub fn report(rows: &[Row], trained: &Trained) -> String {
+    let mut out = String::from("weights trained without the source of each row (8 parts)\n");
+    for (task, held) in Task::ALL.into_iter().zip(&trained.held) {
+        let all = scored(task, rows, held, trained);
+        let _ = writeln!(
+            out,
+            "{task:?}: a score of 0.5 is that of 1 % of harmless texts, {RARE} of 0.1 %"
+        );
+        let judged: Vec<Judged<'_>> =
+            all.iter().copied().filter(|(row, _)| is_judged(task, row)).collect();
+        line(&mut out, "all", &judged);
+        line(&mut out, "with logs, code, prose", &all);
+        origins(&mut out, &judged);
+        harmless(&mut out, &all);
+        curve(&mut out, &all);
+        groups(&mut out, &all, |row| {
+            let file = if row.file == File::Benign { "benign " } else { "" };
+            format!("{file}{} {}", row.source, if row.positive { "+" } else { "-" })
         });
     }
-    categories(&mut out, rows, scores);
+    categories(&mut out, rows, trained);
     out
 }
 
-/// Share of benign rows that score above 0.5.
-fn benign(out: &mut String, all: &[(&Row, f32)]) {
-    let hard = |r: &Row| r.category.starts_with("hard_negative");
-    let share = |pick: &dyn Fn(&Row) -> bool| {
-        above(all.iter().filter(|(r, _)| pick(r)).map(|(_, s)| *s), 0.5)
-    };
+/// Metrics by language, by weights that were trained without that language.
+pub fn languages(rows: &[Row], trained: &Trained, held: &[Vec<Option<f32>>; TASKS]) -> String {
+    let mut out = String::from("weights trained without the language of each row\n");
+    for (task, held) in Task::ALL.into_iter().zip(held) {
+        let mut all = scored(task, rows, held, trained);
+        all.retain(|(row, _)| is_judged(task, row));
+        let _ = writeln!(out, "{task:?}");
+        line(&mut out, "all", &all);
+        by_language(&mut out, &all);
+    }
+    out
+}
+
+fn scored<'a>(
+    task: Task,
+    rows: &'a [Row],
+    held: &[Option<f32>],
+    trained: &Trained,
+) -> Vec<Judged<'a>> {
+    let head = trained.model.head(task);
+    let is_asked = |row: &Row| !row.own && (is_judged(task, row) || row.file == File::Benign);
+    let rows = rows.iter().zip(held).filter(|(row, _)| is_asked(row));
+    rows.filter_map(|(row, raw)| Some((row, head.calibrated(raw.as_ref().copied()?)))).collect()
+}
+
+fn line(out: &mut String, name: &str, all: &[Judged<'_>]) {
+    let scored: Vec<Scored> = all.iter().map(|(row, score)| (*score, row.positive)).collect();
+    let of = |positive: bool| scored.iter().filter(move |s| s.1 == positive).map(|s| s.0);
+    let positives = of(true).count();
+    if positives == 0 || positives == scored.len() {
+        return;
+    }
     let _ = writeln!(
         out,
-        "  benign.jsonl ordinary above 0.5: {:.4}",
-        share(&|r| r.file == File::Benign && !hard(r))
+        "  {name:32} {positives:5} of {:5}  AUC {:.4}  TPR at 1 % {:.3}, at 0.1 % {:.3}; above 0.5: {:.3}, harmless {:.4}",
+        scored.len(),
+        auc(&scored),
+        tpr(&scored),
+        above(of(true), threshold(&scored, 0.001)),
+        above(of(true), 0.5),
+        above(of(false), 0.5),
     );
-    let _ = writeln!(
-        out,
-        "  benign.jsonl hard negatives above 0.5: {:.4}",
-        share(&|r| r.file == File::Benign && hard(r))
-    );
-    let _ = writeln!(
-        out,
-        "  all hard negatives above 0.5: {:.4}",
-        share(&|r| r.file != File::Toxicity && !r.positive && hard(r))
-    );
+}
+
+/// Metrics of rows with and without a language, and of each language.
+fn origins(out: &mut String, all: &[Judged<'_>]) {
+    for (name, has) in [("rows without a language", false), ("rows with a language", true)] {
+        let some: Vec<Judged<'_>> =
+            all.iter().copied().filter(|(row, _)| row.lang.is_empty() != has).collect();
+        line(out, name, &some);
+    }
+    by_language(out, all);
+}
+
+fn by_language(out: &mut String, all: &[Judged<'_>]) {
+    let mut languages: BTreeMap<&str, Vec<Judged<'_>>> = BTreeMap::new();
+    for (row, score) in all.iter().filter(|(row, _)| !row.lang.is_empty()) {
+        languages.entry(&row.lang).or_default().push((row, *score));
+    }
+    languages.iter().for_each(|(lang, rows)| line(out, lang, rows));
+}
+
+/// Shares of harmless texts that are flagged and blocked, by kind.
+fn harmless(out: &mut String, all: &[Judged<'_>]) {
+    let is_prose = |row: &Row| matches!(row.category.as_str(), "prose" | "mail");
+    let is_hard = |row: &Row| row.category.starts_with("hard");
+    let kinds: [(&str, &dyn Fn(&Row) -> bool); 5] = [
+        ("logs, code, data", &|row| row.file == File::Benign && row.tool && !is_prose(row)),
+        ("prose, mails", &|row| row.file == File::Benign && is_prose(row)),
+        ("tool results, documents", &|row| row.file == File::Injection && row.tool),
+        ("ordinary prompts", &|row| row.file != File::Toxicity && !row.tool && !is_hard(row)),
+        ("prompts that look like attacks", &|row| !row.tool && is_hard(row)),
+    ];
+    for (name, is_kind) in kinds {
+        let scores: Vec<f32> = all
+            .iter()
+            .filter(|(row, _)| !row.positive && is_kind(row))
+            .map(|(_, score)| *score)
+            .collect();
+        if !scores.is_empty() {
+            let [flagged, blocked] = [0.5, RARE].map(|at| above(scores.iter().copied(), at));
+            let n = scores.len();
+            let _ = writeln!(
+                out,
+                "  {name:32} {n:5}  above 0.5: {flagged:.4}, above {RARE}: {blocked:.4}"
+            );
+        }
+    }
+}
+
+/// Of the rows in each range of scores, the share that is an attack or toxic.
+fn curve(out: &mut String, all: &[Judged<'_>]) {
+    const EDGES: [f32; 8] = [0.0, 0.1, 0.25, 0.5, 0.75, RARE, 0.97, 1.01];
+    for range in EDGES.windows(2) {
+        let &[from, to] = range else { continue };
+        let within = || all.iter().filter(move |(_, score)| (from..to).contains(score));
+        let (n, positive) = (within().count(), within().filter(|(row, _)| row.positive).count());
+        let share = positive as f64 / n.max(1) as f64;
+        let _ = writeln!(
+            out,
+            "  scores {from:.2} to {:.2}: {n:5} rows, {share:.3} positive",
+            to.min(1.0)
+        );
+    }
+}
+
+fn groups(out: &mut String, all: &[Judged<'_>], name: impl Fn(&Row) -> String) {
+    let mut groups: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+    for (row, score) in all {
+        groups.entry(name(row)).or_default().push(*score);
+    }
+    for (name, scores) in groups {
+        let [flagged, blocked] = [0.5, RARE].map(|at| above(scores.iter().copied(), at));
+        let n = scores.len();
+        let _ = writeln!(
+            out,
+            "    {name:46} {n:5}  above 0.5: {flagged:.3}, above {RARE}: {blocked:.3}"
+        );
+    }
 }
 
 /// Metrics of toxicity with its categories, and the share that each category flags.
-fn categories(out: &mut String, rows: &[Row], scores: &[Scores]) {
-    let of = |score: &dyn Fn(&Scores) -> f32| -> Vec<(&Row, f32)> {
-        rows.iter().zip(scores).filter(|(r, _)| !r.own).map(|(r, s)| (r, score(s))).collect()
+fn categories(out: &mut String, rows: &[Row], trained: &Trained) {
+    let [_, held, _] = &trained.held;
+    let model = &trained.model;
+    let all: Vec<(&Row, Scores)> = scored(Task::Toxicity, rows, held, trained)
+        .into_iter()
+        .map(|(row, toxicity)| {
+            let toxic = model.toxic.scores(&row.normal, toxicity);
+            (row, Scores { toxicity, toxic, ..Scores::default() })
+        })
+        .collect();
+    let of = |score: &dyn Fn(&Scores) -> f32| -> Vec<Judged<'_>> {
+        let judged = all.iter().filter(|(row, _)| row.file == File::Toxicity);
+        judged.map(|(row, scores)| (*row, score(scores))).collect()
     };
-    let request = |r: &Row| r.category.starts_with("request:");
-    let all = of(&Scores::worst_toxicity);
     let _ = writeln!(out, "Toxicity with its categories");
-    line(out, "without request:*", &all, |r| r.file == File::Toxicity && !request(r));
-    line(out, "request:* alone", &all, |r| r.file == File::Toxicity && request(r));
-    let harmless = |r: &Row| r.file != File::Toxicity && !r.positive;
-    let _ = writeln!(
-        out,
-        "  harmless rows of the other files above 0.5: {:.4}",
-        above(all.iter().filter(|(r, _)| harmless(r)).map(|s| s.1), 0.5)
-    );
-    let source = |r: &Row| format!("{} {}", r.source, if r.positive { "+" } else { "-" });
-    groups(out, &all, File::Toxicity, source);
-    for (i, category) in ToxicCategory::ALL.into_iter().enumerate() {
+    let worst = of(&Scores::worst_toxicity);
+    line(out, "all", &worst);
+    by_language(out, &worst);
+    let source = |row: &Row| format!("{} {}", row.source, if row.positive { "+" } else { "-" });
+    groups(out, &worst, source);
+    for (at, category) in ToxicCategory::ALL.into_iter().enumerate() {
         let _ = writeln!(out, "  {}", category.name());
-        let mut all = of(&|s| s.toxic.get(i).copied().unwrap_or_default());
-        all.retain(|(r, _)| r.file == File::Toxicity && !request(r));
-        groups(out, &all, File::Toxicity, source);
-    }
-}
-
-fn line(out: &mut String, name: &str, all: &[(&Row, f32)], pick: impl Fn(&Row) -> bool) {
-    let scored: Vec<Scored> =
-        all.iter().filter(|(r, _)| pick(r)).map(|(r, s)| (*s, r.positive)).collect();
-    let of = |positive: bool| scored.iter().filter(move |s| s.1 == positive).map(|s| s.0);
-    let (hit, alarm) =
-        (of(true).filter(|s| *s > 0.5).count(), of(false).filter(|s| *s > 0.5).count());
-    let precision = hit as f64 / (hit + alarm).max(1) as f64;
-    let _ = writeln!(
-        out,
-        "  {name:32} AUC {:.4}  TPR@1% {:.3}  at 0.5: P {precision:.3} R {:.3} FPR {:.4}  (score at 1%: {:.3})",
-        auc(&scored),
-        tpr(&scored),
-        above(of(true), 0.5),
-        above(of(false), 0.5),
-        threshold(&scored, 0.01),
-    );
-}
-
-fn groups(out: &mut String, all: &[(&Row, f32)], file: File, name: impl Fn(&Row) -> String) {
-    let mut groups: BTreeMap<String, Vec<f32>> = BTreeMap::new();
-    for (row, score) in all.iter().filter(|(r, _)| r.file == file || r.file == File::Benign) {
-        groups.entry(name(row)).or_default().push(*score);
-    }
-    for (name, list) in groups {
-        let _ = writeln!(
-            out,
-            "    {name:46} n {:5} above 0.5: {:.3}",
-            list.len(),
-            above(list.iter().copied(), 0.5)
-        );
+        let scores = of(&|scores| scores.toxic.get(at).copied().unwrap_or_default());
+        groups(out, &scores, |row| if row.positive { "toxic" } else { "harmless" }.to_owned());
     }
 }

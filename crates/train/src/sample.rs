@@ -89,28 +89,57 @@ impl Sample {
         line
     }
 
-    /// The raw score, computed as the scorer computes it.
-    pub(crate) fn raw(&self, weights: &[f32], kinds: &[f32; KINDS], peak: f32) -> f32 {
-        let mut sums = [0f32; KINDS];
+    /// The features of the sentence with the highest score, as the scorer normalizes them. `None`
+    /// if the text has one sentence.
+    pub(crate) fn worst_sentence(
+        &self,
+        weights: &[f32],
+        kinds: &[f32; KINDS],
+    ) -> Option<Vec<(u32, f32)>> {
+        if self.sentences < 3 {
+            return None;
+        }
+        let (sums, _) = self.sentence_scores(weights, kinds);
+        let (worst, _) = sums.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1))?;
+        let worst = worst as u32;
+        let mut line = Vec::new();
+        for ((met, kind), least) in self.kinds.iter().zip(kinds).zip(MIN_OCCURRENCES) {
+            let n = met.iter().filter(|(_, sentence)| *sentence == worst).count();
+            let value = kind / (n.max(least as usize) as f32).sqrt();
+            let of = met.iter().filter(|(_, sentence)| *sentence == worst);
+            line.extend(of.map(|(bucket, _)| (*bucket, value)));
+        }
+        line.sort_by_key(|(bucket, _)| *bucket);
+        Some(line)
+    }
+
+    fn sentence_scores(&self, weights: &[f32], kinds: &[f32; KINDS]) -> (Vec<f32>, Vec<bool>) {
         let mut sentences = vec![0f32; self.sentences];
         let mut told = vec![false; self.sentences];
-        for (((sum, met), kind), least) in
-            sums.iter_mut().zip(&self.kinds).zip(kinds).zip(MIN_OCCURRENCES)
-        {
+        for ((met, kind), least) in self.kinds.iter().zip(kinds).zip(MIN_OCCURRENCES) {
             let mut each = vec![(0f32, 0u32); self.sentences];
             for (bucket, sentence) in met {
                 let weight = weights.get(*bucket as usize).copied().unwrap_or(0.0);
-                *sum += weight;
                 if let Some((s, n)) = each.get_mut(*sentence as usize) {
                     (*s, *n) = (*s + weight, *n + 1);
                 }
             }
-            *sum *= kind / (met.len().max(1) as f32).sqrt();
             for ((all, told), (s, n)) in sentences.iter_mut().zip(&mut told).zip(each) {
                 *all += s * kind / (n.max(least) as f32).sqrt();
                 *told |= n > 0;
             }
         }
+        (sentences, told)
+    }
+
+    /// The raw score, computed as the scorer computes it.
+    pub(crate) fn raw(&self, weights: &[f32], kinds: &[f32; KINDS], peak: f32) -> f32 {
+        let mut sums = [0f32; KINDS];
+        for ((sum, met), kind) in sums.iter_mut().zip(&self.kinds).zip(kinds) {
+            let weight = |met: &Met| weights.get(met.0 as usize).copied().unwrap_or(0.0);
+            *sum = met.iter().map(weight).sum::<f32>() * kind / (met.len().max(1) as f32).sqrt();
+        }
+        let (sentences, told) = self.sentence_scores(weights, kinds);
         let worst = sentences
             .into_iter()
             .zip(told)
@@ -132,12 +161,13 @@ mod tests {
     /// Deterministic weights without meaning.
     fn model() -> Model {
         let weights = (0..BUCKETS as u32).map(|i| {
-            [(i.wrapping_mul(2_654_435_761) >> 24) as u8, (i % 251) as u8].map(u8::cast_signed)
+            [(i.wrapping_mul(2_654_435_761) >> 24) as u8, (i % 251) as u8, (i % 13) as u8]
+                .map(u8::cast_signed)
         });
         let head = Head { scale: 0.01, kinds: [1.0, 0.5, 0.7], peak: 0.3, ..Head::default() };
         Model {
             weights: weights.collect(),
-            heads: [head.clone(), head],
+            heads: [head.clone(), head.clone(), head],
             lexicon: Lexicon::load(),
             phrases: Phrases::new().expect("phrases"),
             toxic: Table::new().expect("table"),
@@ -150,14 +180,15 @@ mod tests {
         let row = format!(
             "{{\"text\": \"{text}\", \"label\": \"benign\", \"category\": \"c\", \"source\": \"s\"}}"
         );
-        let rows = data::rows([(File::Injection, &row), (File::Toxicity, ""), (File::Benign, "")])
-            .expect("rows");
+        let rows =
+            data::rows([(File::Injection, row.as_str()), (File::Toxicity, ""), (File::Benign, "")])
+                .expect("rows");
         let samples = Samples::new(&rows).expect("samples");
         let model = model();
-        let weights: Vec<f32> = model.weights.iter().map(|[w, _]| f32::from(*w) * 0.01).collect();
+        let weights: Vec<f32> = model.weights.iter().map(|[w, ..]| f32::from(*w) * 0.01).collect();
         let (row, sample) = rows.first().zip(samples.all().first()).expect("one row");
         let seen = sample.raw(&weights, &[1.0, 0.5, 0.7], 0.3);
-        let ([scored, _], _) = model.raw(&row.normal);
+        let ([scored, ..], _) = model.raw(&row.normal);
         assert!((seen - scored).abs() < 1e-3, "{seen} {scored}");
     }
 }

@@ -46,6 +46,9 @@ pub struct Options {
     /// the text that follows until no match is possible. Of possible personal data, the oldest text
     /// is released.
     pub hold_bytes: usize,
+    /// Whether [`Channel::flush`](super::Channel::flush) masks possible matches. If not, it passes
+    /// them.
+    pub masks_at_pause: bool,
     /// Where matches may begin and end.
     pub edges: Edges,
     /// Maximum bytes of one table.
@@ -59,6 +62,7 @@ impl Default for Options {
         Options {
             threshold: 0.5,
             hold_bytes: 512,
+            masks_at_pause: true,
             edges: Edges::default(),
             table_bytes: 8 << 20,
             allow: None,

@@ -64,7 +64,10 @@ impl Channel {
 
     /// Release all held text, though more may follow. A match that may continue is masked and the
     /// rest of it dropped, and so is a secret with a recognized prefix (`AKIA`, `-----BEGIN `), or
-    /// six digits of a number with a checksum; all other text is passed.
+    /// six digits of a number with a checksum, unless [`Options::masks_at_pause`] is off; all other
+    /// text is passed.
+    ///
+    /// [`Options::masks_at_pause`]: super::Options::masks_at_pause
     pub fn flush(&mut self, automata: &Automata, out: &mut dyn FnMut(Piece<'_>)) {
         self.work(automata, "", Ending::Pause, out);
     }

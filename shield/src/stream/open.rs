@@ -24,10 +24,11 @@ impl Scan<'_> {
     /// Emit a mask whose end is unknown, and drop the text under it. Returns its end, if it was
     /// reached.
     pub(super) fn open(&mut self, thread: &Thread, rule: u16, state: &mut State) -> Option<usize> {
-        let (start, end) =
-            (self.base + thread.start.max(self.sent), self.base + thread.start + thread.taken);
+        let end = thread.start + thread.taken;
+        let value = self.value(thread.start, end.min(self.text.len()), rule).start;
+        let (start, end) = (self.base + value.max(self.sent), self.base + end);
         let score = score(self.automata, rule, &self.context(thread.start));
-        self.mask(thread.start, rule, score, start..end.max(start), true);
+        self.mask(value, rule, score, start..end.max(start), true);
         state.open = Some(Open { start, taken: thread.taken, states: thread.states });
         self.swallow(state, thread.start + thread.taken)
     }

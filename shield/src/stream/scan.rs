@@ -7,6 +7,8 @@
 //!   again. A start is followed at most to the hold bound, so every byte is visited a bounded
 //!   number of times.
 
+use std::ops::Range;
+
 use super::Piece;
 use super::automata::{Automata, MAX_TABLES, Rule};
 use super::choose::Choice;
@@ -224,11 +226,12 @@ impl Scan<'_> {
             Choice::None => return Next::At(thread.start + 1),
             Choice::Later => return Next::Hold,
         };
-        let start = thread.start.max(self.sent);
-        let masks = hit.end > start;
+        let value = self.value(thread.start, hit.end, hit.rule);
+        let start = value.start.max(self.sent);
+        let masks = value.end > start;
         if masks {
-            self.mask(start, hit.rule, hit.score, self.base + start..self.base + hit.end, false);
-            self.sent = hit.end;
+            self.mask(start, hit.rule, hit.score, self.base + start..self.base + value.end, false);
+            self.sent = value.end;
         }
         // A match that is masked already must not hide one that begins inside it and ends after it.
         let secret = self
@@ -239,6 +242,14 @@ impl Scan<'_> {
         Next::At(if secret && masks { hit.end } else { thread.start + 1 })
     }
 
+    /// The range of the value in a match of a rule.
+    pub(super) fn value(&self, start: usize, end: usize, number: u16) -> Range<usize> {
+        let rule = self.automata.rules.get(usize::from(number));
+        let value =
+            rule.zip(self.text.get(start..end)).map(|(rule, text)| rule.pattern.value(text));
+        value.map_or(start..end, |value| start + value.start..start + value.end)
+    }
+
     /// At a pause, the rule to open a mask for: a match that may continue, a secret with a
     /// recognized prefix, or a number that may become one with a checksum.
     fn opens_at_pause(&mut self, thread: &Thread) -> Option<u16> {
@@ -247,6 +258,9 @@ impl Scan<'_> {
         }
         if let Choice::Hit(hit) = self.choose(thread, self.text.len(), true, false) {
             return (hit.end == self.text.len()).then_some(hit.rule);
+        }
+        if !self.automata.options.masks_at_pause {
+            return None;
         }
         let held = self.text.as_bytes().get(thread.start..).unwrap_or_default();
         let digits = held.iter().filter(|b| b.is_ascii_digit()).count();
@@ -278,7 +292,7 @@ impl Scan<'_> {
         start: usize,
         number: u16,
         score: f32,
-        span: std::ops::Range<usize>,
+        span: Range<usize>,
         open: bool,
     ) {
         self.pass(start);

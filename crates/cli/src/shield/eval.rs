@@ -109,7 +109,7 @@ impl Tally {
 }
 
 /// Measures the detectors and prints the figures.
-pub(crate) fn eval(folder: &Path, sources: bool, code: Option<&Path>) -> Result<ExitCode> {
+pub(crate) fn eval(folder: &Path, languages: bool, code: Option<&Path>) -> Result<ExitCode> {
     let scanner = Scanner::new(&::shield::rules());
     let benign = rows(folder, "benign.jsonl")?;
     let mut out = pii(&scanner, &rows(folder, "pii.jsonl")?);
@@ -127,7 +127,7 @@ pub(crate) fn eval(folder: &Path, sources: bool, code: Option<&Path>) -> Result<
     let prose: Vec<&str> = benign.iter().map(|row| row.text.as_str()).collect();
     out.push_str(&super::streams::streams(&prose, code)?);
     write_stdout(&out)?;
-    let out = super::train::measure(folder, sources)?;
+    let out = super::train::measure(folder, languages)?;
     write_stdout(&out)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -132,6 +132,8 @@ fn overhead() -> GuardrailOverhead {
         hold_us: 4,
         total_us: 10,
         security_impact_percent: 100.0 / 3.0,
+        first_event_delay_us: Some(3),
+        last_event_delay_us: Some(7),
         added_ttft_us: Some(5),
         ttft_without_us: Some(6),
     }

@@ -106,7 +106,8 @@ pub async fn check_prompt(
     let verdict = assessment.verdict.clone();
     let redacted = match verdict {
         Verdict::Mask => {
-            filters::redact(body, &subject, assessment.found.iter().map(|(_, found)| found))
+            let found = assessment.found.iter().map(|(_, found)| found);
+            filters::redact(body, &subject, guardrail.settings.numbers(), found)
         }
         _ => Redacted::Nothing,
     };

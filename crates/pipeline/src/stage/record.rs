@@ -4,11 +4,14 @@ use std::borrow::Cow;
 
 use filters::Guardrail;
 use lens::gaps::Gaps;
-use lens::ledger::Parts;
 use lens::record::{MarksUs, Outcome, RecordUsage, SCHEMA};
-use lens::{EngineSplit, GuardrailOverhead, Measured, Record, RecordGuardrail, Tick};
+use lens::stream::{Mark, Marks};
+use lens::{
+    EngineSplit, EventDelays, GuardrailOverhead, Ledger, Measured, Record, RecordGuardrail, State,
+    Tick,
+};
 use observatory::SeriesKey;
-use relay::{Answer, GuardrailResult};
+use relay::{Answer, AnswerDelays, GuardrailResult};
 use traffic::TokenUsage;
 use traffic::settings::DOLLAR;
 
@@ -148,11 +151,9 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &TokenUsage) -> Recor
         coalesced_events: streamed(counts.coalesced),
         read_lag_us: answer.read_lag.summary(),
         guardrail_overhead: guardrail.map(|_| {
-            overhead(
-                &exchange.guarded,
-                &ledger_us,
-                marks.first_token.written.map(|at| at.micros_since(head)),
-            )
+            let delays = delays(&exchange.guarded, &exchange.ledger, &marks);
+            let ttft = marks.first_token.written.map(|at| at.micros_since(head));
+            GuardrailOverhead::new(&ledger_us, exchange.guarded.judged / 1000, delays, ttft)
         }),
         guardrail: guardrail.map(|guardrail| {
             Box::new(record_guardrail(guardrail, std::mem::take(&mut exchange.guarded)))
@@ -178,15 +179,21 @@ fn engine_split(answer: &Answer, sent_at: Option<Tick>) -> Option<EngineSplit> {
     )
 }
 
-/// What the guardrail cost.
-fn overhead(
-    guarded: &GuardrailResult,
-    ledger_us: &Parts,
-    client_ttft: Option<u64>,
-) -> GuardrailOverhead {
-    let added = guarded.before_first_token.map(|nanos| nanos / 1000);
-    GuardrailOverhead::from_ledger(ledger_us, guarded.judged / 1000)
-        .before_first_token(added, client_ttft)
+/// How much later events were sent than without the guardrail. A guardrail that does not read the
+/// answer delays all of it by the checks of the prompt.
+fn delays(guarded: &GuardrailResult, ledger: &Ledger, marks: &Marks) -> EventDelays {
+    let prompt = ledger.nanos(State::GuardrailInput);
+    let answer = guarded.delays.unwrap_or_else(|| {
+        let none = |mark: Mark| mark.written.map(|_| 0);
+        let [first_event, first_token] = [marks.first_event, marks.first_token].map(none);
+        AnswerDelays { first_event, first_token, last_event: none(marks.first_byte) }
+    });
+    let all = |nanos: Option<u64>| nanos.map(|nanos| (prompt + nanos) / 1000);
+    EventDelays {
+        first_event: all(answer.first_event),
+        first_token: all(answer.first_token),
+        last_event: all(answer.last_event),
+    }
 }
 
 /// Cost in dollars; `None` if the model has no price.

@@ -132,6 +132,7 @@ impl EventVisitor for EventListener<'_> {
             }
         }
         content.has_unslotted_text = !event.same_shape;
+        content.is_token = event.kinds.is_token();
         content.goes = self.context.takes_usage && event.no_choices && event.kinds.is_usage_only();
         self.ends.push((event.end, Some(content)));
     }

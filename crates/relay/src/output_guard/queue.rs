@@ -2,13 +2,40 @@
 
 use lens::Tick;
 use transport::StreamBuffer;
-use wire::Framing;
+use wire::{Framing, Reader};
 
-use super::{Content, HeldEvent, MAX_HELD_EVENT_BYTES, OutputGuard, Slot, render};
+use super::{Content, MAX_HELD_EVENT_BYTES, OutputGuard, Slot, render};
 use crate::failure::Failure;
 use crate::output_guard::judge_windows::JudgeWindows;
 
+/// A held event.
+#[derive(Debug)]
+pub(super) struct HeldEvent {
+    pub(super) bytes: Vec<u8>,
+    pub(super) content: Content,
+    /// Its end in the received body.
+    upto: u64,
+    pub(super) arrived: Tick,
+    /// When it could have left without the guardrail; `None` until the client has accepted all
+    /// earlier bytes.
+    pub(super) earliest: Option<Tick>,
+}
+
 impl OutputGuard {
+    /// Forward a run of an answer that the guardrail does not alter.
+    pub(super) fn pass_unaltered(
+        &mut self,
+        run: &[u8],
+        events: &[(usize, Option<Content>)],
+        reader: &Reader,
+        out: &mut StreamBuffer,
+    ) {
+        self.whole.pass(run, reader, out);
+        for content in events.iter().filter_map(|(_, content)| content.as_ref()) {
+            self.delays.released(self.delays.earliest(), content.is_token);
+        }
+    }
+
     /// Converts payload bytes written to the client into bytes of the received body.
     pub(crate) fn read_when_written(&mut self, payload: u64) -> u64 {
         if !self.alters() {
@@ -46,11 +73,19 @@ impl OutputGuard {
         let untouched = !content.goes && (!self.context.acts || plain);
         if self.queue.is_empty() && untouched {
             self.passed(bytes, &content);
+            self.delays.released(self.delays.earliest(), content.is_token);
             out.push(bytes);
             self.ends.push_back((out.payload_queued() + out.open_payload(), upto));
             return;
         }
-        self.queue.push_back(HeldEvent { bytes: bytes.to_vec(), content, upto, arrived: now });
+        let earliest = self.delays.earliest();
+        self.queue.push_back(HeldEvent {
+            bytes: bytes.to_vec(),
+            content,
+            upto,
+            arrived: now,
+            earliest,
+        });
     }
 
     /// Record a forwarded event.
@@ -79,6 +114,7 @@ impl OutputGuard {
                 ) {
                     Ok(bytes) => {
                         self.passed(&bytes, &held.content);
+                        self.delays.released(held.earliest, held.content.is_token);
                         out.push(&bytes);
                     }
                     Err(kind) => {

@@ -22,6 +22,7 @@ impl OutputGuard {
         into.hold = self.held.summary();
         into.held_events = self.held_events;
         into.held_bytes_max = self.held_bytes as u64;
+        into.delays = Some(self.delays.measured());
         let mut word = "pass";
         let in_channels = self.texts.found(&self.context);
         // Events repeat the texts of channels, so a rule that was found there is not counted again.

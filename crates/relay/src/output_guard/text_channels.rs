@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use arguments::{Cut, Lexer, Part, Shape};
 use contents::{AnswerTap, Draft};
-use filters::settings::Action;
+use filters::settings::{Action, AtHoldTime};
 use filters::{Category, Found, Name, Scanner, Side};
 use shield::finding::{Family, Finding};
 use shield::stream::{Automata, Channel as Scan, Piece};
@@ -47,7 +47,9 @@ pub(super) struct Mask {
     pub(super) span: Range<usize>,
     /// Its end is not known yet.
     open: bool,
-    /// Kind of the finding, if the answer ends before this range.
+    /// Kind of the finding.
+    kind: Name,
+    /// The kind, if the answer ends before this range.
     pub(super) blocks: Option<Name>,
     /// The replacement.
     instead: Cow<'static, str>,
@@ -170,7 +172,11 @@ impl TextChannels {
     pub(super) fn flush(&mut self, context: &GuardContext) {
         for (at, text) in self.all.iter_mut().enumerate() {
             let findings = Findings { notes: &mut self.notes, tap: self.tap.as_deref_mut(), at };
+            let known = text.masks.len();
             text.scan(context, findings, |scan, automata, out| scan.flush(automata, out));
+            if context.guardrail.settings.at_hold_time == AtHoldTime::End {
+                text.masks.iter_mut().skip(known).for_each(Mask::block);
+            }
         }
     }
 
@@ -321,9 +327,13 @@ impl TextChannel {
                         masks.push_back(Mask {
                             span: base + finding.span.start..base + finding.span.end,
                             open,
+                            kind: finding.kind.clone(),
                             blocks,
                             instead,
-                            cuts: (key.1 == Channel::ToolArguments).then(Box::default),
+                            cuts: (key.1 == Channel::ToolArguments).then(|| {
+                                let shape = Shape::new(context.guardrail.settings.numbers());
+                                Box::new(Cuts { shape, ..Cuts::default() })
+                            }),
                         });
                     }
                 }
@@ -440,6 +450,11 @@ impl Mask {
     /// Its end; `usize::MAX` if it is not known yet.
     pub(super) fn end(&self) -> usize {
         if self.open { usize::MAX } else { self.span.end }
+    }
+
+    /// The answer ends before it.
+    fn block(&mut self) {
+        self.blocks.get_or_insert_with(|| self.kind.clone());
     }
 
     /// What it replaces.

@@ -47,23 +47,17 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
             (None, None) => written,
         };
         answer.lens.written(upto, now);
-        let first_token =
-            self.guardrail_counts_ttft && answer.lens.marks().first_token.written.is_some();
         if !self.out.is_empty() {
             self.deadlines.blocked(now);
             self.request.parts().ledger.switch(State::ClientWrite, now);
         } else {
             self.deadlines.unblocked();
+            if let Some(guardrail) = &mut self.guardrail {
+                guardrail.caught_up(now);
+            }
             self.gauge(0);
             let waiting = self.waiting_state();
             self.request.parts().ledger.switch(waiting, now);
-        }
-        if first_token {
-            self.guardrail_counts_ttft = false;
-            let parts = self.request.parts();
-            let spent = [State::GuardrailInput, State::GuardrailOutput, State::Hold]
-                .map(|state| parts.ledger.nanos(state));
-            parts.guarded.before_first_token = Some(spent.iter().sum());
         }
     }
 }

@@ -18,10 +18,13 @@ const ARGUMENTS: [(&str, &str); 11] = [
     ),
     (r#"{"api_key":"q7Zr-92kLmNo-tv5","tisch":4}"#, r#"{"api_key":"[GENERIC_SECRET]","tisch":4}"#),
     (r#"{"karte":5500000000000004,"tisch":4}"#, r#"{"karte":"[CREDIT_CARD]","tisch":4}"#),
-    (r#"{"cmd":"curl --password \"mo9!Rauchquarz\" x"}"#, r#"{"cmd":"curl [GENERIC_SECRET]\" x"}"#),
+    (
+        r#"{"cmd":"curl --password \"mo9!Rauchquarz\" x"}"#,
+        r#"{"cmd":"curl --password \"[GENERIC_SECRET]\" x"}"#,
+    ),
     (
         r#"{"cmd":"export API_TOKEN=\"q7Zr92kLmNotv5x8\""}"#,
-        r#"{"cmd":"export API_[GENERIC_SECRET]"}"#,
+        r#"{"cmd":"export API_TOKEN=\"[GENERIC_SECRET]\""}"#,
     ),
     (r#"{"to":"joe\u0040mail.example.org"}"#, r#"{"to":"[EMAIL_ADDRESS]"}"#),
     (r#"{"to":"j\u00f6rg@b\u00fccher.de"}"#, r#"{"to":"[EMAIL_ADDRESS]"}"#),
@@ -160,4 +163,28 @@ async fn arguments_stay_json_in_every_dialect() {
         let found = &events[0]["message"]["tool_calls"][0]["function"]["arguments"];
         assert_eq!(*found, serde_json::from_str::<Value>(want).expect("JSON"), "{arguments}");
     }
+}
+
+/// With `json_numbers: keep`, the number stays and its finding is recorded.
+#[tokio::test(start_paused = true)]
+async fn numbers_are_kept_if_the_setting_says_so() {
+    let body = chat(&["{\"karte\":55000000", "00000004,\"to\":\"joe@mail.example.org\"}"]);
+    let mut request = ScriptedRequest::new();
+    let context = guarded("output_pii: mask, json_numbers: keep");
+    let (mut source, mut sink) = (
+        ScriptedSource::new(Framing::Sse, vec![Step::Read(body.into_bytes())]),
+        ScriptedSink::new(Takes::All),
+    );
+    run(&mut request, context, &mut source, &mut sink, None).await;
+    let text = String::from_utf8(sink.taken).expect("text");
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: {"));
+    let events: Vec<Value> =
+        data.map(|data| serde_json::from_str(&format!("{{{data}")).expect("JSON")).collect();
+    let found =
+        joined(
+            &events,
+            |event| &event["choices"][0]["delta"]["tool_calls"][0]["function"]["arguments"],
+        );
+    assert_eq!(found, "{\"karte\":5500000000000004,\"to\":\"[EMAIL_ADDRESS]\"}");
+    assert_eq!(request.guarded.output.values().sum::<u64>(), 2, "{:?}", request.guarded);
 }

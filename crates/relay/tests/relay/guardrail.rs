@@ -99,6 +99,38 @@ async fn a_pause_inside_of_a_number_does_not_let_it_pass() {
     }
 }
 
+/// The same pauses, with each word of `at_hold_time`. The answer ends before the event with the
+/// number.
+#[tokio::test(start_paused = true)]
+async fn the_setting_decides_what_happens_at_the_hold_time() {
+    for (setting, first, rest, want) in [
+        ("mask", "pay 4111 1111 11", "11 1111 now", "pay [CREDIT_CARD]now"),
+        ("release", "pay 4111 1111 11", "11 1111 now", "pay 4111 1111 1111 1111 now"),
+        ("end", "pay 4111 1111 11", "11 1111 now", ""),
+        ("end", "write to jane", "@x.org", "write to jane@x.org"),
+        ("release", "pay 4111 1111 1111 1111", " now", "pay [CREDIT_CARD]now"),
+    ] {
+        let mut request = ScriptedRequest::new();
+        let steps = vec![
+            Step::Read(event(first).into_bytes()),
+            Step::Wait(Duration::from_millis(1600)),
+            Step::Read((event(rest) + END).into_bytes()),
+        ];
+        let (mut source, mut sink) =
+            (ScriptedSource::new(Framing::Sse, steps), ScriptedSink::new(Takes::All));
+        let context = guarded(&format!("output_pii: mask, at_hold_time: {setting}"));
+        run(&mut request, context, &mut source, &mut sink, None).await;
+        let taken = text(&sink.taken);
+        let kind = taken.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+        let found = taken.replace(kind.map_or("no kind", |(kind, _)| kind), "CREDIT_CARD");
+        assert_eq!(found, want, "{setting}: {first}");
+        let ends = want.is_empty();
+        assert_eq!(request.verdict.code.as_deref(), ends.then_some("content_blocked"), "{setting}");
+        let all = String::from_utf8_lossy(&sink.taken).into_owned();
+        assert_eq!(all.contains("content_filter"), ends, "{setting}: {all}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_blocked_stream_ends_as_filtered_and_shows_nothing_of_it() {
     let body: String = ["The key is ", "AKIA", "IOSFODNN7", "EXAMPLQ", " ok"]

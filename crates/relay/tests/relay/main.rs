@@ -3,6 +3,7 @@
 mod arguments;
 mod captures;
 mod contents;
+mod delays;
 mod guardrail;
 mod keep_alives;
 mod resume;
