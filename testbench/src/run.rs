@@ -238,7 +238,7 @@ struct Runner {
     run: u32,
     /// Requests so far.
     number: AtomicU64,
-    /// Conversations so far.
+    /// Number of the next conversation.
     conversation: AtomicU64,
 }
 
@@ -251,11 +251,13 @@ impl Runner {
         interrupted: impl Future<Output = ()>,
     ) -> Outcome {
         let mut seed = self.config.seed;
+        // Conversations that were made and not sent do not shift those of the run.
+        let mut first = if is_warm_up { 0 } else { self.config.warm_up };
         if matches!(self.config.workload.prompts, Prompts::Trace(_)) {
             // The trace begins at its first request, whose prompt no cache should have.
-            self.conversation.store(0, Ordering::Relaxed);
-            seed = if is_warm_up { !seed } else { seed };
+            (first, seed) = (0, if is_warm_up { !seed } else { seed });
         }
+        self.conversation.store(first, Ordering::Relaxed);
         let calibrated = Monitor::calibrate(self.config.limits).await;
         let connections = drive::connect_for_burst(&self).await;
         let (start, started) = (Instant::now(), SystemTime::now());

@@ -475,12 +475,12 @@ async fn a_burst_starts_at_one_instant_on_connections_that_are_open() {
     let outcome = load(config(url, arrival, 80)).await;
     assert!(outcome.samples.iter().all(testbench::Sample::is_ok));
     let due: std::collections::BTreeSet<u64> = outcome.samples.iter().map(|s| s.due_us).collect();
-    assert_eq!(due, [0, 300_000].into());
+    assert_eq!(due, [300_000, 600_000].into());
     assert_eq!(Seen::count(&seen.connections), 40);
     assert!(Seen::count(&seen.most_busy) >= 20, "{}", Seen::count(&seen.most_busy));
 }
 
-/// Each user thinks between its turns, and sends what the server answered.
+/// Each user pauses between its turns, and sends what the server answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conversations_carry_the_answer_on_in_both_loops() {
     for arrival in [Arrival::Closed { concurrency: 2 }, Arrival::open(Spacing::Constant, 100.0)] {
@@ -545,4 +545,21 @@ async fn stages_and_traces_end_by_themselves() {
 async fn load_error(config: Config) -> String {
     let ended = run_load(config, std::future::pending()).await;
     ended.expect_err("an invalid configuration").to_string()
+}
+
+/// Bodies are made ahead of their time, and still the same seed sends the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_seed_sends_the_same_after_a_warm_up() {
+    let sent = async |seed| {
+        let (url, seen) = start(|_| answer()).await;
+        let arrival = Arrival::open(Spacing::Poisson, 400.0);
+        load(Config { warm_up: 7, seed, ..config(url, arrival, 20) }).await;
+        let bodies = seen.bodies.lock().expect("no panic in here").clone();
+        assert_eq!(bodies.len(), 27);
+        std::collections::BTreeSet::from_iter(bodies)
+    };
+    let first = sent(5).await;
+    assert_eq!(first.len(), 27, "prompts are repeated");
+    assert_eq!(first, sent(5).await);
+    assert_ne!(first, sent(6).await);
 }

@@ -41,7 +41,7 @@ impl Bars {
     /// The rows as a figure; `None` if there is none.
     pub(crate) fn html(&self) -> Option<String> {
         let ends = self.rows.iter().flat_map(|row| row.parts.iter().flat_map(|p| [p.1, p.2]));
-        let x = Range::of(self.x.scale, ends)?;
+        let x = Range::covering(self.x.scale, ends)?;
         let bottom = 4.0 + self.rows.len() as f64 * self.height;
         let title = escape(&self.title);
         let mut out = format!(

@@ -58,8 +58,8 @@ impl Chart {
     /// The chart as a figure; `None` if it has no points.
     pub(crate) fn html(&self) -> Option<String> {
         let points = || self.series.iter().flat_map(|series| series.points.iter());
-        let x = Range::of(self.x.scale, points().map(|(x, _)| *x))?;
-        let y = Range::of(self.y.scale, points().map(|(_, y)| *y))?;
+        let x = Range::covering(self.x.scale, points().map(|(x, _)| *x))?;
+        let y = Range::covering(self.y.scale, points().map(|(_, y)| *y))?;
         let mut out = String::new();
         let title = escape(&self.title);
         let _ = write!(

@@ -2,7 +2,7 @@
 //!
 //! - *In*: titles, points, rows.
 //! - *Out*: a page that is readable on a phone, in the dark and on paper.
-//! - *Never*: a text that is taken for markup.
+//! - *Never*: a text that is read as markup.
 
 mod chart;
 pub use chart::{Chart, Series, Shape};

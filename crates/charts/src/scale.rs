@@ -53,7 +53,7 @@ impl Scale {
 
 impl Range {
     /// The range of these values.
-    pub(crate) fn of(scale: Scale, values: impl Iterator<Item = f64>) -> Option<Self> {
+    pub(crate) fn covering(scale: Scale, values: impl Iterator<Item = f64>) -> Option<Self> {
         let (mut from, mut to) = (f64::INFINITY, f64::NEG_INFINITY);
         for place in values.filter_map(|value| scale.place(value)) {
             (from, to) = (from.min(place), to.max(place));
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     fn labels(scale: Scale, values: &[f64]) -> Vec<String> {
-        let range = Range::of(scale, values.iter().copied()).unwrap();
+        let range = Range::covering(scale, values.iter().copied()).unwrap();
         range.ticks().into_iter().map(|(_, label)| label).collect()
     }
 
@@ -173,16 +173,16 @@ mod tests {
 
     #[test]
     fn values_have_their_places() {
-        let linear = Range::of(Scale::Linear, [0.0, 10.0].into_iter()).unwrap();
+        let linear = Range::covering(Scale::Linear, [0.0, 10.0].into_iter()).unwrap();
         assert_eq!(linear.share(5.0), Some(0.5));
-        let log = Range::of(Scale::Log, [1.0, 100.0].into_iter()).unwrap();
+        let log = Range::covering(Scale::Log, [1.0, 100.0].into_iter()).unwrap();
         assert_eq!((log.share(10.0), log.share(0.0)), (Some(0.5), None));
-        let percentile = Range::of(Scale::Percentile, [0.0, 99.0].into_iter()).unwrap();
+        let percentile = Range::covering(Scale::Percentile, [0.0, 99.0].into_iter()).unwrap();
         assert!((percentile.share(90.0).unwrap() - 0.5).abs() < 1e-9);
-        assert_eq!(Range::of(Scale::Log, [0.0].into_iter()), None);
-        assert_eq!(Range::of(Scale::Linear, [f64::NAN].into_iter()), None);
+        assert_eq!(Range::covering(Scale::Log, [0.0].into_iter()), None);
+        assert_eq!(Range::covering(Scale::Linear, [f64::NAN].into_iter()), None);
         // Equal values have a range, too.
-        let one = Range::of(Scale::Linear, [0.0].into_iter()).unwrap();
+        let one = Range::covering(Scale::Linear, [0.0].into_iter()).unwrap();
         assert!(one.share(0.0).unwrap().is_finite());
     }
 }

@@ -20,6 +20,9 @@ pub const MAX_RATE: f64 = 1e6;
 /// Maximum starts of a burst.
 pub const MAX_BURST: u32 = 15_000;
 
+/// From the start to the first burst, if its interval is not shorter: its requests are made then.
+const BURST_LEAD: Duration = Duration::from_millis(500);
+
 /// How requests arrive. With conversations, these are the first requests of conversations.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Arrival {
@@ -267,7 +270,7 @@ impl Iterator for Starts {
             Arrival::Open { .. } => self.open(),
             Arrival::Burst { size, interval } => {
                 let burst = u32::try_from(number / u64::from(*size)).ok()?;
-                interval.checked_mul(burst)
+                interval.checked_mul(burst)?.checked_add(BURST_LEAD.min(*interval))
             }
             Arrival::Trace(times) => times.get(usize::try_from(number).ok()?).copied(),
         }
@@ -364,8 +367,8 @@ mod tests {
     #[test]
     fn a_burst_is_due_at_one_instant() {
         let arrival = Arrival::Burst { size: 3, interval: Duration::from_secs(2) };
-        let seconds: Vec<u64> = Starts::new(&arrival, 1).take(7).map(|t| t.as_secs()).collect();
-        assert_eq!(seconds, [0, 0, 0, 2, 2, 2, 4]);
+        let times: Vec<u128> = Starts::new(&arrival, 1).take(7).map(|t| t.as_millis()).collect();
+        assert_eq!(times, [500, 500, 500, 2_500, 2_500, 2_500, 4_500]);
         assert_eq!(Starts::new(&Arrival::Closed { concurrency: 1 }, 1).next(), None);
     }
 

@@ -99,7 +99,7 @@ impl Round {
     }
 
     /// Takes the right to send a request at this time.
-    fn take(&self, due: Instant) -> bool {
+    pub(super) fn take(&self, due: Instant) -> bool {
         let is_over = matches!(self.stop, Stop::After(time) if due >= self.start + time);
         let taken =
             || self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
@@ -226,15 +226,13 @@ impl Round {
         }
     }
 
-    /// The starts of an open loop: the next one's conversation, its first request and its time.
+    /// The starts of an open loop: the next one's conversation, its first request and its time. The
+    /// right to send it is taken when it is due.
     pub(super) fn starts(&self) -> impl Iterator<Item = Due> + use<> {
         let round = self.clone();
         let mut times = workload::arrival::Starts::new(&round.runner.config.arrival, round.seed);
         std::iter::from_fn(move || {
             let due = round.start + times.next()?;
-            if !round.take(due) {
-                return None;
-            }
             let mut conversation = round.conversation();
             let request = round.next(&mut conversation)?;
             Some(Due { conversation, request, due })

@@ -7,9 +7,10 @@
 //! - *Out*: each [`Due`], when it is due.
 //! - *Never*: a thread that outlives its pacer, or that spins.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use workload::{Conversation, Request};
@@ -18,6 +19,12 @@ use super::drive::Round;
 
 /// Starts that are due and wait for the runtime.
 const BACKLOG: usize = 1024;
+
+/// Maximum starts whose bodies are made before they are due, and bytes of these bodies.
+const MAX_READY: usize = 15_000;
+const MAX_READY_BYTES: usize = 64 << 20;
+/// No body is made so short before a start.
+const MARGIN: Duration = Duration::from_millis(2);
 
 /// A start.
 pub(super) struct Due {
@@ -67,12 +74,49 @@ impl Drop for Pacer {
 }
 
 fn pace(round: Round, send: &mpsc::Sender<Due>, stopped: &Receiver<()>) {
-    let starts = round.starts();
-    drop(round);
-    for start in starts {
-        if !wait_until(start.due, stopped) || send.blocking_send(start).is_err() {
+    let mut starts = round.starts();
+    let mut ready = Ready::default();
+    loop {
+        // Bodies are made while nothing is due, so that those of a burst can start together.
+        while ready.has_time() && !matches!(stopped.try_recv(), Err(TryRecvError::Disconnected)) {
+            let Some(start) = starts.next() else { break };
+            ready.push(start);
+        }
+        let Some(start) = ready.pop() else { return };
+        if !wait_until(start.due, stopped)
+            || !round.take(start.due)
+            || send.blocking_send(start).is_err()
+        {
             return;
         }
+    }
+}
+
+/// Starts whose bodies are made.
+#[derive(Default)]
+struct Ready {
+    starts: VecDeque<Due>,
+    bytes: usize,
+}
+
+impl Ready {
+    /// Whether another one may be made before the first one is due.
+    fn has_time(&self) -> bool {
+        let Some(first) = self.starts.front() else { return true };
+        self.starts.len() < MAX_READY
+            && self.bytes < MAX_READY_BYTES
+            && first.due > Instant::now() + MARGIN
+    }
+
+    fn push(&mut self, start: Due) {
+        self.bytes += start.request.body.len();
+        self.starts.push_back(start);
+    }
+
+    fn pop(&mut self) -> Option<Due> {
+        let start = self.starts.pop_front()?;
+        self.bytes -= start.request.body.len();
+        Some(start)
     }
 }
 

@@ -128,12 +128,19 @@ fn describe(point: &Point) -> String {
 
 /// What a search found, as a line.
 pub(super) fn found_text(found: &Found, objectives: &str) -> String {
-    match (found.rate, found.interval) {
+    let text = match (found.rate, found.interval) {
         (Some(rate), Some((low, high))) if found.is_bounded => format!(
             "max rate: {rate:.2} requests/s meet {objectives} (95 % interval {low:.2} to {high:.2})"
         ),
         (Some(rate), _) => format!("max rate: at least {rate:.2} requests/s meet {objectives}"),
         (None, _) => format!("max rate: no rate that was tried meets {objectives}"),
+    };
+    match found.points.iter().filter(|point| point.invalid_windows > 0).count() {
+        0 => text,
+        invalid => format!(
+            "{text}; in {invalid} of {} runs this machine was too busy to measure for a second or more",
+            found.points.len()
+        ),
     }
 }
 
