@@ -423,14 +423,6 @@ impl OutputGuard {
         &mut self.held
     }
 
-    /// Account for the work since `began`.
-    fn worked(&mut self, began: Tick) {
-        let now = clock::now();
-        let nanos = now.nanos_since(began);
-        self.busy += nanos;
-        self.delays.settle(now, nanos);
-    }
-
     /// Nanoseconds of work since the last call.
     pub(crate) fn take_busy(&mut self) -> u64 {
         self.worked += self.busy;

@@ -9,6 +9,7 @@
 //! the engine for as long.
 
 use lens::Tick;
+use transport::clock;
 
 use super::OutputGuard;
 use crate::request::AnswerDelays;
@@ -109,6 +110,14 @@ impl Delays {
 }
 
 impl OutputGuard {
+    /// Account for the work since `began`.
+    pub(super) fn worked(&mut self, began: Tick) {
+        let now = clock::now();
+        let nanos = now.nanos_since(began);
+        self.busy += nanos;
+        self.delays.settle(now, nanos);
+    }
+
     /// The relay reads now. `is_behind`: the client has not accepted all earlier bytes.
     #[inline]
     pub(crate) fn before_read(&mut self, is_behind: bool) {
