@@ -1,6 +1,7 @@
 use super::admin_auth::{GRAFANA, OPERATOR, OPS, bearer, send, status};
 use super::*;
 use crate::raw::Folder;
+use crate::support::eventually;
 
 /// A variable that the gateway has, and whose value no answer may have.
 const VALUE: &str = "the-value-of-a-variable";
@@ -129,5 +130,8 @@ async fn a_check_is_for_operators_and_bounded() {
         bomb["problems"][0]["message"].as_str().is_some_and(|m| m.contains("aliases")),
         "{bomb}"
     );
-    assert!(gateway.stderr().contains("path=/api/settings/check"), "the check is not recorded");
+    eventually("the check is in the audit log", || {
+        gateway.stderr().contains("path=/api/settings/check")
+    })
+    .await;
 }
