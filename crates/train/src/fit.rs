@@ -234,7 +234,7 @@ impl<'a> Fitter<'a> {
     }
 
     /// Kinds of harmless rows, none of which may be flagged too often.
-    fn harmless(&self) -> [Box<dyn Fn(&Row) -> bool>; 2] {
+    fn harmless(&self) -> [IsKind; 2] {
         let task = self.task;
         let judged = move |row: &Row| is_judged(task, row) && !row.positive;
         let others = move |row: &Row| row.file == File::Benign && !row.own;
@@ -250,6 +250,9 @@ impl<'a> Fitter<'a> {
         sizes.get(kept).copied().unwrap_or(1.0).max(1e-9) / 127.0
     }
 }
+
+/// Whether a row is of a kind.
+type IsKind = Box<dyn Fn(&Row) -> bool>;
 
 /// Approximate score above which `share` of the negatives lie. One order statistic of a few hundred
 /// rows is noisy, so this averages several.

@@ -102,11 +102,14 @@ fn by_language(out: &mut String, all: &[Judged<'_>]) {
     languages.iter().for_each(|(lang, rows)| line(out, lang, rows));
 }
 
+/// Whether a row is of a kind.
+type IsKind<'f> = &'f dyn Fn(&Row) -> bool;
+
 /// Shares of harmless texts that are flagged and blocked, by kind.
 fn harmless(out: &mut String, all: &[Judged<'_>]) {
     let is_prose = |row: &Row| matches!(row.category.as_str(), "prose" | "mail");
     let is_hard = |row: &Row| row.category.starts_with("hard");
-    let kinds: [(&str, &dyn Fn(&Row) -> bool); 5] = [
+    let kinds: [(&str, IsKind<'_>); 5] = [
         ("logs, code, data", &|row| row.file == File::Benign && row.tool && !is_prose(row)),
         ("prose, mails", &|row| row.file == File::Benign && is_prose(row)),
         ("tool results, documents", &|row| row.file == File::Injection && row.tool),
