@@ -38,7 +38,7 @@ pub struct Bars {
 }
 
 impl Bars {
-    /// The rows as a figure; `None` if there is none.
+    /// The rows as a figure; `None` without rows.
     pub(crate) fn html(&self) -> Option<String> {
         let ends = self.rows.iter().flat_map(|row| row.parts.iter().flat_map(|p| [p.1, p.2]));
         let x = Range::covering(self.x.scale, ends)?;

@@ -35,7 +35,7 @@ pub const WEIGHTS: &[u8] = include_bytes!("../weights.bin");
 /// The classes that a text is scored for, in the order of the table's columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// Prompt injection, jailbreak, prompt extraction in the words of a user, who may give
+    /// Prompt injection, jailbreak, prompt extraction in the words of a user. Users may give
     /// instructions.
     Injection,
     /// Hate, harassment, insult, threat.
