@@ -311,7 +311,9 @@ impl Folder {
                 }
                 c => (fold(c), c.len_utf8()),
             };
-            let fold = if fold == Fold::Gone && self.gone >= MAX_GONE { Fold::Same } else { fold };
+            // A run that is not noted yet ends a row of invisible characters.
+            let is_full = from == at && self.gone >= MAX_GONE;
+            let fold = if fold == Fold::Gone && is_full { Fold::Same } else { fold };
             if fold != Fold::Same {
                 self.run(text, from..at, sink);
                 from = at + length;
@@ -474,6 +476,7 @@ mod tests {
             ("4111\u{2011}1111\u{2013}1111\u{2212}1111", "4111-1111-1111-1111"),
             ("41\u{200b}11\u{ad} 1111", "4111 1111"),
             ("4\u{200b}\u{200b}\u{200b}\u{200b}\u{200b}1", "4\u{200b}1"),
+            ("4\u{200b}\u{200b}\u{200b}\u{200b}\u{200b}11\u{ad}1", "4\u{200b}111"),
             ("٤١١١ १२३ ４２＠ｘ．ｄｅ", "4111 123 42@x.de"),
             ("4111&nbsp;1111&#8209;1111&#x2013;1111", "4111 1111-1111-1111"),
             ("&#52;1&#49;1 &amp; AT&T &auml; &nope;", "4111 &amp; AT&T &auml; &nope;"),
