@@ -392,7 +392,9 @@ fn the_thread_retries_and_the_end_does_not_wait_for_a_store_that_hangs() {
     fs::write(folder.path().join("records-9.csv"), "left").unwrap();
     store.fail(&vec![Fault::Stall; 100]);
     let uploader = start(store.port);
+    let began = Instant::now();
     while counters.failures() < 4 {
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", counters.problem());
         std::thread::sleep(Duration::from_millis(5));
     }
     let began = Instant::now();
