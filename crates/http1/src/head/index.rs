@@ -5,10 +5,15 @@
 
 use std::ops::Range;
 
-use super::{FieldBuffer, Head, RequestLine};
+use arrayvec::ArrayVec;
+
+use super::{Head, MAX_FIELDS, RequestLine};
 use crate::body::BodyFraming;
 
 type Span = Range<u32>;
+
+/// The fields of a head that is rebuilt.
+pub type FieldList<'a> = ArrayVec<httparse::Header<'a>, MAX_FIELDS>;
 
 /// Offsets of a parsed request head.
 #[derive(Clone, Debug)]
@@ -46,12 +51,13 @@ impl HeadIndex {
         self.len
     }
 
-    /// Rebuild the head. `bytes` must start with the bytes that it was parsed from.
-    pub fn head<'a>(
+    /// Rebuild the head, with its fields in `list`. `bytes` must start with the bytes that it was
+    /// parsed from.
+    pub fn head<'l, 'b: 'l>(
         &self,
-        bytes: &'a [u8],
-        room: &'a mut FieldBuffer<'a>,
-    ) -> Head<'a, RequestLine<'a>> {
+        bytes: &'b [u8],
+        list: &'l mut FieldList<'b>,
+    ) -> Head<'l, RequestLine<'l>> {
         let range = |span: &Span| span.start as usize..span.end as usize;
         let part = |span: &Span| bytes.get(range(span)).unwrap_or_default();
         // Parsing has found the names to be ASCII. Most heads are ASCII as a whole, and checked
@@ -61,15 +67,15 @@ impl HeadIndex {
             Some(head) => head.get(range(span)).unwrap_or_default(),
             None => std::str::from_utf8(part(span)).unwrap_or_default(),
         };
-        for (field, (name, value)) in room.iter_mut().zip(&self.fields) {
-            *field = httparse::Header { name: text(name), value: part(value) };
-        }
+        let fields = self.fields.iter().take(MAX_FIELDS);
+        list.extend(
+            fields.map(|(name, value)| httparse::Header { name: text(name), value: part(value) }),
+        );
         let line = RequestLine {
             method: text(&self.method),
             target: self.target.as_ref().map_or("/", text),
         };
-        let fields = room.get(..self.fields.len()).unwrap_or_default();
-        Head { line, http10: self.http10, fields, framing: self.framing, len: self.len }
+        Head { line, http10: self.http10, fields: list, framing: self.framing, len: self.len }
     }
 }
 
@@ -94,12 +100,12 @@ mod tests {
             "GET / HTTP/1.1\r\nhost: engine\r\nx-name: \u{fc}\r\n\r\n",
             "OPTIONS * HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n",
         ] {
-            let (mut first, mut second) = (field_buffer(), field_buffer());
+            // The head is followed by its body and at another address.
+            let moved = format!("{text}hello").into_bytes();
+            let (mut first, mut second) = (field_buffer(), FieldList::new());
             let parsed =
                 parse_request(text.as_bytes(), &mut first, HeadLimits::default()).expect("a head");
             let index = HeadIndex::new(&parsed, text.as_bytes());
-            // The head is followed by its body and at another address.
-            let moved = format!("{text}hello").into_bytes();
             let again = index.head(&moved, &mut second);
             assert_eq!(format!("{again:?}"), format!("{parsed:?}"), "{text}");
             assert_eq!(index.head_len(), text.len());

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use http1::head::{self, Head, HeadIndex, RequestLine};
+use http1::head::{FieldList, Head, HeadIndex, RequestLine};
 use lens::Tick;
 use lens::record::{RecordAttempt, RecordHedge, RecordResume};
 use routing::{Attempt, EngineMetrics, Offloaded, Predicted, Reason, Version};
@@ -41,7 +41,7 @@ pub(crate) fn with_head<T>(
     buffer: &[u8],
     work: impl FnOnce(&Head<'_, RequestLine<'_>>) -> T,
 ) -> T {
-    let mut fields = head::field_buffer();
+    let mut fields = FieldList::new();
     work(&index.head(buffer, &mut fields))
 }
 

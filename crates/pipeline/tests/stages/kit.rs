@@ -97,7 +97,7 @@ impl Read {
         &self,
         work: impl FnOnce(&head::Head<'_, head::RequestLine<'_>>) -> T,
     ) -> T {
-        let mut fields = head::field_buffer();
+        let mut fields = head::FieldList::new();
         work(&self.index.head(&self.buffer, &mut fields))
     }
 

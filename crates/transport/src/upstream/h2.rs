@@ -168,12 +168,12 @@ fn was_not_processed(error: &h2::Error) -> bool {
 /// Converts the HTTP/1.1 head to HTTP/2.
 fn request_header(request: &Request) -> Result<RequestHeader, Box<pingora::Error>> {
     let mut fields = http1::head::field_buffer();
-    let mut parsed = httparse::Request::new(&mut fields);
+    let mut parsed = httparse::Request::new(&mut []);
     // The gateway wrote this head from validated fields, so it parses.
-    let _ = parsed.parse(&request.head);
+    let _ = parsed.parse_with_uninit_headers(&request.head, &mut fields);
     let (method, target) = (parsed.method.unwrap_or("POST"), parsed.path.unwrap_or("/"));
     let mut header = RequestHeader::build(method, target.as_bytes(), Some(parsed.headers.len()))?;
-    for field in parsed.headers.iter().take_while(|f| !f.name.is_empty()) {
+    for field in parsed.headers.iter() {
         header.append_header(field.name.to_ascii_lowercase(), field.value)?;
     }
     header.set_version(http::Version::HTTP_2);
