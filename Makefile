@@ -132,11 +132,13 @@ test-ui: STACK_COMMANDS := chromium:chromium
 test-ui: STACK_ARGS := --only dashboard
 test-ui: test-stack
 
+# The tests are selected from the whole workspace: from their own package, they would build most dependencies once more, with other
+# features.
 lint: setup
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --exclude llm-lens-onnx --all-targets -- -D warnings
 	cargo check --locked -q -p llm-lens-cli --no-default-features
-	cargo test --locked -q -p llm-lens-tests --test architecture --test docs
+	cargo test --locked -q --workspace --exclude llm-lens-onnx --test architecture --test docs
 
 # Peers come from Debian packages; a missing one is skipped with a line that names the package.
 bench: build
