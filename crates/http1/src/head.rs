@@ -168,8 +168,7 @@ impl<L> HopByHop<'_, '_, L> {
 /// Buffer for the fields of one head. The caller provides it, so that parsing does not allocate.
 pub type FieldBuffer<'a> = [MaybeUninit<httparse::Header<'a>>; MAX_FIELDS];
 
-/// An empty field buffer. It is not initialized: its 8 KiB would displace a quarter of the
-/// first-level cache for each head.
+/// An empty field buffer. It is not initialized: that would write 8 KiB for each head.
 pub fn field_buffer<'a>() -> FieldBuffer<'a> {
     [const { MaybeUninit::uninit() }; MAX_FIELDS]
 }
