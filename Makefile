@@ -132,8 +132,8 @@ test-ui: STACK_COMMANDS := chromium:chromium
 test-ui: STACK_ARGS := --only dashboard
 test-ui: test-stack
 
-# The tests are selected from the whole workspace: from their own package, they would build most dependencies once more, with other
-# features.
+# The tests are selected from the whole workspace: from their own package, they would build a tenth of its dependencies once more,
+# with other features.
 lint: setup
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --exclude llm-lens-onnx --all-targets -- -D warnings
