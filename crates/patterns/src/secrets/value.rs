@@ -24,13 +24,14 @@ fn element(text: &str) -> Option<Range<usize>> {
     Some(start..text.strip_suffix("</").map_or(text.len(), str::len))
 }
 
-/// `--password VALUE`, `--password=VALUE`, `mysql -u root -pVALUE`
+/// `--password VALUE`, `--password=VALUE`, `mysql -u root -pVALUE`. Of several `-p`, the value
+/// begins at the first one: each can be the password.
 fn option(text: &str) -> Option<Range<usize>> {
     if text.starts_with("--") {
         let start = text.find(['=', ' '])? + 1;
         return Some(start + quotes(text.get(start..)?)..text.len());
     }
-    let start = text.rfind(" -p")? + 3;
+    let start = text.find(" -p")? + 3;
     let rest = text.get(start..)?;
     Some(start + (rest.len() - rest.trim_start_matches(' ').len())..text.len())
 }
@@ -79,6 +80,7 @@ mod tests {
             ("--password \"mo9!Rauch", "mo9!Rauch"),
             ("--token=ab:cd=ef", "ab:cd=ef"),
             ("mysql -u root -ph4nter2", "h4nter2"),
+            ("mysql -ph4nter2 -pOther1234", "h4nter2 -pOther1234"),
             ("psexec \\\\host -u x -p h4nter2", "h4nter2"),
             ("<db:password>a b=c</", "a b=c"),
             ("login bob password hunter22", "hunter22"),
