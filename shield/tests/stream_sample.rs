@@ -158,8 +158,8 @@ static ANCHORED: LazyLock<Vec<(regex::Regex, regex::Regex)>> = LazyLock::new(|| 
     RULES.iter().map(make).collect()
 });
 
-/// Matches by the definition: every start, every end, every rule; under a match of
-/// personal data secrets only, and of these what goes on behind it.
+/// Matches by the definition: every start, every end, every rule; under a match secrets only, and
+/// of these what goes on behind it.
 fn oracle(text: &str) -> Vec<(usize, usize, &'static str)> {
     let word = |at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_alphanumeric);
     let inside = |at: usize| at > 0 && word(at - 1) && word(at);
@@ -170,15 +170,11 @@ fn oracle(text: &str) -> Vec<(usize, usize, &'static str)> {
         } else {
             None
         };
-        let Some((end, rule)) = hit else {
-            at += 1;
-            continue;
-        };
-        if end > masked {
+        if let Some((end, rule)) = hit.filter(|(end, _)| *end > masked) {
             found.push((at.max(masked), end, &*rule.rule));
             masked = end;
         }
-        at = if rule.family == Family::Secret { end } else { at + 1 };
+        at += 1;
     }
     found
 }

@@ -93,8 +93,8 @@ pub(super) struct Scan<'s> {
     pub(super) counts: &'s mut Vec<(u16, u32)>,
     /// Bytes stepped through automata.
     pub(super) steps: u64,
-    /// How much of the text has been passed or masked. After a mask of personal data it is ahead of
-    /// the scan, which still checks for secrets that begin under the mask and end after it.
+    /// How much of the text has been passed or masked. After a mask it is ahead of the scan, which
+    /// still checks for secrets that begin under the mask and end after it.
     pub(super) sent: usize,
     /// Room for candidates.
     pub(super) ends: Vec<(usize, u16)>,
@@ -228,18 +228,12 @@ impl Scan<'_> {
         };
         let value = self.value(thread.start, hit.end, hit.rule);
         let start = value.start.max(self.sent);
-        let masks = value.end > start;
-        if masks {
+        if value.end > start {
             self.mask(start, hit.rule, hit.score, self.base + start..self.base + value.end, false);
             self.sent = value.end;
         }
         // A match that is masked already must not hide one that begins inside it and ends after it.
-        let secret = self
-            .automata
-            .rules
-            .get(usize::from(hit.rule))
-            .is_some_and(|rule| rule.pattern.family == Family::Secret);
-        Next::At(if secret && masks { hit.end } else { thread.start + 1 })
+        Next::At(thread.start + 1)
     }
 
     /// The range of the value in a match of a rule.

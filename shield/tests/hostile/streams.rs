@@ -168,8 +168,9 @@ proptest! {
             };
             let whole =
                 finding.span.clone().all(|at| masked.iter().any(|mask| mask.span.contains(&at)));
-            // Of a secret nothing passes, unless another secret took its beginning, or the name
-            // that announces it. Of personal data what is longer than the hold does.
+            // Of a secret nothing passes, unless another secret took its beginning, or one longer
+            // than the hold took the name that announces it. Of personal data what is longer than
+            // the hold does.
             let longer = finding.family == Family::Pii && finding.span.len() >= SET[0].1;
             // Of values that are glued to more, only so many ends are tried, the longest first:
             // "Known gaps" of docs/guardrails.md.
@@ -180,6 +181,7 @@ proptest! {
             let has_lost_its_name = masked.iter().any(|mask| {
                 let between = text.get(mask.span.end..finding.span.start);
                 mask.family == Family::Secret
+                    && mask.span.len() >= SET[0].1
                     && between.is_some_and(|between| !between.contains(char::is_alphanumeric))
             });
             let held = whole
@@ -241,6 +243,22 @@ fn once_found() {
     );
     let (passed, _) = feed(0, &address, &[&address], None);
     assert!(!passed.contains("hunter2"), "{passed}");
+    // A secret must not take the name that announces another.
+    for (text, value) in [
+        (
+            "sk-db0tvT5w5kub8e6BPGLxT3BlbkFJKQcwFjs9KIedR1T5O52aUSeRnaME  0G$O~G6[I \r\r\rpassWORD\tP8oJ-tTI",
+            "P8oJ-tTI",
+        ),
+        (
+            "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-password = \"hunter2hunter2\"",
+            "hunter2hunter2",
+        ),
+    ] {
+        for size in 1..text.len() {
+            let (passed, _) = feed(0, text, &cut(text, &[size]), None);
+            assert!(!passed.contains(value), "{passed}");
+        }
+    }
     // A secret under the mask of an address must not take the beginning of another that goes on
     // behind it.
     let address = "ftps://8-+.H_0_!_5%:5,2!t@*".repeat(3);
