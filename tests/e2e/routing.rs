@@ -495,7 +495,7 @@ async fn backends_of_a_file_come_and_go() {
     assert_eq!(counts(), [3, 6, 3]);
     write(&["ftp://nowhere".to_owned()]);
     gateway.wait_until(|g| g.metric("llm_lens_reload_failures_total", "") >= 1.0).await;
-    assert!(gateway.stderr().contains("edge.txt:3: \"ftp://nowhere\""), "{}", gateway.stderr());
+    gateway.wait_for_log("edge.txt:3: \"ftp://nowhere\"").await;
     assert!(ask(&gateway, CHAT, "x", BODY).await.complete);
 }
 

@@ -198,7 +198,7 @@ async fn lines_of_the_log_are_json_and_name_their_request() {
     let mut client = gateway.client().await;
     client.post("/v1/chat/completions", "x-request-id: lost\r\n", BODY).await;
     assert_eq!(client.answer().await.status, 502);
-    gateway.wait_until(|g| g.stderr().contains("backend call failed")).await;
+    gateway.wait_for_log("backend call failed").await;
     let log = gateway.stderr();
     let lines: Vec<serde_json::Value> =
         log.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();

@@ -378,7 +378,7 @@ async fn a_settings_file_that_is_still_written_is_not_read() {
     gateway.write_settings(begin);
     gateway.wait_until(|g| g.metric("llm_lens_reloads_total", "") == 2.0).await;
     assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(200));
-    assert!(gateway.stderr().contains("protect less"), "{}", gateway.stderr());
+    gateway.wait_for_log("protect less").await;
     let removed = || -> serde_json::Value {
         let page: serde_json::Value =
             serde_json::from_str(&gateway.get("/api/settings").1).expect("JSON");

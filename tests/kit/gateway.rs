@@ -295,6 +295,11 @@ impl Gateway {
             .sum()
     }
 
+    /// Waits until the log contains `text`. The log comes through a pipe, after the metrics.
+    pub async fn wait_for_log(&self, text: &str) {
+        self.wait_until(|gateway| gateway.stderr().contains(text)).await;
+    }
+
     /// Waits until `holds` returns true.
     pub async fn wait_until(&self, holds: impl Fn(&Gateway) -> bool) {
         let until = Instant::now() + PATIENCE;

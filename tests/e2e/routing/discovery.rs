@@ -125,7 +125,7 @@ async fn empty_answer_removes_the_backends(exists: bool) {
     // A name without records for a moment keeps its backends.
     server.addresses("llm.test", 1, &[]);
     server.fails(false);
-    gateway.wait_until(|g| g.stderr().contains("the name has no records")).await;
+    gateway.wait_for_log("the name has no records").await;
     assert_eq!(members(&gateway).len(), 1);
     assert_eq!(ask(&gateway, CHAT, "held", BODY).await.status, 200);
     eventually("the pool is empty", || members(&gateway).is_empty()).await;

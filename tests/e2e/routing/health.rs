@@ -162,7 +162,7 @@ async fn a_failing_backend_is_ejected_and_probed() {
     };
     assert_eq!(state(&gateway, "ejected"), 1.0);
     assert!(gateway.get("/api/backends").1.contains("consecutive_failures"));
-    assert!(gateway.stderr().contains("backend ejected backend=b0"), "{}", gateway.stderr());
+    gateway.wait_for_log("backend ejected backend=b0").await;
     sick.store(false, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_millis(600)).await;
     // The next request is its trial.
@@ -215,11 +215,7 @@ async fn checks_take_a_backend_down_and_up() {
         assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
     }
     assert_eq!(asked(), before + 3);
-    assert!(
-        gateway.stderr().contains("backend is unhealthy backend=b0 reason=\"HTTP status 503\""),
-        "{}",
-        gateway.stderr()
-    );
+    gateway.wait_for_log("backend is unhealthy backend=b0 reason=\"HTTP status 503\"").await;
     // When health checks are removed, the backend is not unhealthy any more.
     sick.store(true, Ordering::Relaxed);
     gateway

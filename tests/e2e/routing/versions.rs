@@ -115,11 +115,7 @@ async fn worse_canary_is_rolled_back() {
             }
         }
         gateway.wait_until(|g| g.metric("llm_lens_canary_rolled_back", "route=\"r\"") == 1.0).await;
-        assert!(
-            gateway.stderr().contains(&format!("canary rolled back: {why}")),
-            "{}",
-            gateway.stderr()
-        );
+        gateway.wait_for_log(&format!("canary rolled back: {why}")).await;
         let before = new.seen().len();
         for n in 0..20 {
             let mut client = gateway.client().await;
@@ -184,11 +180,7 @@ async fn canary_with_all_requests_is_compared_with_the_past_of_the_route() {
             ask(&gateway, CHAT, &format!("c{n}"), BODY).await;
         }
         gateway.wait_until(|g| g.metric("llm_lens_canary_rolled_back", "route=\"r\"") == 1.0).await;
-        assert!(
-            gateway.stderr().contains(&format!("canary rolled back: {why}")),
-            "{}",
-            gateway.stderr()
-        );
+        gateway.wait_for_log(&format!("canary rolled back: {why}")).await;
         let explained: serde_json::Value =
             serde_json::from_str(&gateway.get("/api/routes/explain?route=r").1).expect("JSON");
         assert_eq!(
@@ -223,7 +215,7 @@ async fn version_without_requests_is_reported() {
     let line = format!(
         "one version has no requests, so the two cannot be compared; check canary.key and canary.share route=r share=0.5 version={starved}"
     );
-    gateway.wait_until(|g| g.stderr().contains("one version has no requests")).await;
+    gateway.wait_for_log("one version has no requests").await;
     assert_eq!(gateway.stderr().matches(&line).count(), 1, "{}", gateway.stderr());
     let explained = gateway.get("/api/routes/explain?route=r").1;
     assert!(explained.contains(&format!("\"without_requests\":\"{starved}\"")), "{explained}");

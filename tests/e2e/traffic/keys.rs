@@ -217,7 +217,7 @@ async fn keys_come_and_go_without_a_restart() {
     assert!(!good.contains("llk_"), "no key is in the file");
     std::fs::write(&file, format!("{good}- {{id: x}}\n")).expect("it is written");
     keyed.gateway.wait_until(|g| g.metric("llm_lens_reload_failures_total", "") >= 1.0).await;
-    assert!(keyed.gateway.stderr().contains("keys.yaml:"), "{}", keyed.gateway.stderr());
+    keyed.gateway.wait_for_log("keys.yaml:").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -98,7 +98,7 @@ async fn damaged_usage_file_keeps_limits_and_is_reported() {
         gateway
             .wait_until(|g| g.metric("llm_lens_usage_file_damaged_lines_total", "") == 1.0)
             .await;
-        assert!(gateway.stderr().contains("usage file is damaged"), "{}", gateway.stderr());
+        gateway.wait_for_log("usage file is damaged").await;
         assert_eq!(
             copies().iter().map(|c| std::fs::read(c).unwrap()).collect::<Vec<_>>(),
             [damaged]
@@ -123,7 +123,7 @@ async fn damaged_usage_file_keeps_limits_and_is_reported() {
             std::fs::remove_file(&file).expect("it is there");
         }
         let gateway = Gateway::with_settings(&text).await;
-        assert!(gateway.stderr().contains(warning), "{}", gateway.stderr());
+        gateway.wait_for_log(warning).await;
         assert_eq!(admitted(&gateway, 1).await, 1);
         kill(gateway).await;
     }
