@@ -58,6 +58,8 @@ const JUDGING: usize = 256;
 const COUNTING: usize = 32;
 /// Interval at which the drain checks for open connections.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// Maximum time for listeners to stop accepting at shutdown.
+const LISTENERS_END: Duration = Duration::from_millis(200);
 /// Maximum time for workers to drop their tasks at shutdown.
 const WORKERS_END: Duration = Duration::from_millis(500);
 /// How long streams have after the grace period to send an error event.
@@ -220,15 +222,20 @@ impl Gateway {
         })?;
         let runtime = RuntimeBuilder::new(self.workers, "llm-lens-data").work_steal(false).build();
         let (leave, leaving) = watch::channel(false);
+        let accepting = TaskTracker::new();
         for bound in &self.listeners {
             let mut service = bound.service(ProxyApp::new(&self.shared, bound));
             let (fds, leaving) = (self.fds.clone(), leaving.clone());
             // Owned by the data runtime; it ends with `leaving`.
-            runtime
-                .get_handle()
-                .spawn(async move { service.start_service(Some(fds), leaving, 1).await });
+            let accept = async move { service.start_service(Some(fds), leaving, 1).await };
+            accepting.spawn_on(accept, runtime.get_handle());
         }
+        accepting.close();
         let end = control.block_on(self.control(&leave, signals, discovery))?;
+        // A listener whose runtime shuts down gets an error from every accept, without a pause.
+        let _ = leave.send(true);
+        let _ =
+            control.block_on(async { tokio::time::timeout(LISTENERS_END, accepting.wait()).await });
         // Running requests are dropped and settled before limits are returned and usage is saved.
         let limit = if end == End::Now { Duration::ZERO } else { Duration::from_millis(200) };
         let (ended, end_of_workers) = std::sync::mpsc::sync_channel(1);

@@ -210,6 +210,20 @@ async fn int_ends_at_once_also_while_draining() {
     }
 }
 
+/// Listeners stop to accept before their runtime shuts down: each accept would fail at once, and be
+/// logged. Which of them ends first is a matter of chance, so it is tried a dozen times.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn int_logs_no_failed_accepts() {
+    let engine = Engine::start(|_| sse::stream(300, 100)).await;
+    for _ in 0..12 {
+        let mut gateway = Gateway::in_front_of(&engine.url()).await;
+        gateway.signal(Signal::SIGINT);
+        assert!(gateway.ended(AT_ONCE).await.is_some());
+        let log = gateway.stderr();
+        assert!(!log.contains("accept"), "{:.1000}", log);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_and_started_again_it_serves_within_a_second() {
     let engine =
