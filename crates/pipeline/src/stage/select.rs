@@ -335,8 +335,9 @@ pub(super) fn write_attempt(
 ) {
     let Some(routed) = &exchange.routed else { return };
     let Some(upstream) = routed.upstream() else { return };
-    if ended == AttemptResult::Failure {
-        record_version(exchange, VersionResult::Failure, None);
+    let went = version_result(ended, http_status.unwrap_or(0));
+    if let Some(went) = went.filter(|went| *went != VersionResult::Success) {
+        record_version(exchange, went, None);
     }
     let (backend, us) = (upstream.backend.name.clone(), at.micros_since(exchange.attempts.began));
     let route = &*routed.route.route.name;
@@ -361,6 +362,18 @@ pub fn close(exchange: &mut Exchange, ended: AttemptResult) {
     end(exchange, ended, clock::now());
 }
 
+/// The result of an attempt for its version. Every 4xx of a backend counts as refused: a version
+/// that answers with more of them than the other is worse, whoever is at fault.
+fn version_result(ended: AttemptResult, error_status: u16) -> Option<VersionResult> {
+    match ended {
+        AttemptResult::Failure => Some(VersionResult::Failure),
+        AttemptResult::Overloaded => Some(VersionResult::Refused),
+        _ if (400..500).contains(&error_status) => Some(VersionResult::Refused),
+        AttemptResult::Success => Some(VersionResult::Success),
+        AttemptResult::Unknown => None,
+    }
+}
+
 /// Report a result to the release of the canary or, on a route without one, to its history. A
 /// request that goes to the cloud belongs to no version.
 fn record_version(exchange: &Exchange, went: VersionResult, ttft: Option<Duration>) {
@@ -377,7 +390,7 @@ fn record_version(exchange: &Exchange, went: VersionResult, ttft: Option<Duratio
 /// End the last attempt of an exchange, and report its result to the release of the canary.
 pub fn settle(exchange: &mut Exchange) {
     let ended = verdict(exchange);
-    if !matches!(ended, AttemptResult::Unknown | AttemptResult::Overloaded) {
+    if let Some(went) = version_result(ended, error_status(exchange)) {
         let first = exchange
             .answer
             .lens
@@ -386,14 +399,6 @@ pub fn settle(exchange: &mut Exchange) {
             .arrival
             .zip(exchange.sent.at)
             .filter(|_| exchange.attempts.resumes.is_empty());
-        let refused = exchange.answer.status.is_some_and(|status| (400..500).contains(&status));
-        let went = match ended {
-            AttemptResult::Success if refused => VersionResult::Refused,
-            AttemptResult::Success => VersionResult::Success,
-            AttemptResult::Failure | AttemptResult::Overloaded | AttemptResult::Unknown => {
-                VersionResult::Failure
-            }
-        };
         let ttft = first.map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent)));
         record_version(exchange, went, ttft);
     }
@@ -420,9 +425,7 @@ fn pace(exchange: &Exchange) -> Option<AnswerTimes> {
 /// The result of an exchange for its backend. Client mistakes, and clients that leave, are not its
 /// fault.
 fn verdict(exchange: &Exchange) -> AttemptResult {
-    // An error in a stream has a status of its own.
-    let told = exchange.answer.lens.error().map(EngineError::status);
-    let status = exchange.answer.status.filter(|status| *status >= 400).or(told).unwrap_or(0);
+    let status = error_status(exchange);
     match exchange.verdict.outcome() {
         Some(Outcome::Ok) => AttemptResult::Success,
         // A pass-through request may need permissions that the backend's credential does not have.
@@ -456,6 +459,12 @@ fn verdict(exchange: &Exchange) -> AttemptResult {
         }
         _ => AttemptResult::Unknown,
     }
+}
+
+/// Status of the backend's error, 0 without one. An error in a stream has a status of its own.
+fn error_status(exchange: &Exchange) -> u16 {
+    let told = exchange.answer.lens.error().map(EngineError::status);
+    exchange.answer.status.filter(|status| *status >= 400).or(told).unwrap_or(0)
 }
 
 pub(super) fn end(exchange: &mut Exchange, ended: AttemptResult, now: Tick) {
