@@ -165,7 +165,7 @@ impl OutputGuard {
             filters: StreamFilters::open(&guardrail, &facts),
             context: GuardContext {
                 hasher,
-                vault: parts.guarded.vault.clone(),
+                vault: parts.guarded.vault.clone().unwrap_or_default(),
                 dialect,
                 framing,
                 disclaimer,

@@ -253,7 +253,7 @@ pub struct GuardrailResult {
     /// Time spent in judges of the prompt, in nanoseconds.
     pub judged: u64,
     /// Text redacted from the prompt.
-    pub vault: Arc<Vault>,
+    pub vault: Option<Arc<Vault>>,
     /// Delays of the answer's events; `None`: the guardrail does not read the answer.
     pub delays: Option<AnswerDelays>,
     /// Number of held events.

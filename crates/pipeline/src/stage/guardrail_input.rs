@@ -136,7 +136,7 @@ pub async fn check_prompt(
                     RequestFacts::scan(&body).map_err(|refused| Refusal::bad_body(&refused))?;
                 facts.model = exchange.inspected.facts.take().and_then(|facts| facts.model);
                 exchange.inspected.facts = Some(facts);
-                exchange.guarded.vault = Arc::new(vault);
+                exchange.guarded.vault = Some(Arc::new(vault));
                 Ok(Some(body))
             }
             Redacted::Nothing => Ok(None),

@@ -130,11 +130,11 @@ pub fn head_for(
     }
     if backend.forwarded_headers {
         let request = head.fields.iter().map(|field| (field.name, field.value));
-        for (name, value) in forwarded::fields(&facts.peer, request) {
+        forwarded::fields(&facts.peer, request, |name, value| {
             push(&mut out, &[name, ": "]);
-            out.extend_from_slice(&value);
+            out.extend_from_slice(value);
             out.extend_from_slice(b"\r\n");
-        }
+        });
     }
     if !route.forward_compression {
         push(&mut out, &["accept-encoding: identity\r\n"]);

@@ -42,9 +42,8 @@ impl Derived {
     }
 
     /// The value of `X-Forwarded-Proto` or `X-Forwarded-Host`.
-    pub(super) fn first(&self, name: &str) -> Option<Vec<u8>> {
-        let value = if name == PROTO { &self.proto } else { &self.host };
-        value.as_ref().map(|value| value.clone().into_bytes())
+    pub(super) fn first(&self, name: &str) -> Option<&str> {
+        if name == PROTO { self.proto.as_deref() } else { self.host.as_deref() }
     }
 
     /// The first element has protocol and host: they are those of the client's own request.

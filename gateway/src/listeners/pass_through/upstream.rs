@@ -116,7 +116,9 @@ pub(super) fn describe_client(request: &mut RequestHeader, peer: &Peer, send: bo
     }
     if send {
         let fields = own.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
-        for (name, value) in forwarded::fields(peer, fields) {
+        let mut sent = Vec::with_capacity(5);
+        forwarded::fields(peer, fields, |name, value| sent.push((name, value.to_vec())));
+        for (name, value) in sent {
             request.insert_header(name, value)?;
         }
     }
