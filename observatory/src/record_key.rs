@@ -92,7 +92,7 @@ mod tests {
                 "bytes_from_client": u64::MAX, "bytes_to_client": 20, "sent_us": 1,
                 "marks_us": {"first_token": {"arrival": 1, "written": 2}, "role": {"arrival": 3}},
                 "engine_us": 1, "engine_ttft_us": 2, "client_ttft_us": 3, "tpot_us": 1.0 / 3.0, "itl_us": gaps,
-                "client_itl_us": gaps, "stalls": 1, "coalesced_events": 2, "read_lag_us": gaps,
+                "client_itl_us": gaps, "client_itl_sketch": "AwEBAw", "stalls": 1, "coalesced_events": 2, "read_lag_us": gaps,
                 "ledger_us": {"await_token": 80_000, "gateway": 20_000}, "total_us": 100_000
             }),
             json!({

@@ -49,6 +49,15 @@ async fn records_are_found_by_pages_and_wrong_queries_are_refused() {
     let path = format!("/api/records?route=chat&outcome=ok&limit=2&after={next}");
     let second = query(&gateway, &path);
     assert_eq!((&second["records"][0]["id"], &second["next"]), (&"first".into(), &Value::Null));
+    // While a request is recent, the times of its events are known.
+    let recent = query(&gateway, "/api/requests?id=third");
+    let (record, times) = (&recent["requests"][0], &recent["event_times"][0]);
+    for side in ["arrival", "written"] {
+        let at: Vec<u64> = serde_json::from_value(times[side]["at_us"].clone()).expect("times");
+        assert_eq!((times[side]["events"].as_u64(), at.len()), (Some(3), 3), "{recent}");
+        assert!(at.is_sorted() && at.last() <= record["total_us"].as_u64().as_ref(), "{recent}");
+    }
+    assert!(query(&gateway, "/api/requests").get("event_times").is_none());
     for (path, known) in [
         ("/api/records?rout=x", "known: limit, after, id"),
         ("/api/records?outcome=good", "client_gone"),
@@ -92,6 +101,8 @@ async fn stored_records_survive_an_end_and_a_kill() {
     let points = chart["series"][0]["points"].as_array().expect("points");
     let requests: u64 = points.iter().filter_map(|point| point["requests"].as_u64()).sum();
     assert!(requests == 4 && points[0]["client_ttft_us"]["p50"].as_u64() > Some(0), "{chart}");
+    let gaps = &points[0]["client_itl_us"];
+    assert!(gaps["count"].as_u64() >= Some(4) && gaps["p99"].as_u64() > Some(0), "{chart}");
     let metrics = gateway.get("/metrics").1;
     for line in [
         "llm_lens_record_store_repeated_records_total 0",

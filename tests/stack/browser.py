@@ -51,8 +51,9 @@ class Browser:
 
 
 def newest(admin):
-    with urllib.request.urlopen(f"{admin}/api/requests?limit=1", timeout=10) as answer:
-        return json.load(answer)["requests"][0]["id"]
+    """The newest request whose answer was a stream."""
+    with urllib.request.urlopen(f"{admin}/api/requests?outcome=ok", timeout=10) as answer:
+        return next(one["id"] for one in json.load(answer)["requests"] if one.get("content_events"))
 
 
 async def pages(browser, folder):
@@ -64,6 +65,10 @@ async def pages(browser, folder):
             page = await browser.page(width, scheme)
             for name, place in places.items():
                 await browser.open(page, place)
+                if name == "overview":
+                    await expect(page.get_by_role("img", name="Gap between tokens at the client")).to_be_visible()
+                if name == "request":
+                    await expect(page.locator(".line.events i").first).to_be_visible()
                 if name == "latency":
                     await expect(page.locator(".heat a").first).to_be_visible()
                 if name == "usage":

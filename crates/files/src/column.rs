@@ -386,6 +386,7 @@ pub static COLUMNS: &[Column] = &[
     column(55, "tpot_us", Kind::Float, "us", "Per output token after the first event."),
     part(56, "itl_us", &GAPS, "us", "Gaps between token events, on arrival."),
     part(57, "client_itl_us", &GAPS, "us", "The same on write."),
+    text(65, "client_itl_sketch", "Distribution of `client_itl_us`, for charts over requests."),
     count(58, "stalls", "", "Gaps over the route's threshold."),
     count(
         59,

@@ -206,7 +206,7 @@ fn errors_name_the_place_and_the_problem() {
         ("jsonl", format!("{json}\n{{\"id\": 1}}\n"), "line 2: "),
         ("jsonl", format!("{json}\n{json}}}\n"), "line 2: trailing characters at character"),
         ("jsonl", format!("{{\"id\":\"{long}\"}}\n"), "line 1: longer than 4 MiB"),
-        ("csv", format!("{good}a,b\n"), "line 3: 2 fields, but the header has 64"),
+        ("csv", format!("{good}a,b\n"), "line 3: 2 fields, but the header has 65"),
         ("csv", good.replace("id-1", "id\"1\""), "line 2: field 5: a quote inside of it"),
         (
             "csv",

@@ -4,7 +4,10 @@
 //! - *Out*: the request's own summary, and batches of exact values for the series of its route.
 //! - *Never*: a lock or an allocation per event. A batch is flushed when it is full and at the end.
 
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::sketch::Sketch;
 
@@ -37,6 +40,12 @@ impl Gaps {
         self.batch.drain(..).map(u64::from)
     }
 
+    /// Take the distribution, for the record; `None` when there was no gap.
+    pub fn take_sketch(&mut self) -> Option<GapSketch> {
+        let sketch = std::mem::take(&mut self.sketch);
+        (sketch.count() > 0).then_some(GapSketch(sketch))
+    }
+
     /// The summary for the record; `None` when there was no gap.
     pub fn summary(&self) -> Option<GapSummary> {
         Some(GapSummary {
@@ -47,6 +56,24 @@ impl Gaps {
             p99: self.sketch.quantile(0.99)?,
             max: self.sketch.max(),
         })
+    }
+}
+
+/// The distribution of the gaps of one stream, which percentiles over several streams need. It is
+/// text in records: see [`Sketch::to_text`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GapSketch(pub Sketch);
+
+impl Serialize for GapSketch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.to_text())
+    }
+}
+
+impl<'de> Deserialize<'de> for GapSketch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        Sketch::from_text(&text).map(GapSketch).ok_or_else(|| Error::custom("not a sketch of gaps"))
     }
 }
 

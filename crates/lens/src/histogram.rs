@@ -14,6 +14,8 @@
 mod encoding;
 pub use encoding::{DecodeError, MAX_BYTES};
 
+use crate::sketch::Sketch;
+
 /// The scale, as in OpenTelemetry: an octave has `2^SCALE` buckets.
 pub const SCALE: u32 = 5;
 /// Buckets per octave.
@@ -78,6 +80,21 @@ impl<const PER_UNIT: u64> Histogram<PER_UNIT> {
             self.counts.resize(at + 1, 0);
         }
         &mut self.counts[at]
+    }
+
+    /// Count the values of a sketch, each as the middle of its bucket. Sum and maximum are exact.
+    pub fn add_sketch(&mut self, sketch: &Sketch) {
+        for (value, count) in sketch.buckets() {
+            let value = value.min(MAX_VALUE);
+            self.min = if self.count == 0 { value } else { self.min.min(value) };
+            self.count += count;
+            match value {
+                0 => self.zeros += count,
+                _ => *self.bucket(Self::index_of(value)) += count,
+            }
+        }
+        self.max = self.max.max(sketch.max().min(MAX_VALUE));
+        self.sum = self.sum.saturating_add(sketch.sum());
     }
 
     /// Merge another histogram into this one.
@@ -205,6 +222,23 @@ mod tests {
             let (a, b, c) = (of(&a), of(&b), of(&c));
             prop_assert_eq!(&merged(&merged(&a, &b), &c), &all);
             prop_assert_eq!(&merged(&a, &merged(&c, &b)), &all);
+        }
+
+        #[test]
+        fn values_of_a_sketch_err_by_a_bucket_of_both(
+            values in proptest::collection::vec(0u64..100_000_000, 1..200),
+        ) {
+            let mut sketch = Sketch::default();
+            values.iter().for_each(|value| sketch.add(*value));
+            let (mut got, exact) = (of(&[]), of(&values));
+            got.add_sketch(&sketch);
+            prop_assert_eq!((got.count(), got.sum()), (exact.count(), exact.sum()));
+            prop_assert_eq!(got.range().map(|range| range.1), exact.range().map(|range| range.1));
+            for percent in [1.0, 50.0, 99.0, 100.0] {
+                let at = |one: &TimeHistogram| one.percentile(percent).unwrap() as f64;
+                let (got, exact) = (at(&got), at(&exact));
+                prop_assert!((got - exact).abs() <= exact * 0.04 + 1.0, "{got} for {exact}");
+            }
         }
 
         #[test]

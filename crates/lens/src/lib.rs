@@ -22,9 +22,11 @@ mod micros;
 pub use micros::Micros;
 
 mod counts;
+mod event_times;
 pub mod gaps;
 pub mod sketch;
 pub use counts::Counts;
+pub use event_times::{EventTimes, MAX_TIMES, StreamTimes};
 pub mod stream;
 mod tokens;
 pub use stream::{EngineError, MAX_CHOICES, StreamLens};

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Tick;
 use crate::engine_split::EngineSplit;
-use crate::gaps::GapSummary;
+use crate::event_times::StreamTimes;
+use crate::gaps::{GapSketch, GapSummary};
 use crate::guardrail::{GuardrailOverhead, RecordGuardrail};
 use crate::ledger::Parts;
 use crate::stream::{Mark, Marks};
@@ -364,6 +365,12 @@ pub struct Record {
     /// The same on write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_itl_us: Option<GapSummary>,
+    /// Their distribution.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_itl_sketch: Option<GapSketch>,
+    /// Times of the token events. They are kept for recent requests, and not exported.
+    #[serde(skip)]
+    pub event_times: Option<Box<StreamTimes>>,
     /// Gaps over the route's threshold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalls: Option<u64>,

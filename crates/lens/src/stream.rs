@@ -15,6 +15,7 @@ use wire::{EngineTimes, Event, EventVisitor, Kinds, Part, Usage};
 
 use crate::Tick;
 use crate::counts::Counts;
+use crate::event_times::StreamTimes;
 use crate::gaps::Gaps;
 use crate::tokens::TokenCount;
 
@@ -80,6 +81,7 @@ pub struct StreamLens {
     counts: Counts,
     itl: Gaps,
     client_itl: Gaps,
+    times: StreamTimes,
     tokens: TokenCount,
     engine_times: EngineTimes,
     model: Option<String>,
@@ -112,6 +114,7 @@ impl StreamLens {
             counts: Counts::default(),
             itl: Gaps::default(),
             client_itl: Gaps::default(),
+            times: StreamTimes::default(),
             tokens: TokenCount::default(),
             engine_times: EngineTimes::default(),
             model: None,
@@ -197,6 +200,13 @@ impl StreamLens {
     /// Gaps on write.
     pub fn client_itl(&mut self) -> &mut Gaps {
         &mut self.client_itl
+    }
+
+    /// Take the times of the token events of a request whose head was read at `start`; `None`
+    /// without such events.
+    pub fn take_times(&mut self, start: Tick) -> Option<Box<StreamTimes>> {
+        self.marks.first_token.arrival?;
+        Some(Box::new(StreamTimes { start, ..std::mem::take(&mut self.times) }))
     }
 
     /// Take the gaps recorded since the last call: arrival, then write.
@@ -315,6 +325,7 @@ impl StreamLens {
     #[inline]
     fn token_arrived(&mut self, event: &Event) {
         let now = self.now;
+        self.times.arrival.add(now);
         self.counts.content_events += 1;
         self.tokens_this_read += 1;
         self.counts.coalesced += u64::from(self.tokens_this_read > 1);
@@ -356,6 +367,7 @@ impl StreamLens {
         if !kinds.is_token() {
             return;
         }
+        self.times.written.add(now);
         match self.marks.last_token.written {
             Some(last) => self.client_itl.add(now.micros_since(last)),
             None => self.marks.first_token.written = Some(now),

@@ -1,7 +1,8 @@
 //! `/api/requests`: recent records, by id, route, outcome and duration.
 //!
 //! - *In*: the query.
-//! - *Out*: the newest records that match, newest first.
+//! - *Out*: the newest records that match, newest first; of those with a given id, the times of
+//!   their token events, too.
 //! - *Never*: a filter that is ignored; an unknown outcome or a malformed duration is an error.
 
 use std::time::Duration;
@@ -62,6 +63,14 @@ pub(crate) fn outcome(params: &Params) -> Result<Option<Outcome>, ApiError> {
     params.get("outcome").map(outcome).transpose()
 }
 
+/// When the token events of a request arrived and were written; null without any.
+fn event_times(record: &Record) -> Value {
+    record.event_times.as_ref().map_or(Value::Null, |times| {
+        let [arrival, written] = times.both();
+        json!({"arrival": arrival, "written": written})
+    })
+}
+
 /// The page.
 ///
 /// # Errors
@@ -72,5 +81,9 @@ pub fn requests(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
     let mut records = shared.observatory.recent(usize::MAX);
     records.retain(|record| filter.matches(record));
     records.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    if filter.id.is_some() {
+        let times: Vec<Value> = records.iter().map(|record| event_times(record)).collect();
+        return Ok(json!({"requests": records, "event_times": times}));
+    }
     Ok(json!({"requests": records}))
 }

@@ -13,8 +13,11 @@ use lens::{Record, TimeHistogram, Timing};
 const VERSION: u8 = 1;
 
 /// The times of a rollup, in its order.
-pub const ROLLUP_TIMINGS: [Timing; 4] =
-    [Timing::EngineTtft, Timing::ClientTtft, Timing::Tpot, Timing::Total];
+pub const ROLLUP_TIMINGS: [Timing; 5] =
+    [Timing::EngineTtft, Timing::ClientTtft, Timing::Tpot, Timing::Total, Timing::ClientItl];
+
+/// Times of the first version. Further ones are appended, and older versions ignore them.
+const OLDEST_TIMINGS: usize = 4;
 
 /// Sums and sketches of some requests.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -56,6 +59,9 @@ impl Rollup {
             if let Some(value) = value {
                 sketch.record(value);
             }
+        }
+        if let ([.., gaps], Some(sketch)) = (&mut self.times, &record.client_itl_sketch) {
+            gaps.add_sketch(&sketch.0);
         }
     }
 
@@ -119,7 +125,10 @@ impl Rollup {
         let (cost, rest) = bytes.split_first_chunk::<8>().ok_or(DecodeError::Short)?;
         rollup.cost = f64::from_le_bytes(*cost);
         *bytes = rest;
-        for sketch in &mut rollup.times {
+        for (at, sketch) in rollup.times.iter_mut().enumerate() {
+            if at >= OLDEST_TIMINGS && bytes.is_empty() {
+                break;
+            }
             *sketch = TimeHistogram::decode(bytes)?;
         }
         Ok(rollup)
@@ -130,6 +139,12 @@ impl Rollup {
 mod tests {
     use super::*;
 
+    fn encoded_len(sketch: &TimeHistogram) -> usize {
+        let mut out = Vec::new();
+        sketch.encode(&mut out);
+        out.len()
+    }
+
     #[test]
     fn bytes_give_the_equal_rollup_and_damaged_ones_an_error() {
         let mut rollup = Rollup { outcomes: [5, 0, 1, 0, 0, 0, 0, 2], ..Rollup::default() };
@@ -138,12 +153,14 @@ mod tests {
         let bytes = rollup.encode();
         assert_eq!(Rollup::decode(&bytes), Ok(rollup.clone()));
         assert_eq!((rollup.requests(), rollup.with_outcome(Outcome::Limited)), (8, 2));
-        for cut in 0..bytes.len() {
+        let gaps = bytes.len() - encoded_len(&rollup.times[OLDEST_TIMINGS]);
+        for cut in (0..bytes.len()).filter(|cut| *cut != gaps) {
             assert_eq!(Rollup::decode(&bytes[..cut]), Err(DecodeError::Short), "{cut}");
         }
         assert_eq!(Rollup::decode(&[9, 8]), Err(DecodeError::Other));
-        // Fewer outcomes, and of the last one none.
-        let mut older = bytes.clone();
+        // Fewer outcomes, and of the last one none; no gaps between tokens.
+        let mut older = bytes[..gaps].to_vec();
+        rollup.times[OLDEST_TIMINGS] = TimeHistogram::default();
         (older[1], _) = (older[1] - 1, older.remove(2 + rollup.outcomes.len() - 1));
         rollup.outcomes[rollup.outcomes.len() - 1] = 0;
         assert_eq!(Rollup::decode(&older), Ok(rollup));

@@ -179,14 +179,20 @@ function charts(points, { data, problem }) {
     { label: "ok", color: "--p50", values: sum((outcomes) => outcomes.ok ?? 0) },
     { label: "other outcomes", color: "--p99", dash: [2, 3], values: sum((outcomes) => Object.entries(outcomes).reduce((total, [name, count]) => total + (name === "ok" ? 0 : count), 0)) },
   ];
-  const card = (title, id, lines, show) => h("div", { class: "card" },
-    h("h2", {}, id ? definition(id, title) : title, h("small", {}, " last hour, per minute")),
-    lines.some((line) => line.values.some((value) => value !== null)) ? chart(title, times, lines, show) : empty("No request of the last hour has this time. Times per token need token counts of the engine: ", h("code", {}, "include_usage: inject"), "."));
+  const card = (title, id, lines, show, what = "requests", missing = []) => {
+    const counts = id ? points.map((point) => point[`${id}_us`]?.count ?? 0) : null;
+    const total = counts ? `, ${number(counts.reduce((sum, count) => sum + count, 0))} ${what}` : "";
+    return h("div", { class: "card" },
+      h("h2", {}, id ? definition(id, title) : title, h("small", {}, ` last hour, per minute${total}`)),
+      lines.some((line) => line.values.some((value) => value !== null)) ? chart(title, times, lines, show, counts && { head: what, counts }) : empty("No request of the last hour has this time.", ...missing));
+  };
+  const tokens = [" Times per token need token counts of the engine: ", h("code", {}, "include_usage: inject"), "."];
   return [
     card("Time to first token at the client", "client_ttft", percentiles("client_ttft_us"), duration),
-    card("Time per output token", "tpot", percentiles("tpot_us"), duration),
-    card("Requests a second", null, rates, number),
+    card("Time per output token", "tpot", percentiles("tpot_us"), duration, "requests", tokens),
+    card("Gap between tokens at the client", "client_itl", percentiles("client_itl_us"), duration, "gaps"),
     card("Duration", "total", percentiles("total_us"), duration),
+    card("Requests a second", null, rates, number),
   ];
 }
 

@@ -7,7 +7,7 @@ import { contents } from "./contents.js";
 import { stateColor, stateName, STATES } from "../lib/states.js";
 
 export async function make({ argument }) {
-  const record = await find(argument);
+  const { record, times } = await find(argument);
   if (!record) {
     return { title: "Request", refreshes: false, content: [h("h1", {}, "Request"), empty(`No request ${argument} is stored, and it is not among the recent ones. `, h("a", { href: "#/requests" }, "See the requests"), ".")] };
   }
@@ -17,7 +17,7 @@ export async function make({ argument }) {
     refreshes: false,
     content: [
       h("h1", {}, `Request ${record.id} `, h("small", {}, subtitle)),
-      h("section", { class: "card" }, waterfall(record), marks(record)),
+      h("section", { class: "card" }, waterfall(record), marks(record), events(record, times)),
       h("section", { class: "two" },
         h("div", { class: "card" }, h("h2", {}, "Figures"), figures(record)),
         h("div", { class: "card" }, h("h2", {}, "Decisions"), decisions(record))),
@@ -41,10 +41,12 @@ function curl(record) {
   return lines.join(" \\\n  ");
 }
 
+/** The record, and the times of its events while it is among the recent ones. */
 async function find(id) {
-  const { data } = await stored("/api/records", { id });
-  if (data?.records.length > 0) return data.records[0];
-  return (await get("/api/requests", { id, limit: 1 })).requests[0] ?? null;
+  const [{ data }, recent] = await Promise.all([stored("/api/records", { id }), get("/api/requests", { id, limit: 1 })]);
+  const latest = recent.requests[0];
+  const record = data?.records[0] ?? latest ?? null;
+  return { record, times: record && record.started_at === latest?.started_at ? recent.event_times[0] : null };
 }
 
 /** Where the time of a request went: the states of its ledger. */
@@ -91,6 +93,22 @@ export function marks(record) {
     h("div", { class: "line", role: "img", "aria-label": words.join("; ") }, merged.map(({ us }) => h("i", { style: { left: `${(100 * us) / total}%` } }))),
     h("ol", { class: "marks" }, merged.map(({ us, names }) => h("li", {}, h("b", {}, duration(us)), ` ${names.join(", ")}`))),
   ];
+}
+
+/** Each token event on the time line of the request, as it was read and as it was written. */
+function events(record, times) {
+  if (!record.content_events) return null;
+  if (!times) return h("p", { class: "notice" }, "Times of single events are kept in memory, for the recent requests only (the setting ", h("code", {}, "limits.records"), ").");
+  const row = (name, { events: count, every, at_us: at }) => {
+    const gaps = at.slice(1).map((us, index) => us - at[index]);
+    const note = every > 1 ? `, every ${number(every)}th is shown` : gaps.length > 0 ? `, longest gap ${duration(Math.max(...gaps))}` : "";
+    const text = `${number(count)} token events ${name}${note}`;
+    return [
+      h("div", { class: "line events", role: "img", "aria-label": text }, at.map((us) => h("i", { style: { left: `${(100 * us) / record.total_us}%` } }))),
+      h("p", { class: "events" }, text),
+    ];
+  };
+  return [row("read", times.arrival), row("written", times.written)];
 }
 
 function figures(record) {

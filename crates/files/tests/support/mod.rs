@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use files::{Export, FileSource, Row, RowWriter, Source, Target};
-use lens::gaps::GapSummary;
+use lens::gaps::{GapSketch, GapSummary};
 use lens::guardrail::FilterAccount;
 use lens::record::{
     MarkUs, MarksUs, Outcome, RecordAttempt, RecordHedge, RecordResume, RecordRouting, RecordUsage,
 };
+use lens::sketch::Sketch;
 use lens::trace::{RecordInterval, RecordStall, RecordTrace};
 use lens::{
     EngineSplit, GuardrailOverhead, Ledger, Record, RecordFormat, RecordGuardrail, State, Tick,
@@ -33,6 +34,12 @@ pub fn formats() -> impl Iterator<Item = RecordFormat> {
 
 fn gaps(count: u64) -> GapSummary {
     GapSummary { count, mean: 1.0 / 3.0, p50: 1, p90: 2, p99: 3, max: u64::MAX }
+}
+
+fn gap_sketch() -> GapSketch {
+    let mut sketch = Sketch::default();
+    [1, 70, u64::MAX].into_iter().for_each(|gap| sketch.add(gap));
+    GapSketch(sketch)
 }
 
 fn text(text: &str) -> Option<String> {
@@ -212,6 +219,8 @@ pub fn full() -> Row {
         tpot_us: Some(1.0 / 3.0),
         itl_us: Some(gaps(1)),
         client_itl_us: Some(gaps(2)),
+        client_itl_sketch: Some(gap_sketch()),
+        event_times: None,
         stalls: Some(1),
         coalesced_events: Some(2),
         read_lag_us: Some(gaps(3)),

@@ -147,6 +147,8 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &TokenUsage) -> Recor
         tpot_us: answer.lens.tpot_us(),
         itl_us: answer.lens.itl().summary(),
         client_itl_us: answer.lens.client_itl().summary(),
+        client_itl_sketch: answer.lens.client_itl().take_sketch(),
+        event_times: answer.lens.take_times(head),
         stalls: streamed(counts.stalls),
         coalesced_events: streamed(counts.coalesced),
         read_lag_us: answer.read_lag.summary(),

@@ -362,8 +362,8 @@ pub fn close(exchange: &mut Exchange, ended: AttemptResult) {
     end(exchange, ended, clock::now());
 }
 
-/// The result of an attempt for its version. Every 4xx of a backend counts as refused: a version
-/// that answers with more of them than the other is worse, whoever is at fault.
+/// The result of an attempt for its version. Every 4xx of a backend counts as refused: clients are
+/// the same for both versions, so the one with more of them is worse.
 fn version_result(ended: AttemptResult, error_status: u16) -> Option<VersionResult> {
     match ended {
         AttemptResult::Failure => Some(VersionResult::Failure),
