@@ -150,9 +150,11 @@ def store_is_down_at_the_start(t):
     refused = f"connect: 127.0.0.1:{t.port}: "
     assert eventually(lambda: refused in get(f"{t.admin('a')}/readyz"), 30), get(f"{t.admin('a')}/readyz")
     assert refused in get(f"{t.admin('a')}/api/sinks") and refused in t.machine.log("a").read_text()
-    waiting = t.metric("a", "llm_lens_record_upload_waiting_files")
-    assert waiting >= 3 and t.metric("a", "llm_lens_record_upload_waiting_bytes") > 0, waiting
-    return f"{waiting:.0f} files wait"
+    # The first file is refused before the others are complete.
+    waiting = lambda: t.metric("a", "llm_lens_record_upload_waiting_files")
+    assert eventually(lambda: waiting() >= 3, 30), waiting()
+    assert t.metric("a", "llm_lens_record_upload_waiting_bytes") > 0
+    return f"{waiting():.0f} files wait"
 
 
 def files_become_objects(t):
