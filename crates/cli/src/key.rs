@@ -30,11 +30,14 @@ pub(crate) fn run_key_command(command: &KeyCommand) -> Result<()> {
 fn create(args: &NewKeyArgs) -> Result<()> {
     let settings = config::load(&args.config)?;
     let (keys, secret) = key_file(&settings, &args.config)?;
-    let key = format!("{PREFIX}{}", hex(&rand::random::<[u8; 32]>()));
+    let key = format!("{PREFIX}{}", hex::encode(rand::random::<[u8; 32]>()));
     let now = jiff::Timestamp::now();
     let new = Entry {
-        id: args.id.clone().unwrap_or_else(|| format!("k_{}", hex(&rand::random::<[u8; 6]>()))),
-        hash: Some(hex(&KeyHasher::new(secret.reveal()).hash(&key))),
+        id: args
+            .id
+            .clone()
+            .unwrap_or_else(|| format!("k_{}", hex::encode(rand::random::<[u8; 6]>()))),
+        hash: Some(hex::encode(KeyHasher::new(secret.reveal()).hash(&key))),
         owner: args.owner.clone(),
         created: Some(format!("{now:.0}")),
         expires: args
@@ -230,8 +233,4 @@ fn key_file<'s>(settings: &'s Settings, config: &Path) -> Result<&'s (PathBuf, S
 
 fn names(settings: &Settings) -> String {
     settings.routes.iter().map(|route| &*route.name).collect::<Vec<_>>().join(", ")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -93,6 +93,8 @@ impl State {
     }
 }
 
+/// Intervals of most requests without a stream.
+const USUAL_INTERVALS: usize = 16;
 /// Maximum intervals of a ledger: a stream may change its state with every event.
 pub const MAX_INTERVALS: usize = 256;
 
@@ -126,7 +128,7 @@ impl Ledger {
     /// Record intervals from now on, up to [`MAX_INTERVALS`], for trace spans. The sums do not
     /// change.
     pub fn keep_intervals(&mut self) {
-        self.intervals.get_or_insert_default();
+        self.intervals.get_or_insert_with(|| Vec::with_capacity(USUAL_INTERVALS));
     }
 
     /// The closed intervals, in order. Once [`MAX_INTERVALS`] is reached, later intervals extend

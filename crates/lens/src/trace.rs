@@ -82,7 +82,14 @@ pub fn is_in_share(trace_id: &str, share: f64) -> bool {
 
 /// A `traceparent` of version 00.
 pub fn traceparent(trace_id: &str, span_id: &str, flags: u8) -> String {
-    format!("00-{trace_id}-{span_id}-{flags:02x}")
+    let mut out = String::with_capacity(trace_id.len() + span_id.len() + 7);
+    for part in ["00-", trace_id, "-", span_id, "-"] {
+        out.push_str(part);
+    }
+    for digit in [flags >> 4, flags & 0xf] {
+        out.extend(char::from_digit(u32::from(digit), 16));
+    }
+    out
 }
 
 #[cfg(test)]

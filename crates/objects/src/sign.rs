@@ -48,7 +48,7 @@ pub(crate) fn authorization(
     let key = [day, region, "s3", "aws4_request"]
         .into_iter()
         .fold(first.into_bytes(), |key, word| mac(&key, word));
-    let signature = hex(&mac(&key, &text));
+    let signature = hex::encode(mac(&key, &text));
     let id = &credentials.access_key;
     format!("{ALGORITHM} Credential={id}/{scope},SignedHeaders={names},Signature={signature}")
 }
@@ -60,7 +60,7 @@ fn mac(key: &[u8], text: &str) -> Vec<u8> {
 
 /// SHA-256 in hex digits.
 pub(crate) fn hash(bytes: &[u8]) -> String {
-    hex(digest::digest(&digest::SHA256, bytes).as_ref())
+    hex::encode(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
 /// SHA-256 of bytes that come in parts.
@@ -76,12 +76,8 @@ impl Hasher {
     }
 
     pub(crate) fn finish(self) -> String {
-        hex(self.0.finish().as_ref())
+        hex::encode(self.0.finish().as_ref())
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A text with percent signs for all bytes but unreserved ones. `keeps_slash`: for a path.

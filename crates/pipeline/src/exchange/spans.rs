@@ -91,10 +91,10 @@ impl Spans {
 
 /// 128 random bits, not all zero.
 fn new_trace_id() -> String {
-    format!("{:032x}", rand::random::<u128>().max(1))
+    hex::encode(rand::random::<u128>().max(1).to_be_bytes())
 }
 
 /// 64 random bits, not all zero.
 fn new_span_id() -> String {
-    format!("{:016x}", rand::random::<u64>().max(1))
+    hex::encode(rand::random::<u64>().max(1).to_be_bytes())
 }
