@@ -149,7 +149,7 @@ const CRATES: [(&str, &[&str]); 49] = [
     ("gate", &["charts", "lens"]),
     ("charts", &[]),
     ("workload", &["wire", "lens", "yaml"]),
-    ("testbench", &["wire", "base-url", "charts", "lens", "gate", "workload"]),
+    ("testbench", &["wire", "base-url", "charts", "http1", "lens", "gate", "workload"]),
     ("aggregate", &["stats", "testbench", "admin-auth"]),
     (
         "cli",

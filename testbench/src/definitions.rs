@@ -43,7 +43,8 @@ impl Tool {
         ("inference-perf", Tool::InferencePerf),
     ];
 
-    fn name(self) -> &'static str {
+    /// Its name.
+    pub fn name(self) -> &'static str {
         Tool::ALL.iter().find(|(_, tool)| *tool == self).map_or("", |(name, _)| name)
     }
 }

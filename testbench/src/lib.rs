@@ -25,5 +25,6 @@ pub mod report;
 mod steady;
 pub use steady::Steady;
 pub mod sweep;
+pub mod verify;
 
 pub mod demo;

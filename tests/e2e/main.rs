@@ -60,3 +60,5 @@ mod support;
 mod tls;
 /// Keys, limits, admission.
 mod traffic;
+/// Load testers against a simulated engine.
+mod verify_client;

@@ -2,13 +2,13 @@
 
 mod gate;
 mod run;
+mod simulate;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
-use testbench::simulate::Profile;
 use tracing::level_filters::LevelFilter;
 
 use crate::aggregate::AggregateArgs;
@@ -17,6 +17,7 @@ use crate::probe::ProbeArgs;
 
 pub(crate) use gate::GateArgs;
 pub(crate) use run::{Find, RunArgs, Spacing};
+pub(crate) use simulate::{SimulateArgs, VerifyClientArgs};
 
 /// The version, the commit, the features.
 const VERSION: &str = concat!(
@@ -104,6 +105,9 @@ pub(crate) enum Command {
     Audit(AuditCommand),
     /// Run a simulated engine with the OpenAI API: random words at realistic speed.
     Simulate(SimulateArgs),
+    /// Run a load tester against a simulated engine, and print its error: exit code 0 within the
+    /// tolerance, 1 outside, 2 nothing to compare, 3 the tool failed.
+    VerifyClient(Box<VerifyClientArgs>),
     /// Run simulated engines, the gateway and a short load, and print what the gateway measured.
     Demo(DemoArgs),
     /// Print the completions of a shell: bash, elvish, fish, powershell or zsh.
@@ -307,12 +311,6 @@ pub(crate) struct StatsArgs {
     pub(crate) json: bool,
 }
 
-/// A share, from 0 to 1.
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| "must be a number from 0 to 1".to_owned())
-}
-
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ExportArgs {
     /// Folder of a record store, a file, a folder of files, a bucket (s3://BUCKET/PATH), or - for
@@ -355,66 +353,6 @@ fn dimension(text: &str) -> Result<stats::Dimension, String> {
         let known = stats::Dimension::ALL.map(stats::Dimension::name).join(", ");
         format!("must be one of {known}")
     })
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct SimulateArgs {
-    /// Address to listen on. Port 0 takes a free one.
-    #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
-    pub(crate) listen: SocketAddr,
-    /// Base profile: fast (20 ms to the first token, 8 ms a token) or slow (90 ms, 25 ms, stalls).
-    #[arg(long, default_value = "fast")]
-    profile: String,
-    /// Name of the model.
-    #[arg(long)]
-    model: Option<String>,
-    /// Time to the first token without prefill: 20ms.
-    #[arg(long, value_parser = lens::duration::parse)]
-    base: Option<Duration>,
-    /// Time for each prompt token: 80us.
-    #[arg(long, value_parser = lens::duration::parse)]
-    prefill: Option<Duration>,
-    /// Time for each output token: 8ms.
-    #[arg(long, value_parser = lens::duration::parse)]
-    decode: Option<Duration>,
-    /// Relative jitter of these times, 0 to 1.
-    #[arg(long)]
-    jitter: Option<f64>,
-    /// Share of requests answered with 503, 0 to 1.
-    #[arg(long, value_name = "SHARE", value_parser = share)]
-    error_share: Option<f64>,
-    /// Maximum concurrent requests.
-    #[arg(long)]
-    slots: Option<usize>,
-}
-
-impl SimulateArgs {
-    pub(crate) fn profile(&self) -> anyhow::Result<Profile> {
-        let mut profile = match self.profile.as_str() {
-            "fast" => Profile::fast(),
-            "slow" => Profile::slow(),
-            other => anyhow::bail!("profile {other:?} does not exist; use fast or slow"),
-        };
-        anyhow::ensure!(
-            self.jitter.is_none_or(|j| (0.0..=1.0).contains(&j)),
-            "--jitter must be from 0 to 1"
-        );
-        anyhow::ensure!(self.slots != Some(0), "--slots must be at least 1");
-        if let Some(model) = &self.model {
-            anyhow::ensure!(
-                model.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:".contains(&b)),
-                "--model must be made of letters, digits and - _ . / :"
-            );
-            profile.model = model.clone();
-        }
-        profile.base = self.base.unwrap_or(profile.base);
-        profile.prefill = self.prefill.unwrap_or(profile.prefill);
-        profile.decode = self.decode.unwrap_or(profile.decode);
-        profile.jitter = self.jitter.unwrap_or(profile.jitter);
-        profile.error_share = self.error_share.unwrap_or(profile.error_share);
-        profile.slots = self.slots.unwrap_or(profile.slots);
-        Ok(profile)
-    }
 }
 
 #[derive(Debug, ClapArgs)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use testbench::client::Limits;
-use testbench::simulate::{Engine, Profile};
+use testbench::simulate::{Engine, Fault, Profile};
 use testbench::{Config, demo, join};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -66,7 +66,7 @@ struct Sent<'a> {
 pub(crate) fn run_demo(args: &DemoArgs) -> Result<()> {
     let runtime = runtime()?;
     let real = args.backend.as_deref().map(|url| runtime.block_on(real_engine(url))).transpose()?;
-    let failing = Profile { error_share: ERROR_SHARE, ..Profile::fast() };
+    let failing = Profile { faults: vec![(Fault::Status(503), ERROR_SHARE)], ..Profile::fast() };
     let start = async |profile| {
         let engine = Engine::bind(SocketAddr::from(([127, 0, 0, 1], 0)), profile).await?;
         let address = engine.address()?;

@@ -12,7 +12,9 @@ mod logger;
 mod packaging;
 mod probe;
 mod shield;
+mod simulate;
 mod statistics;
+mod verify;
 
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
@@ -21,7 +23,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-use args::{Args, AuditCommand, Command, GatewayArgs, ShieldCommand, SimulateArgs};
+use args::{Args, AuditCommand, Command, GatewayArgs, ShieldCommand};
 
 /// jemalloc returns freed memory of streams to the system within seconds, on its own thread;
 /// `.cargo/config.toml` sets the decay. glibc's allocator does not.
@@ -70,7 +72,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Shield(ShieldCommand::Train { folder, out }) => shield::train(&folder, &out)?,
         Command::Key(command) => key::run_key_command(&command)?,
         Command::Audit(AuditCommand::Verify(args)) => return audit::verify_log(&args),
-        Command::Simulate(args) => simulate(args)?,
+        Command::Simulate(args) => simulate::simulate(&args)?,
+        Command::VerifyClient(args) => return verify::verify_client(&args),
         Command::Demo(args) => demo::run_demo(&args)?,
         Command::Completions { shell } => write_stdout(&packaging::completions(shell))?,
         Command::Man { folder } => packaging::write_man_pages(&folder)?,
@@ -159,26 +162,6 @@ fn gateway(args: GatewayArgs) -> Result<()> {
 /// `docs/write-a-filter.md`.
 fn filters() -> filters::Registry {
     filters::Registry::standard()
-}
-
-fn simulate(args: SimulateArgs) -> Result<()> {
-    runtime()?.block_on(async {
-        let profile = args.profile()?;
-        let engine =
-            testbench::simulate::Engine::bind(args.listen, profile).await.with_context(|| {
-                format!(
-                    "cannot listen on {}; choose another address with --listen (port 0 takes a \
-                     free one)",
-                    args.listen
-                )
-            })?;
-        write_stdout(&format!("simulated engine on http://{}\n", engine.address()?))?;
-        tokio::select! {
-            () = engine.serve() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-        Ok(())
-    })
 }
 
 fn init(file: &Path, full: bool, force: bool) -> Result<()> {
