@@ -1,6 +1,6 @@
 //! `/metrics` of a simulated engine, with the names, labels and boundaries of vLLM.
 //!
-//! They are those of `vllm/v1/metrics/loggers.py` at v0.11 to v0.31. `gpu_cache_usage_perc` and
+//! They are those of `vllm/v1/metrics/loggers.py`. `gpu_cache_usage_perc` and
 //! `time_per_output_token_seconds` are the older names of `kv_cache_usage_perc` and
 //! `inter_token_latency_seconds`; scrapers exist for both.
 

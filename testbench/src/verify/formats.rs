@@ -1,13 +1,12 @@
 //! What load testers report: where their files have which figure, and in which unit.
 //!
-//! Read in the sources of the tools:
+//! The names are those of public sources; no file of a released version was compared with them, but
+//! for our own. A tool that names a figure otherwise is read with `json-path`.
 //!
 //! - `llm-lens`: `run --json` of this version.
-//! - `vllm`: `vllm bench serve --save-result`; vLLM 0.31, `vllm/benchmarks/serve.py`.
-//! - `guidellm`: its JSON report; `src/guidellm/benchmark/schemas/generative/metrics.py` and
-//!   `src/guidellm/schemas/statistics.py` of 2026.
-//! - `genai-perf`: `profile_export_genai_perf.json`; `genai_perf/export_data/json_exporter.py`.
-//!   aiperf writes the same members.
+//! - `vllm`: `vllm bench serve --save-result`.
+//! - `guidellm`: its JSON report.
+//! - `genai-perf`: `profile_export_genai_perf.json`. aiperf has the same members.
 //!
 //! - *In*: a JSON document of a tool; for other tools, paths that the operator names.
 //! - *Out*: [`Reported`], in microseconds.
