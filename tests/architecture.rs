@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Which crates a crate may use. A missing edge is a decision: add it here and in
 /// `docs/architecture.md`, with its reason.
-const CRATES: [(&str, &[&str]); 49] = [
+const CRATES: [(&str, &[&str]); 50] = [
     ("http1", &[]),
     ("wire", &[]),
     ("base-url", &[]),
@@ -149,7 +149,8 @@ const CRATES: [(&str, &[&str]); 49] = [
     ("gate", &["charts", "lens"]),
     ("charts", &[]),
     ("workload", &["wire", "lens", "yaml"]),
-    ("testbench", &["wire", "base-url", "charts", "http1", "lens", "gate", "workload"]),
+    ("testbench", &["wire", "base-url", "charts", "lens", "gate", "workload"]),
+    ("simulator", &["http1", "lens", "testbench", "wire"]),
     ("aggregate", &["stats", "testbench", "admin-auth"]),
     (
         "cli",
@@ -158,6 +159,7 @@ const CRATES: [(&str, &[&str]); 49] = [
             "base-url",
             "config",
             "gateway",
+            "simulator",
             "testbench",
             "gate",
             "lens",

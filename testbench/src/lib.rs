@@ -1,11 +1,9 @@
 //! Load generator: measures a gateway or an engine as a client.
 //!
-//! - *In*: a base URL and a workload, or the profile of a simulated engine.
+//! - *In*: a base URL and a workload.
 //! - *Out*: figures made with the same readers and definitions as the gateway's own ([`wire`],
 //!   [`lens`]), so that both ends are comparable; reports as a table, JSON, CSV and Markdown.
 //! - *Never*: access to the gateway's internals. Its figures come from its admin listener.
-
-pub mod simulate;
 
 mod failure;
 mod http1;
@@ -25,6 +23,5 @@ pub mod report;
 mod steady;
 pub use steady::Steady;
 pub mod sweep;
-pub mod verify;
 
 pub mod demo;

@@ -311,15 +311,17 @@ fn join_table(joined: &Joined) -> String {
 }
 
 /// The percentile, if there are enough samples for it.
-pub(crate) fn percentile(micros: &Micros, percent: f64) -> Option<u64> {
+pub fn percentile(micros: &Micros, percent: f64) -> Option<u64> {
     if micros.count() < min_samples(percent) { None } else { micros.percentile(percent) }
 }
 
-pub(crate) fn mean(micros: &Micros) -> Option<f64> {
+/// The mean, in microseconds; `None` without values.
+pub fn mean(micros: &Micros) -> Option<f64> {
     (micros.count() > 0).then(|| micros.sum() as f64 / micros.count() as f64)
 }
 
-pub(crate) fn ms(us: Option<f64>) -> String {
+/// Microseconds as text in milliseconds; `-` for none.
+pub fn ms(us: Option<f64>) -> String {
     us.map_or_else(|| "-".into(), |us| format!("{:.3}", us / 1000.0))
 }
 

@@ -11,8 +11,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use simulator::{Engine, Fault, Profile};
 use testbench::client::Limits;
-use testbench::simulate::{Engine, Fault, Profile};
 use testbench::{Config, demo, join};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;

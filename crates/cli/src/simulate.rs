@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use testbench::simulate::truth::MAX_PAGE;
-use testbench::simulate::{Engine, TruthHandle};
+use simulator::truth::MAX_PAGE;
+use simulator::{Engine, TruthHandle};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::SimulateArgs;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use testbench::simulate::{Engine, TruthHandle};
-use testbench::verify::{self, Format, Reported};
+use simulator::verify::{self, Format, Reported};
+use simulator::{Engine, TruthHandle};
 use tokio::time::Instant;
 
 use crate::args::VerifyClientArgs;

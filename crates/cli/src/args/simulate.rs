@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
+use simulator::verify::{Format, Plan, Read, Tolerance};
+use simulator::{Fault, Profile};
 use testbench::definitions::Tool;
-use testbench::simulate::{Fault, Profile};
-use testbench::verify::{Format, Plan, Read, Tolerance};
 
 /// Settings of a simulated engine.
 #[derive(Debug, ClapArgs)]

@@ -16,6 +16,7 @@ mod pace;
 mod profile;
 mod text;
 pub mod truth;
+pub mod verify;
 
 pub use fault::Fault;
 pub use profile::Profile;

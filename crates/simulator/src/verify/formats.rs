@@ -17,7 +17,7 @@ use std::str::FromStr;
 
 use serde_json::Value;
 
-use crate::definitions::Tool;
+use testbench::definitions::Tool;
 
 /// A time that tools report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

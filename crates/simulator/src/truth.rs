@@ -11,9 +11,8 @@ use lens::Micros;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::measure::Sample;
-use crate::report::{mean, percentile};
-use crate::run::Outcome;
+use testbench::report::{mean, percentile};
+use testbench::{Outcome, Sample};
 
 /// Maximum rows that are kept.
 pub const MAX_ROWS: usize = 100_000;
@@ -150,7 +149,7 @@ impl Truth {
         self.totals.disconnected += u64::from(row.end == End::Disconnected);
         self.totals.prompt_tokens += row.prompt_tokens;
         self.totals.tokens += row.tokens;
-        self.sketches.count(&row);
+        count(&row, &mut self.sketches);
         self.events += row.events.len();
         self.rows.push_back(row);
         while self.rows.len() > MAX_ROWS || self.events > MAX_EVENTS {
@@ -189,7 +188,7 @@ impl Truth {
     pub fn outcome(&self, from: u64) -> Outcome {
         let mut outcome = Outcome::default();
         for row in self.rows.iter().filter(|row| row.number >= from) {
-            outcome.count(row);
+            count(row, &mut outcome);
             outcome.samples.push(row.sample());
         }
         outcome
@@ -217,26 +216,24 @@ impl Truth {
     }
 }
 
-impl Outcome {
-    /// Counts the answer of a row in the distributions, as a client counts its sample.
-    fn count(&mut self, row: &Row) {
-        let sample = row.sample();
-        if !sample.is_ok() {
-            return;
-        }
-        sample.ttft_us.into_iter().for_each(|us| self.ttft.record(us));
-        sample.ttft_from_send_us.into_iter().for_each(|us| self.ttft_from_send.record(us));
-        sample.tpot_us.into_iter().for_each(|us| self.tpot.record(us.round() as u64));
-        self.total.record(row.end_us);
-        self.total_from_send.record(row.end_us);
-        if row.stream {
-            row.gaps().for_each(|us| {
-                self.itl.record(us);
-                self.event_gaps.record(us);
-            });
-            // The role and the finish reason are written with the first and the last token.
-            self.event_gaps.record_n(0, 2);
-        }
+/// Counts the answer of a row in the distributions of `outcome`, as a client counts its sample.
+fn count(row: &Row, outcome: &mut Outcome) {
+    let sample = row.sample();
+    if !sample.is_ok() {
+        return;
+    }
+    sample.ttft_us.into_iter().for_each(|us| outcome.ttft.record(us));
+    sample.ttft_from_send_us.into_iter().for_each(|us| outcome.ttft_from_send.record(us));
+    sample.tpot_us.into_iter().for_each(|us| outcome.tpot.record(us.round() as u64));
+    outcome.total.record(row.end_us);
+    outcome.total_from_send.record(row.end_us);
+    if row.stream {
+        row.gaps().for_each(|us| {
+            outcome.itl.record(us);
+            outcome.event_gaps.record(us);
+        });
+        // The role and the finish reason are written with the first and the last token.
+        outcome.event_gaps.record_n(0, 2);
     }
 }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use simulator::{Engine, Fault, Profile, TruthHandle};
 use testbench::client::Limits;
 use testbench::run::run_load;
-use testbench::simulate::{Engine, Fault, Profile, TruthHandle};
 use testbench::{Config, Outcome};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use workload::Workload;

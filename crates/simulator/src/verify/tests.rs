@@ -1,8 +1,8 @@
 use serde_json::json;
 
 use super::*;
-use crate::simulate::truth::tests::row;
-use crate::simulate::truth::{End, Row as TruthRow};
+use crate::truth::tests::row;
+use crate::truth::{End, Row as TruthRow};
 
 /// 40 answers with a TTFT of 50 ms and a TPOT of 5 ms, and one that failed.
 fn truth() -> Truth {

@@ -13,10 +13,11 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::definitions::{Tool, figures};
-use crate::report::{mean, ms, percentile};
-use crate::run::Outcome;
-use crate::simulate::Truth;
+use testbench::definitions::{Tool, figures};
+use testbench::report::{mean, ms, percentile};
+use testbench::{Outcome, Sample};
+
+use crate::Truth;
 
 /// Permitted differences.
 #[derive(Clone, Copy, Debug)]
@@ -138,10 +139,9 @@ pub fn compare(truth: &Truth, reported: Option<&Reported>, plan: &Plan) -> Verdi
 }
 
 fn counts(outcome: &Outcome, reported: Option<&Reported>, plan: &Plan) -> Vec<Counted> {
-    let count = |is: fn(&crate::Sample) -> bool| {
-        outcome.samples.iter().filter(|sample| is(sample)).count() as f64
-    };
-    let (ok, failed) = (count(crate::Sample::is_ok), count(crate::Sample::is_failed));
+    let count =
+        |is: fn(&Sample) -> bool| outcome.samples.iter().filter(|sample| is(sample)).count() as f64;
+    let (ok, failed) = (count(Sample::is_ok), count(Sample::is_failed));
     let gone = count(|sample| sample.cancelled);
     let ok_samples = outcome.samples.iter().filter(|sample| sample.is_ok());
     let tokens: u64 = ok_samples.filter_map(|sample| sample.tokens).sum();
