@@ -559,7 +559,7 @@ async fn many_streams_share_an_http2_connection() {
     assert!(
         gateway.records().iter().all(|r| r.outcome == Outcome::Ok && r.content_events == Some(10))
     );
-    assert_eq!(gateway.metric("llm_lens_in_flight_requests", ""), 0.0);
+    gateway.wait_until(|g| g.metric("llm_lens_in_flight_requests", "") == 0.0).await;
     assert_eq!(gateway.metric("llm_lens_client_connections", ""), 1.0);
 }
 
@@ -597,7 +597,7 @@ async fn http2_streams_fail_one_by_one() {
     assert_eq!(gateway.record("left").await.outcome, Outcome::ClientGone);
     let (parts, _, complete) = ask_h2(&send, PATH, "fine", CHAT_STREAM).await;
     assert_eq!((parts.status.as_u16(), complete), (200, true));
-    assert_eq!(gateway.metric("llm_lens_in_flight_requests", ""), 0.0);
+    gateway.wait_until(|g| g.metric("llm_lens_in_flight_requests", "") == 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
